@@ -1,0 +1,1 @@
+"""What is learnt from a decoded experiment: intervals, plots, reports."""

@@ -1,0 +1,123 @@
+"""Frozen base models: where they are, what makes them the same, and how they stay frozen.
+
+Encoders and the LLM are *base models*: published weights that training never changes. They are
+found by one rule (a local directory or a hub id), identified by a fingerprint, and frozen in the
+full sense: no gradients, evaluation behaviour whatever the trainer says, and no place in a
+checkpoint.
+"""
+
+import hashlib
+import types
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+_MARK = "_is_frozen_base"
+_ADAPTER = "lora_"
+_SAMPLES_PER_TENSOR = 256
+
+
+class BaseModelError(RuntimeError):
+    """A base model cannot be found, read, or is not the one an experiment was trained with."""
+
+
+def locate(model: str, *, patterns: Iterable[str] | None = None) -> Path:
+    """Return the local directory of a base model, fetching it from the hub if need be.
+
+    Args:
+        model: a local directory, or a hub id such as ``meta-llama/Llama-3.2-1B``.
+        patterns: file name patterns to fetch from the hub; None fetches all.
+
+    Raises:
+        BaseModelError: the directory does not exist, or the hub refuses or is out of reach;
+            the message says what to do.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    looks_like_hub_id = model.count("/") <= 1 and not model.startswith((".", "/", "~"))
+    if not looks_like_hub_id or path.exists():
+        raise BaseModelError(
+            f"base model '{model}' is not a directory. Give a directory that holds config.json "
+            "and the weights, or a hub id such as openai/whisper-base.en"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(patterns) if patterns else None))
+    except GatedRepoError as e:
+        raise BaseModelError(
+            f"the hub does not let you read '{model}': it is gated. Ask for access on "
+            f"https://huggingface.co/{model}, then set HF_TOKEN to a token of your account "
+            "(https://huggingface.co/settings/tokens) or run `hf auth login`"
+        ) from e
+    except RepositoryNotFoundError as e:
+        raise BaseModelError(
+            f"base model '{model}' is neither a local directory nor on the hub. Check the "
+            "spelling; a private repository needs HF_TOKEN"
+        ) from e
+    except Exception as e:
+        raise BaseModelError(
+            f"base model '{model}' is not a local directory and the hub could not be reached "
+            f"({type(e).__name__}). On a node without network fetch it elsewhere with "
+            f"`hf download {model} --local-dir DIR` and set `model: DIR`"
+        ) from e
+
+
+def freeze(base: nn.Module) -> nn.Module:
+    """Freeze a base model for good; adapters injected later stay trainable.
+
+    Parameters lose their gradients, the module is put into evaluation mode, and its ``train``
+    is replaced so that ``model.train()`` of an enclosing model reaches its adapters only
+    (submodules named ``lora_*``): BatchNorm statistics, dropout and layerdrop stay off.
+
+    Returns:
+        ``base`` itself.
+    """
+    base.requires_grad_(False)
+    base.eval()
+    setattr(base, _MARK, True)
+    base.train = types.MethodType(_train_adapters_only, base)
+    return base
+
+
+def _train_adapters_only(self: nn.Module, mode: bool = True) -> nn.Module:
+    for name, module in self.named_modules():
+        module.training = mode and _ADAPTER in name
+    return self
+
+
+def frozen_keys(model: nn.Module) -> set[str]:
+    """Names in ``model.state_dict()`` that belong to frozen bases, adapters excluded."""
+    keys = set()
+    for prefix, module in model.named_modules():
+        if getattr(module, _MARK, False):
+            names = nn.Module.state_dict(module, prefix=f"{prefix}." if prefix else "")
+            keys.update(name for name in names if _ADAPTER not in name)
+    return keys
+
+
+@torch.no_grad()
+def fingerprint(base: nn.Module) -> str:
+    """Return a short hash that tells two base models apart.
+
+    It covers every parameter's and buffer's name, shape and up to 256 of its values (evenly
+    spaced, rounded to bfloat16, so that the dtype a model is loaded in does not matter).
+    Adapters do not count. Takes milliseconds per 100 M parameters, unlike hashing files.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(nn.Module.state_dict(base).items()):
+        if _ADAPTER in name:
+            continue
+        name = name.replace(".base_layer.", ".")
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        flat = tensor.detach().reshape(-1)
+        if flat.is_meta:
+            raise BaseModelError(f"cannot fingerprint '{name}': it is on the meta device")
+        step = max(1, flat.numel() // _SAMPLES_PER_TENSOR)
+        sample = flat[::step][:_SAMPLES_PER_TENSOR].cpu().to(torch.bfloat16)
+        digest.update(sample.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]

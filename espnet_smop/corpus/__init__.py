@@ -1,0 +1,1 @@
+"""From a corpus on disk to Kaldi data directories and mouth crops."""

@@ -1,0 +1,1 @@
+"""Readers and writers of the data types that ESPnet lacks."""

@@ -1,0 +1,1 @@
+"""From encoder features to LLM tokens: downsampling, fusion and sparse mixtures of projectors."""

@@ -1,0 +1,1 @@
+"""Transcripts, alignment and sclite's tables."""

