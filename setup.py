@@ -14,7 +14,7 @@ version = next(
 setup(
     name="espnet_smop",
     version=version,
-    description="Audio-visual speech recognition with large language models (Llama-SMoP) as an ESPnet extension",
+    description="Audio-visual speech recognition with LLMs (Llama-SMoP) for ESPnet",
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
