@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Write the shape files from which ESPnet makes batches.
+
+Frame counts are known from the data preparation, so no media is read. Files written:
+``speech_shape`` (samples), ``video_shape`` (frames) and ``duration_shape``, the duration in video
+frames (25 per second) of the longer modality: the measure for ``batch_type: numel``, since pixels
+or samples would swamp everything else.
+
+Example::
+
+    python -m espnet_smop.bin.make_shapes --data_dir dump/raw/train --out_dir exp/avsr_stats/train
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet2.fileio.read_text import read_2columns_text
+
+from espnet_smop.train.noise import SAMPLE_RATE
+from espnet_smop.train.preprocessor import VIDEO_RATE
+
+
+def make_shapes(data_dir: Path, out_dir: Path) -> None:
+    """Write the shape files of one data directory.
+
+    Raises:
+        ValueError: a count is missing for an utterance.
+    """
+    counts = {
+        name: {key: int(value) for key, value in read_2columns_text(data_dir / name).items()}
+        for name in ("utt2num_samples", "utt2num_frames")
+        if (data_dir / name).is_file()
+    }
+    if not counts:
+        raise ValueError(
+            f"{data_dir} has neither utt2num_samples nor utt2num_frames: run stage 3 again"
+        )
+    ids = read_2columns_text(data_dir / "text").keys()
+    for name, values in counts.items():
+        missing = sorted(ids - values.keys())
+        if missing:
+            raise ValueError(f"{data_dir / name} lacks {missing[0]} and {len(missing) - 1} more")
+    samples = counts.get("utt2num_samples", {})
+    frames = counts.get("utt2num_frames", {})
+    shapes = {"speech_shape": samples, "video_shape": frames}
+    shapes["duration_shape"] = {
+        key: max(frames.get(key, 0), math.ceil(samples.get(key, 0) * VIDEO_RATE / SAMPLE_RATE))
+        for key in ids
+    }
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for name, values in shapes.items():
+        if values:
+            partial = out_dir / f".{name}.partial"
+            partial.write_text("".join(f"{key} {values[key]}\n" for key in sorted(ids)))
+            partial.replace(out_dir / name)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_dir", type=Path, required=True, help="Directory below dump/raw")
+    parser.add_argument("--out_dir", type=Path, required=True, help="Where the shape files go")
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Write shape files."""
+    args = get_parser().parse_args(cmd)
+    try:
+        make_shapes(args.data_dir, args.out_dir)
+    except (ValueError, OSError) as e:
+        sys.exit(f"make_shapes: {e}")
+
+
+if __name__ == "__main__":
+    main()
