@@ -23,11 +23,11 @@ from espnet_smop.train.noise import SAMPLE_RATE
 from espnet_smop.train.preprocessor import VIDEO_RATE
 
 
-def make_shapes(data_dir: Path, out_dir: Path) -> None:
-    """Write the shape files of one data directory.
+def read_counts(data_dir: Path) -> dict[str, dict[str, int]]:
+    """Return samples and frames per utterance, by file name, of those files that are there.
 
     Raises:
-        ValueError: a count is missing for an utterance.
+        ValueError: neither file is there, or an utterance of ``text`` lacks its count.
     """
     counts = {
         name: {key: int(value) for key, value in read_2columns_text(data_dir / name).items()}
@@ -43,18 +43,34 @@ def make_shapes(data_dir: Path, out_dir: Path) -> None:
         missing = sorted(ids - values.keys())
         if missing:
             raise ValueError(f"{data_dir / name} lacks {missing[0]} and {len(missing) - 1} more")
+        counts[name] = {key: values[key] for key in sorted(ids)}
+    return counts
+
+
+def durations(data_dir: Path) -> dict[str, int]:
+    """Return each utterance's duration in video frames, of its longer modality."""
+    counts = read_counts(data_dir)
     samples = counts.get("utt2num_samples", {})
     frames = counts.get("utt2num_frames", {})
-    shapes = {"speech_shape": samples, "video_shape": frames}
-    shapes["duration_shape"] = {
+    return {
         key: max(frames.get(key, 0), math.ceil(samples.get(key, 0) * VIDEO_RATE / SAMPLE_RATE))
-        for key in ids
+        for key in samples or frames
+    }
+
+
+def make_shapes(data_dir: Path, out_dir: Path) -> None:
+    """Write the shape files of one data directory."""
+    counts = read_counts(data_dir)
+    shapes = {
+        "speech_shape": counts.get("utt2num_samples"),
+        "video_shape": counts.get("utt2num_frames"),
+        "duration_shape": durations(data_dir),
     }
     out_dir.mkdir(parents=True, exist_ok=True)
     for name, values in shapes.items():
-        if values:
+        if values is not None:
             partial = out_dir / f".{name}.partial"
-            partial.write_text("".join(f"{key} {values[key]}\n" for key in sorted(ids)))
+            partial.write_text("".join(f"{key} {value}\n" for key, value in values.items()))
             partial.replace(out_dir / name)
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from espnet_smop.base_model import BaseModelError
 from espnet_smop.decoder.llm import LLMDecoder
-from espnet_smop.decoder.prompt import default_prompt
+from espnet_smop.decoder.prompt import prompt_for
 from espnet_smop.decoder.tokenizer import TextEncoder
 from espnet_smop.fileio.video import register
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
@@ -154,7 +154,7 @@ class AVSRTask(AbsTask):
         decoder_conf = dict(args.decoder_conf)
         if decoder_conf.get("prompt") is None:
             # The prompt belongs to the experiment: inference takes it from config.yaml
-            decoder_conf["prompt"] = default_prompt(tuple(frontends))
+            decoder_conf["prompt"] = prompt_for(frontends)
             args.decoder_conf = decoder_conf
         decoder = _build("decoder", decoder_choices.get_class(args.decoder), decoder_conf)
         projector = _build(
