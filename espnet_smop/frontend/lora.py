@@ -1,0 +1,36 @@
+"""Low-rank adapters in a frozen encoder."""
+
+from torch import nn
+
+_KEYS = {"r", "alpha", "dropout", "target_modules"}
+
+
+def inject_lora(base: nn.Module, lora: dict) -> nn.Module:
+    """Put trainable LoRA adapters (Hu et al. 2021) into a frozen base model, in place.
+
+    Args:
+        base: a model that `espnet_smop.base_model.freeze` has frozen.
+        lora: ``r`` (inner width, required), ``alpha`` (the scale is ``alpha / r``; default ``r``),
+            ``dropout`` (default 0), ``target_modules`` (default ``[q_proj, v_proj]``).
+
+    Returns:
+        ``base`` itself. Its adapters are named ``lora_*`` and are float32 whatever the base is,
+        and start as the identity.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    unknown = sorted(set(lora) - _KEYS)
+    if unknown or "r" not in lora:
+        problem = f"unknown settings {unknown}" if unknown else "'r' (the inner width) is missing"
+        raise ValueError(f"lora: {problem}. It takes {sorted(_KEYS)}, or null for no adapters")
+    config = LoraConfig(
+        r=lora["r"],
+        lora_alpha=lora.get("alpha", lora["r"]),
+        lora_dropout=lora.get("dropout", 0.0),
+        target_modules=list(lora.get("target_modules", ["q_proj", "v_proj"])),
+    )
+    inject_adapter_in_model(config, base)
+    for name, parameter in base.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    return base

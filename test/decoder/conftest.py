@@ -1,0 +1,123 @@
+"""Tiny LLMs with random weights, saved and loaded like published ones."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+_SENTENCES = [
+    "Transcribe speech and video to text.",
+    "Transcribe speech to text.",
+    "Transcribe video to text.",
+    "place blue at f two now",
+    "lay green by a nine soon",
+    "set red with q zero again",
+]
+
+_SIZE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "initializer_range": 0.3,  # peaked distributions, so that hypotheses differ clearly
+}
+
+_ARCHITECTURES = {
+    "llama3": (
+        LlamaForCausalLM,
+        LlamaConfig,
+        {
+            "tie_word_embeddings": True,
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 500000.0,
+                "factor": 32.0,
+                "high_freq_factor": 4.0,
+                "low_freq_factor": 1.0,
+                "original_max_position_embeddings": 8192,
+            },
+        },
+    ),
+    "smollm": (LlamaForCausalLM, LlamaConfig, {"tie_word_embeddings": False}),
+    "mistral": (MistralForCausalLM, MistralConfig, {"sliding_window": 512}),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, {"tie_word_embeddings": True}),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 16}),
+}
+
+
+def _tokenizer(with_bos):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = ["<eos>", "<bos>"] if with_bos else ["<eos>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=96,
+        special_tokens=specials,
+        initial_alphabet=list("abcdefghijklmnopqrstuvwxyzĠ.T"),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_SENTENCES, trainer)
+    names = {"eos_token": "<eos>"} | ({"bos_token": "<bos>"} if with_bos else {})
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+@pytest.fixture(scope="session")
+def make_llm(tmp_path_factory):
+    """Return a function from an architecture's name to a directory with a tiny LLM of it.
+
+    The ``generation_config.json`` asks for sampling and penalties, which must not be followed.
+    """
+    made = {}
+
+    def make(architecture="llama3"):
+        if architecture not in made:
+            model_class, config_class, special = _ARCHITECTURES[architecture]
+            tokenizer = _tokenizer(with_bos=not architecture.startswith("qwen"))
+            torch.manual_seed(len(architecture))
+            config = config_class(
+                **_SIZE,
+                vocab_size=len(tokenizer),
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                **special,
+            )
+            llm = model_class(config)
+            llm.generation_config.update(
+                do_sample=True, temperature=0.6, top_p=0.9, repetition_penalty=1.3
+            )
+            directory = tmp_path_factory.mktemp(architecture)
+            llm.save_pretrained(directory)
+            tokenizer.save_pretrained(directory)
+            made[architecture] = str(directory)
+        return made[architecture]
+
+    return make
+
+
+@pytest.fixture
+def media():
+    """Return a function that draws audio and video tokens for utterances of unequal length."""
+
+    def draw(lengths, embed_size, modalities=("audio", "video"), seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        tokens, token_lengths = {}, {}
+        for offset, modality in enumerate(modalities):
+            n = torch.tensor(lengths) + offset
+            shape = (len(lengths), int(n.max()), embed_size)
+            tokens[modality] = torch.randn(shape, generator=generator)
+            token_lengths[modality] = n
+        return tokens, token_lengths
+
+    return draw
