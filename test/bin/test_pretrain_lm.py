@@ -10,7 +10,7 @@ from espnet_smop.bin import pretrain_lm, train_lm_tokenizer
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Sentences of three words, each out of four; the a sentence has at best perplexity 64."""
+    """Sentences of three words, each out of four; a sentence has at best perplexity 64."""
     directory = tmp_path_factory.mktemp("corpus")
     draw = random.Random(0)
     words = [["bin", "lay", "place", "set"], ["blue", "green", "red", "white"], list("abei")]
