@@ -74,6 +74,12 @@ def _tokenizer(with_bos):
 
 
 @pytest.fixture(scope="session")
+def local_tokenizer():
+    """Return a function that makes a byte-level BPE tokenizer of at most 96 tokens."""
+    return _tokenizer
+
+
+@pytest.fixture(scope="session")
 def make_llm(tmp_path_factory):
     """Return a function from an architecture's name to a directory with a tiny LLM of it.
 
