@@ -1,0 +1,115 @@
+"""AV-HuBERT's visual front: a spatio-temporal stem and a ResNet-18 trunk, frame by frame."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+_STEM_FRAMES = 5
+_FRAMES_AT_ONCE = 256
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions with a residual connection (He et al. 2015)."""
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int, activation):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = activation(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu2 = activation(channels)
+        self.downsample = None
+        if stride != 1 or in_channels != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(N, C, H, W)`` to ``(N, C', H', W')``."""
+        residual = x if self.downsample is None else self.downsample(x)
+        x = self.relu1(self.bn1(self.conv1(x)))
+        return self.relu2(self.bn2(self.conv2(x)) + residual)
+
+
+class VideoResNet(nn.Module):
+    """3-D stem over five frames, then a 2-D residual trunk (Stafylakis & Tzimiropoulos 2017).
+
+    Nothing but the stem mixes frames, so everything is computed for real frames only: padding
+    costs nothing, and in training it does not enter BatchNorm's statistics.
+
+    Args:
+        stem_channels: channels of the stem, 64 in published models.
+        stem_stride: spatial stride of the stem, 2 in published models.
+        channels: channels of the stages, ``(64, 128, 256, 512)`` in published models.
+        blocks: residual blocks in each stage, ``(2, 2, 2, 2)`` in published models.
+        relu_type: ``prelu`` or ``relu``.
+    """
+
+    def __init__(
+        self,
+        *,
+        stem_channels: int,
+        stem_stride: int,
+        channels: Sequence[int],
+        blocks: Sequence[int],
+        relu_type: str,
+    ):
+        super().__init__()
+        activation = {"prelu": nn.PReLU, "relu": lambda _: nn.ReLU()}[relu_type]
+        self.stem_stride = stem_stride
+        # The convolution's module holds the weight; `forward` applies it in two dimensions.
+        self.frontend3D = nn.Sequential(
+            nn.Conv3d(1, stem_channels, (_STEM_FRAMES, 7, 7), bias=False),
+            nn.BatchNorm2d(stem_channels),
+            activation(stem_channels),
+            nn.MaxPool2d(3, 2, padding=1),
+        )
+        stages = OrderedDict()
+        width = stem_channels
+        for i, (stage_channels, n) in enumerate(zip(channels, blocks, strict=True)):
+            stage = []
+            for j in range(n):
+                stride = 2 if i > 0 and j == 0 else 1
+                stage.append(
+                    BasicBlock(width, stage_channels, stride=stride, activation=activation)
+                )
+                width = stage_channels
+            stages[f"layer{i + 1}"] = nn.Sequential(*stage)
+        self.trunk = nn.Sequential(stages)
+        self.output_size = width
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, video: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        """Encode each frame.
+
+        Args:
+            video: grey crops ``(B, T, H, W)``.
+            inside: ``(B, T)``, true for real frames.
+
+        Returns:
+            ``(B, T, C)``, zero for frames that are not real.
+        """
+        # With one input channel, a 3-D convolution over 5 frames is a 2-D convolution over 5
+        # channels, which is faster. (N, 5, H, W); the unfolded layout is channels-last already.
+        half = _STEM_FRAMES // 2
+        windows = F.pad(video, (0, 0, 0, 0, half, half)).unfold(1, _STEM_FRAMES, 1)
+        frames = windows[inside].permute(0, 3, 1, 2)
+        # BatchNorm needs all frames at once in training. Else small portions are faster, as they
+        # stay in the cache, and long videos need no more memory than short ones.
+        portion = len(frames) if self.training else _FRAMES_AT_ONCE
+        encoded = torch.cat([self._encode(part) for part in frames.split(max(portion, 1))])
+        out = encoded.new_zeros(*inside.shape, self.output_size)
+        return out.masked_scatter(inside[..., None], encoded)
+
+    def _encode(self, frames: torch.Tensor) -> torch.Tensor:
+        convolution, *rest = self.frontend3D
+        x = F.conv2d(frames, convolution.weight.squeeze(1), stride=self.stem_stride, padding=3)
+        for module in rest:
+            x = module(x)
+        return self.trunk(x).mean(dim=(2, 3))
