@@ -17,8 +17,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from zlib import crc32
 
 import av
@@ -204,9 +205,20 @@ def _run(out: Path, settings: Settings, clips: list[Clip], jobs: int) -> Iterato
             yield _make_clips(out, settings, group)
         return
     # Fresh processes: a fork would copy the threads' locks of the libraries used here.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
         for done in as_completed([pool.submit(_make_clips, out, settings, g) for g in groups]):
             yield done.result()
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it is killed: it would wait for ever."""
+
+    def follow() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
 
 
 def _make_clips(out: Path, settings: Settings, clips: list[Clip]) -> int:
