@@ -15,9 +15,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from zlib import crc32
 
 import av
@@ -161,8 +163,8 @@ def make(out: Path, settings: Settings, *, jobs: int) -> None:
     if len(missing) < len(clips):
         print(f"make_corpus: {len(clips) - len(missing)} of {len(clips)} clips are there already")
     with Progress(len(missing)) as progress:
-        for _ in _run(out, settings, missing, jobs):
-            progress.step()
+        for count in _run(out, settings, missing, jobs):
+            progress.step(count)
 
     valid = sorted({clip.name.split("/")[1] for clip in clips if clip.split == "valid"})
     _write(out / "valid_speakers.txt", "".join(f"{name}\n" for name in valid))
@@ -185,9 +187,9 @@ class Progress:
             seconds = time.monotonic() - self._start
             print(f"make_corpus: {self._count} clips made in {seconds:.0f} s", flush=True)
 
-    def step(self) -> None:
-        """Count one clip."""
-        self._count += 1
+    def step(self, count: int) -> None:
+        """Count ``count`` more clips."""
+        self._count += count
         now = time.monotonic()
         if now - self._printed >= 10:
             self._printed = now
@@ -195,16 +197,28 @@ class Progress:
             print(f"make_corpus: {self._count}/{self._total} clips, {left:.0f} s left", flush=True)
 
 
-def _run(out: Path, settings: Settings, clips: list[Clip], jobs: int) -> Iterator[None]:
+def _run(out: Path, settings: Settings, clips: list[Clip], jobs: int) -> Iterator[int]:
+    """Make the clips; yield how many more are there, again and again."""
+    groups = [clips[i : i + 16] for i in range(0, len(clips), 16)]
     if jobs <= 1:
-        for clip in clips:
-            yield make_clip(out, settings, clip)
+        for group in groups:
+            yield _make_clips(out, settings, group)
         return
     # Fresh processes: a fork would copy the threads' locks of the libraries used here.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        groups = [clips[i : i + 16] for i in range(0, len(clips), 16)]
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
         for done in as_completed([pool.submit(_make_clips, out, settings, g) for g in groups]):
-            yield from [None] * done.result()
+            yield done.result()
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it is killed: it would wait for ever."""
+
+    def follow() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
 
 
 def _make_clips(out: Path, settings: Settings, clips: list[Clip]) -> int:
@@ -326,12 +340,15 @@ def _write_mp4(path: Path, video: np.ndarray, samples: np.ndarray, crf: int) -> 
         pictures.codec_context.thread_count = 1
         sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         sound.bit_rate = 96_000
+        sound.options = {"aac_coder": "fast"}
         for picture in video:
             frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
             container.mux(pictures.encode(frame))
         container.mux(pictures.encode(None))
         frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
         frame.sample_rate = SAMPLE_RATE
+        # With a time, the encoder's delay is recorded in the file, and readers cut it off.
+        frame.pts, frame.time_base = 0, Fraction(1, SAMPLE_RATE)
         container.mux(sound.encode(frame))
         container.mux(sound.encode(None))
     os.replace(temporary, path)

@@ -20,7 +20,7 @@ _SHIFT = 4  # fractional bits of drawn coordinates
 _MOUTH = (slice(130, 202), slice(88, 172))  # rows and columns that a mouth can reach
 _JAW = (slice(142, 232), slice(56, 204))  # rows and columns that the jaw's opening stretches
 _HALF_WIDTH, _GAP, _UPPER, _LOWER = 21.5, 17.0, 5.2, 6.8  # the mean mouth; gap when wide open
-_MOUTH_Y = 155.5
+_MOUTH_Y = 156.8
 _SIDE = np.linspace(-1, 1, 25)  # across the mouth, from its right corner (left in the picture)
 
 
