@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from espnet_smop.corpus import datadir
-from espnet_smop.corpus.lrs3 import CorpusError, Utterance
 from espnet_smop.corpus.media import FRAME_RATE
+from espnet_smop.corpus.utterance import CorpusError, Utterance
 
 
 def write_set(
@@ -17,7 +17,7 @@ def write_set(
         CorpusError: no utterance, or two of the same id.
     """
     if not utterances:
-        reasons = "".join(f" ({clip}: {why})" for clip, why in list(problems.items())[:1])
+        reasons = "".join(f" ({line})" for line in left_out(problems)[:1])
         raise CorpusError(f"{directory}: no utterance{reasons}; check the corpus directory")
     by_id: dict[str, Utterance] = {}
     for utterance in utterances:
@@ -42,8 +42,7 @@ def write_set(
     datadir.write_data_dir(directory, tables)
     with datadir.atomic_write(directory / "prepare.txt") as report:
         report.write(f"{summary(utterances, problems)}\n")
-        for clip, why in problems.items():
-            report.write(f"left out: {why if clip in why else f'{clip}: {why}'}\n")
+        report.writelines(f"left out: {line}\n" for line in left_out(problems))
 
 
 def _segment(utterance: Utterance) -> str:
@@ -59,3 +58,11 @@ def summary(utterances: Sequence[Utterance], problems: Mapping[str, str]) -> str
         f"{len(utterances)} utterances from {clips} clips of {speakers} speakers, "
         f"{len(problems)} clips left out"
     )
+
+
+def left_out(problems: Mapping[str, str]) -> list[str]:
+    """Return a line for each clip left out; reasons that name it, or its text file, stand alone."""
+    return [
+        why if str(Path(clip).with_suffix("")) in why else f"{clip}: {why}"
+        for clip, why in problems.items()
+    ]
