@@ -6,7 +6,7 @@ from pathlib import Path
 
 from espnet_smop.corpus.forms import read_corpus
 from espnet_smop.corpus.lrs3 import PARTS
-from espnet_smop.corpus.prepare import left_out, summary, write_set
+from espnet_smop.corpus.prepare import check_ids, left_out, summary, write_set
 from espnet_smop.corpus.utterance import CorpusError
 from espnet_smop.corpus.validation import split_by_list, split_by_speaker
 
@@ -114,6 +114,7 @@ def _prepare(args: argparse.Namespace) -> None:
         print(f"{directory}: {extra.form}: {len(extra.train)} training utterances more")
         train = [*train, *extra.train, *(extra.valid or ())]
         train_problems = {**train_problems, **extra.train_problems}
+    check_ids([*train, *valid, *corpus.test])
     for name, utterances, problems in [
         (args.train_set, train, train_problems),
         (args.valid_set, valid, {}),

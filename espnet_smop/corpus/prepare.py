@@ -1,6 +1,6 @@
 """Writing a set of utterances as a Kaldi data directory, and saying what was left out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from espnet_smop.corpus import datadir
@@ -14,18 +14,11 @@ def write_set(
     """Write a set's tables, and ``prepare.txt`` with the clips left out and why.
 
     Raises:
-        CorpusError: no utterance, or two of the same id.
+        CorpusError: no utterance.
     """
     if not utterances:
         reasons = "".join(f" ({line})" for line in left_out(problems)[:1])
         raise CorpusError(f"{directory}: no utterance{reasons}; check the corpus directory")
-    by_id: dict[str, Utterance] = {}
-    for utterance in utterances:
-        other = by_id.setdefault(utterance.id, utterance)
-        if other is not utterance:
-            raise CorpusError(
-                f"{utterance.video} and {other.video} both give the id {utterance.id}; rename one"
-            )
     tables: dict[str, dict[str, object]] = {
         "wav.scp": {u.recording: u.audio for u in utterances},
         "video.scp": {u.recording: u.video for u in utterances},
@@ -43,6 +36,18 @@ def write_set(
     with datadir.atomic_write(directory / "prepare.txt") as report:
         report.write(f"{summary(utterances, problems)}\n")
         report.writelines(f"left out: {line}\n" for line in left_out(problems))
+
+
+def check_ids(utterances: Iterable[Utterance]) -> None:
+    """Raise CorpusError if two utterances, of whatever sets, have the same id."""
+    by_id: dict[str, Utterance] = {}
+    for utterance in utterances:
+        other = by_id.setdefault(utterance.id, utterance)
+        if other is not utterance:
+            raise CorpusError(
+                f"{utterance.video} and {other.video} both give the id {utterance.id}; leave one "
+                "out or rename it"
+            )
 
 
 def _segment(utterance: Utterance) -> str:
