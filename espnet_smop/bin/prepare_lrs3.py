@@ -4,8 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from espnet_smop.corpus import lrs3
-from espnet_smop.corpus.prepare import summary, write_set
+from espnet_smop.corpus.forms import read_corpus
+from espnet_smop.corpus.lrs3 import PARTS
+from espnet_smop.corpus.prepare import check_ids, left_out, summary, write_set
+from espnet_smop.corpus.utterance import CorpusError
+from espnet_smop.corpus.validation import split_by_list, split_by_speaker
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -15,14 +18,26 @@ def get_parser() -> argparse.ArgumentParser:
         "segments text utt2spk spk2utt); each one's prepare.txt says which clips were left out.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--lrs3", required=True, help="LRS3's directory")
+    parser.add_argument(
+        "--lrs3",
+        required=True,
+        help="LRS3's directory: as distributed, or as prepared by auto_avsr or AV-HuBERT",
+    )
     parser.add_argument("--out_dir", type=Path, default=Path("data"), help="where the sets go")
     parser.add_argument(
         "--train_parts",
         nargs="+",
-        choices=lrs3.PARTS[:2],
+        choices=PARTS[:2],
         default=["pretrain", "trainval"],
         help="what the training set is made of: both parts are 433 h, trainval alone is 30 h",
+    )
+    parser.add_argument(
+        "--extra_train",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="further corpora, in any of these forms, whose clips join the training set (such as "
+        "VoxCeleb2 with pseudo-labels, prepared by auto_avsr)",
     )
     parser.add_argument("--train_set", default="train", help="name of the training set")
     parser.add_argument("--valid_set", default="valid", help="name of the validation set")
@@ -43,8 +58,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--valid_list",
         type=Path,
-        help="file of the clips that validate instead, one a line: trainval/<speaker>/<clip> "
-        "(AV-HuBERT's lrs3-valid.id) or an id",
+        help="file of what validates instead, one a line: trainval/<speaker>/<clip> "
+        "(AV-HuBERT's lrs3-valid.id), an id, or a speaker",
     )
     parser.add_argument(
         "--landmarks_dir",
@@ -64,47 +79,58 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     try:
         _prepare(args)
-    except lrs3.CorpusError as e:
+    except CorpusError as e:
         sys.exit(f"prepare_lrs3: {e}")
     return 0
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    root = lrs3.find_root(args.lrs3)
-    landmarks_dir = args.landmarks_dir
-    train, train_problems = [], {}
-    for part in args.train_parts:
-        utterances, problems = lrs3.read_part(
-            root, part, max_seconds=args.max_seconds, landmarks_dir=landmarks_dir
-        )
-        train += utterances
-        train_problems |= problems
-    if args.valid_list:
-        try:
-            names = args.valid_list.read_text(encoding="utf-8").split()
-        except OSError as e:
-            raise lrs3.CorpusError(f"{args.valid_list}: {e.strerror}; check --valid_list") from None
-        train, valid = lrs3.split_by_list(train, names)
-    else:
-        train, valid = lrs3.split_by_speaker(train, args.valid_share)
-    test, test_problems = lrs3.read_part(
-        root, "test", max_seconds=args.max_seconds, landmarks_dir=landmarks_dir
+    corpus = read_corpus(
+        args.lrs3,
+        parts=args.train_parts,
+        max_seconds=args.max_seconds,
+        landmarks_dir=args.landmarks_dir,
     )
-    if test_problems and not args.allow_broken:
-        listed = "; ".join(why if c in why else f"{c}: {why}" for c, why in test_problems.items())
-        raise lrs3.CorpusError(
-            f"the test set would lose {len(test_problems)} clips: {listed}. Repair them, or accept "
-            "their loss by --allow_broken"
+    print(f"{args.lrs3}: {corpus.form}")
+    if corpus.test_problems and not args.allow_broken:
+        raise CorpusError(
+            f"the test set would lose {len(corpus.test_problems)} clips: "
+            f"{'; '.join(left_out(corpus.test_problems))}. Repair them, or accept their loss by "
+            "--allow_broken"
         )
+    if args.valid_list:
+        train, valid = split_by_list(
+            [*corpus.train, *(corpus.valid or ())], _lines(args.valid_list)
+        )
+    elif corpus.valid:
+        train, valid = corpus.train, corpus.valid
+    else:
+        train, valid = split_by_speaker(corpus.train, args.valid_share)
+    train_problems = corpus.train_problems
+    for directory in args.extra_train:
+        extra = read_corpus(
+            directory, parts=None, max_seconds=args.max_seconds, option="--extra_train"
+        )
+        print(f"{directory}: {extra.form}: {len(extra.train)} training utterances more")
+        train = [*train, *extra.train, *(extra.valid or ())]
+        train_problems = {**train_problems, **extra.train_problems}
+    check_ids([*train, *valid, *corpus.test])
     for name, utterances, problems in [
         (args.train_set, train, train_problems),
         (args.valid_set, valid, {}),
-        (args.test_set, test, test_problems),
+        (args.test_set, corpus.test, corpus.test_problems),
     ]:
         write_set(args.out_dir / name, utterances, problems)
         print(f"{args.out_dir / name}: {summary(utterances, problems)}")
-    for clip, why in list(train_problems.items())[:10]:
-        print(f"  left out: {why if clip in why else f'{clip}: {why}'}")
+    for line in left_out(train_problems)[:10]:
+        print(f"  left out: {line}")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except OSError as e:
+        raise CorpusError(f"{path}: {e.strerror}; check --valid_list") from None
 
 
 if __name__ == "__main__":

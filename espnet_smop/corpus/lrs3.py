@@ -7,23 +7,18 @@ A text file begins with ``Text:  …`` and ``Conf:  n``; those of pretrain go on
 """
 
 import dataclasses
-import hashlib
 import itertools
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_smop.corpus.landmarks import find_beside
 from espnet_smop.corpus.media import FRAME_RATE
 from espnet_smop.corpus.text import normalise
+from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance, clip_ids
 
 PARTS = ("pretrain", "trainval", "test")
 _MARGIN_FRAMES = 12
 """At most this much silence (0.48 s) stays before and after a cut."""
-
-
-class CorpusError(RuntimeError):
-    """A corpus cannot be prepared; the message is one line with file, cause and remedy."""
 
 
 class TextFileError(CorpusError):
@@ -85,10 +80,13 @@ _HEADER = ["WORD", "START", "END"]
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A piece of a clip, in frames of 1/25 s (``end`` excluded), with its words as written."""
+    """A piece of a clip with its words as written.
+
+    In frames of 1/25 s, ``end`` excluded; None is the clip's end.
+    """
 
     start: int
-    end: int
+    end: int | None
     text: str
 
 
@@ -139,96 +137,71 @@ def _bounds(words: Sequence[Word]) -> tuple[list[int], list[int]]:
     return [round(t * FRAME_RATE) for t in begins], [round(t * FRAME_RATE) for t in ends]
 
 
-@dataclasses.dataclass(frozen=True)
-class Utterance:
-    """One utterance of a set to be written.
-
-    ``start`` and ``end`` are frames within the recording; ``end`` None is its end. ``kind`` is
-    ``face``, or ``mouth`` where the video is the mouth crop already.
-    """
-
-    id: str
-    speaker: str
-    recording: str
-    audio: str
-    video: str
-    text: str
-    name: str
-    """What lists of ids call it, such as ``trainval/<speaker>/<clip>``."""
-    start: int = 0
-    end: int | None = None
-    landmarks: str | None = None
-    kind: str = "face"
+def is_here(root: Path) -> bool:
+    """Whether a directory is LRS3 as distributed."""
+    return any((root / part).is_dir() for part in PARTS)
 
 
-def find_root(directory: str) -> Path:
-    """Return LRS3's directory.
+def read(
+    root: Path,
+    *,
+    parts: Sequence[str] | None,
+    max_seconds: float,
+    landmarks_dir: Path | None = None,
+) -> Corpus:
+    """Read LRS3 as distributed.
+
+    Args:
+        root: its directory.
+        parts: what training is made of: ``pretrain``, ``trainval`` or both. None takes what is
+            there, and does without a test set.
+        max_seconds: training clips with a word table that last longer are cut; their ids get
+            ``_<start>_<end>`` in hundredths of seconds.
+        landmarks_dir: landmark files in the same layout; None looks beside the clips.
 
     Raises:
-        CorpusError: not set, missing, or without LRS3's parts.
+        CorpusError: a part is missing.
     """
-    if not directory:
-        raise CorpusError("LRS3 is not set: write the corpus directory as LRS3= in db.sh")
-    root = Path(directory)
-    if not root.is_dir():
-        raise CorpusError(f"{root}: no such directory; correct LRS3= in db.sh")
-    missing = [part for part in PARTS if not (root / part).is_dir()]
-    if missing:
+    missing = [part for part in (*(parts or ()), "test") if not (root / part).is_dir()]
+    if missing and parts is not None:
         raise CorpusError(
             f"{root}: has no {'/, '.join(missing)}/; set LRS3= in db.sh to the directory that "
             f"holds {'/, '.join(PARTS)}/"
         )
-    return root
+    corpus = Corpus("LRS3 as distributed (pretrain/, trainval/, test/)")
+    for part in PARTS[:2] if parts is None else parts:
+        utterances, problems = _read_part(root, part, max_seconds, landmarks_dir)
+        corpus.train = [*corpus.train, *utterances]
+        corpus.train_problems = {**corpus.train_problems, **problems}
+    # Test clips are never cut: their results are compared with the literature's.
+    corpus.test, corpus.test_problems = _read_part(root, "test", None, landmarks_dir)
+    return corpus
 
 
-def safe_id(name: str) -> str:
-    """Return a name as an id: blanks and slashes would break Kaldi's tables and file names."""
-    return re.sub(r"[\s/\\]+", "_", name.strip())
-
-
-def read_part(
-    root: Path, part: str, *, max_seconds: float, landmarks_dir: Path | None = None
+def _read_part(
+    root: Path, part: str, max_seconds: float | None, landmarks_dir: Path | None
 ) -> tuple[list[Utterance], dict[str, str]]:
-    """Read one of LRS3's parts.
-
-    Ids are ``<speaker>_<clip>``, with ``pretrain_`` before the clip in pretrain (where clip
-    numbers may recur) and ``_<start>_<end>`` in hundredths of seconds after it where a clip is cut.
-
-    Args:
-        root: LRS3's directory.
-        part: one of `PARTS`.
-        max_seconds: clips with a word table that last longer are cut.
-        landmarks_dir: landmark files in LRS3's layout; None looks beside the clips.
-
-    Returns:
-        The utterances, and the clips (file → reason) that cannot be used.
-    """
     utterances: list[Utterance] = []
     problems: dict[str, str] = {}
-    folder = root / part
-    clips = sorted(folder.glob("*/*.mp4"))
-    for text_file in sorted(folder.glob("*/*.txt")):
+    for text_file in sorted((root / part).glob("*/*.txt")):
         if not text_file.with_suffix(".mp4").is_file():
             problems[str(text_file.with_suffix(".mp4"))] = "no such clip, its text file is there"
-    for clip in clips:
+    for clip in sorted((root / part).glob("*/*.mp4")):
         try:
-            transcript = read_text_file(clip.with_suffix(".txt"))
-            # Test clips stay as they are: their results are compared with the literature's.
-            pieces = [None] if part == "test" else _pieces(transcript, max_seconds)
+            pieces = _pieces(read_text_file(clip.with_suffix(".txt")), max_seconds)
         except CorpusError as e:
             problems[str(clip)] = str(e)
             continue
-        speaker = safe_id(clip.parent.name)
-        prefix = "pretrain_" if part == "pretrain" else ""
-        recording = f"{speaker}_{prefix}{safe_id(clip.stem)}"
-        beside = clip if landmarks_dir is None else landmarks_dir / clip.relative_to(root)
-        landmarks = find_beside(beside)
+        path = clip.relative_to(root).with_suffix("")
+        recording, speaker = clip_ids(path)
+        landmarks = find_beside(clip if landmarks_dir is None else landmarks_dir / path)
         for piece in pieces:
-            text = normalise(piece.text if piece else transcript.text)
+            text = normalise(piece.text)
             if not text:
                 problems[str(clip)] = "empty transcript"
                 continue
-            span = f"_{piece.start * 4:06d}_{piece.end * 4:06d}" if piece else ""
+            whole = piece.end is None
+            span = "" if whole else f"_{piece.start * 4:06d}_{piece.end * 4:06d}"
             utterances.append(
                 Utterance(
                     id=recording + span,
@@ -237,77 +210,19 @@ def read_part(
                     audio=str(clip),
                     video=str(clip),
                     text=text,
-                    name=f"{part}/{clip.parent.name}/{clip.stem}",
-                    start=piece.start if piece else 0,
-                    end=piece.end if piece else None,
+                    name=path.as_posix(),
+                    start=piece.start,
+                    end=piece.end,
                     landmarks=str(landmarks) if landmarks else None,
                 )
             )
     return utterances, problems
 
 
-def _pieces(transcript: Transcript, max_seconds: float) -> list[Segment] | list[None]:
-    """Return a clip's segments; [None] stands for the whole clip."""
+def _pieces(transcript: Transcript, max_seconds: float | None) -> list[Segment]:
+    """Return a clip's segments; one of end None is the whole clip."""
+    words = transcript.words
     margin = _MARGIN_FRAMES / FRAME_RATE
-    if not transcript.words or transcript.words[-1].end + margin <= max_seconds:
-        return [None]
-    return cut(transcript.words, max_seconds)
-
-
-def split_by_speaker(
-    utterances: Iterable[Utterance], share: float
-) -> tuple[list[Utterance], list[Utterance]]:
-    """Split off a validation set of whole speakers, the same whatever the order or machine.
-
-    Speakers are taken in the order of a hash of their name until they have ``share`` of the
-    utterances. Pretrain's clips neither count nor validate unless there are no others (their
-    transcripts are the less exact ones); those of validation speakers are left out altogether.
-
-    Returns:
-        Training and validation utterances.
-
-    Raises:
-        CorpusError: fewer than two speakers.
-    """
-    utterances = list(utterances)
-    candidates = [u for u in utterances if not u.name.startswith("pretrain/")] or utterances
-    count: dict[str, int] = {}
-    for utterance in candidates:
-        count[utterance.speaker] = count.get(utterance.speaker, 0) + 1
-    num_speakers = len({u.speaker for u in utterances})
-    if num_speakers < 2:
-        raise CorpusError(
-            "training clips of fewer than two speakers: no validation set can be cut; "
-            "give one by --valid_list"
-        )
-    chosen: set[str] = set()
-    wanted = share * len(candidates)
-    held = 0
-    for speaker in sorted(count, key=lambda s: hashlib.sha256(s.encode()).digest()):
-        if held >= wanted or len(chosen) == num_speakers - 1:
-            break
-        chosen.add(speaker)
-        held += count[speaker]
-    valid = [u for u in candidates if u.speaker in chosen]
-    return [u for u in utterances if u.speaker not in chosen], valid
-
-
-def split_by_list(
-    utterances: Iterable[Utterance], names: Iterable[str]
-) -> tuple[list[Utterance], list[Utterance]]:
-    """Split off the utterances that a list names, by id or as ``trainval/<speaker>/<clip>``.
-
-    Raises:
-        CorpusError: the list names none of them.
-    """
-    names = set(names)
-    train, valid = [], []
-    for utterance in utterances:
-        listed = utterance.id in names or utterance.name in names
-        (valid if listed else train).append(utterance)
-    if not valid:
-        raise CorpusError(
-            "--valid_list names none of the training clips; expected lines like "
-            "trainval/<speaker>/<clip>"
-        )
-    return train, valid
+    if max_seconds is None or not words or words[-1].end + margin <= max_seconds:
+        return [Segment(0, None, transcript.text)]
+    return cut(words, max_seconds)

@@ -1,11 +1,11 @@
 """Writing a set of utterances as a Kaldi data directory, and saying what was left out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from espnet_smop.corpus import datadir
-from espnet_smop.corpus.lrs3 import CorpusError, Utterance
 from espnet_smop.corpus.media import FRAME_RATE
+from espnet_smop.corpus.utterance import CorpusError, Utterance
 
 
 def write_set(
@@ -14,18 +14,11 @@ def write_set(
     """Write a set's tables, and ``prepare.txt`` with the clips left out and why.
 
     Raises:
-        CorpusError: no utterance, or two of the same id.
+        CorpusError: no utterance.
     """
     if not utterances:
-        reasons = "".join(f" ({clip}: {why})" for clip, why in list(problems.items())[:1])
+        reasons = "".join(f" ({line})" for line in left_out(problems)[:1])
         raise CorpusError(f"{directory}: no utterance{reasons}; check the corpus directory")
-    by_id: dict[str, Utterance] = {}
-    for utterance in utterances:
-        other = by_id.setdefault(utterance.id, utterance)
-        if other is not utterance:
-            raise CorpusError(
-                f"{utterance.video} and {other.video} both give the id {utterance.id}; rename one"
-            )
     tables: dict[str, dict[str, object]] = {
         "wav.scp": {u.recording: u.audio for u in utterances},
         "video.scp": {u.recording: u.video for u in utterances},
@@ -42,8 +35,19 @@ def write_set(
     datadir.write_data_dir(directory, tables)
     with datadir.atomic_write(directory / "prepare.txt") as report:
         report.write(f"{summary(utterances, problems)}\n")
-        for clip, why in problems.items():
-            report.write(f"left out: {why if clip in why else f'{clip}: {why}'}\n")
+        report.writelines(f"left out: {line}\n" for line in left_out(problems))
+
+
+def check_ids(utterances: Iterable[Utterance]) -> None:
+    """Raise CorpusError if two utterances, of whatever sets, have the same id."""
+    by_id: dict[str, Utterance] = {}
+    for utterance in utterances:
+        other = by_id.setdefault(utterance.id, utterance)
+        if other is not utterance:
+            raise CorpusError(
+                f"{utterance.video} and {other.video} both give the id {utterance.id}; leave one "
+                "out or rename it"
+            )
 
 
 def _segment(utterance: Utterance) -> str:
@@ -59,3 +63,11 @@ def summary(utterances: Sequence[Utterance], problems: Mapping[str, str]) -> str
         f"{len(utterances)} utterances from {clips} clips of {speakers} speakers, "
         f"{len(problems)} clips left out"
     )
+
+
+def left_out(problems: Mapping[str, str]) -> list[str]:
+    """Return a line for each clip left out; reasons that name it, or its text file, stand alone."""
+    return [
+        why if str(Path(clip).with_suffix("")) in why else f"{clip}: {why}"
+        for clip, why in problems.items()
+    ]

@@ -1,5 +1,7 @@
 """Clips and an LRS3 look-alike made on the spot."""
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
@@ -25,6 +27,8 @@ def write_mp4(path, frames=None, samples=None, *, rate=25, sample_rate=16000):
                 samples[None].astype(np.float32), format="fltp", layout="mono"
             )
             frame.sample_rate = sample_rate
+            # With times the encoder marks its priming samples, so that readers skip them.
+            frame.pts, frame.time_base = 0, Fraction(1, sample_rate)
             container.mux(audio.encode(frame))
             container.mux(audio.encode())
     return path

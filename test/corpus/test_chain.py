@@ -110,5 +110,86 @@ def test_empty_lrs3_says_what_to_set(tmp_path):
         prepare("", tmp_path)
     with pytest.raises(SystemExit, match=r"no such directory; correct LRS3="):
         prepare(tmp_path / "nowhere", tmp_path)
-    with pytest.raises(SystemExit, match=r"has no pretrain/, trainval/, test/"):
+    with pytest.raises(SystemExit, match=r"neither LRS3 as distributed"):
         prepare(tmp_path, tmp_path)
+    (tmp_path / "trainval").mkdir()
+    with pytest.raises(SystemExit, match=r"has no pretrain/, test/"):
+        prepare(tmp_path, tmp_path)
+
+
+def test_broken_training_clips_are_reported_and_the_others_done(lrs3, tmp_path, make):
+    data, dump = tmp_path / "data", tmp_path / "dump"
+    folder = lrs3 / "trainval" / "ee"
+    content = make.content(3)
+    good = make.clip(folder, "00000", "FINE", seed=1)
+    make.clip(folder, "00001", "CUT OFF")
+    whole = (folder / "00001.mp4").read_bytes()
+    (folder / "00001.mp4").write_bytes(whole[: len(whole) // 2])
+    make.clip(folder, "00002", "SILENT FILM")
+    make.mp4(folder / "00002.mp4", content[0])
+    make.clip(folder, "00003", "ONLY SOUND")
+    make.mp4(folder / "00003.mp4", None, content[1])
+    make.clip(folder, "00004", "NOTHING")
+    (folder / "00004.mp4").write_bytes(b"")
+    make.clip(folder, "00005", "LONG SOUND")
+    make.mp4(folder / "00005.mp4", content[0], np.pad(content[1], (0, 32000)))
+    make.clip(folder, "00006", "OTHER FACE")
+    np.save(folder / "00006.npy", make.landmarks(40))
+    make.clip(folder, "00007", "NO FACE")
+    np.save(folder / "00007.npy", np.full((25, 68, 2), np.nan))
+    make.clip(folder, "00008", "{NS}")
+    make.clip(folder, "00009", "NO TEXT")
+    (folder / "00009.txt").unlink()
+    valid = tmp_path / "valid.txt"
+    valid.write_text("trainval/aa/50000\n")
+    prepare(lrs3, data, "--valid_list", str(valid), "--train_parts", "trainval")
+    report = (data / "train/prepare.txt").read_text()
+    assert "00008.mp4: empty transcript" in report and "00009.txt" in report
+    assert "2 clips left out" in report
+
+    format_set(data / "train", dump)
+    combine(data / "train", dump)
+    assert good.is_file() and "ee_00000" in read_table(dump / "text")
+    lines = (dump / "report.txt").read_text().splitlines()
+    broken = {line.split(": ")[1]: line for line in lines if line.startswith("broken")}
+    for utterance, cause in {
+        "ee_00001": "not a complete media file",
+        "ee_00002": "has no audio stream",
+        "ee_00003": "has no video stream",
+        "ee_00004": "file of 0 bytes",
+        "ee_00005": "audio is 2.0",
+        "ee_00006": "25 frames but landmarks for 40",
+        "ee_00007": "no face found",
+    }.items():
+        assert cause in broken.pop(utterance)
+    assert not broken
+    assert lines[0].startswith("6 utterances, 0.00 hours, 7 broken")
+
+
+def test_test_sets_lose_nothing_silently(lrs3, tmp_path, make):
+    data, dump = tmp_path / "data", tmp_path / "dump"
+    folder = lrs3 / "test" / "tt"
+    make.clip(folder, "00003", "NO FACE", seed=4)
+    np.save(folder / "00003.npy", np.full((25, 68, 2), np.nan))
+    make.clip(folder, "00004", "LONG SOUND", seed=5)
+    video, audio = make.content(5)
+    make.mp4(folder / "00004.mp4", video, np.pad(audio, (0, 32000)))
+    make.clip(folder, "00005", "", seed=6)
+    with pytest.raises(SystemExit, match=r"would lose 1 clips: .*00005.mp4: empty transcript"):
+        prepare(lrs3, data)
+    (folder / "00005.txt").write_text("Text:  SAID\nConf:  1\n")
+    prepare(lrs3, data)
+    make.mp4(folder / "00005.mp4", video)
+    format_set(data / "test", dump, "--strict_test")
+    with pytest.raises(SystemExit, match=r"would lose 1 utterances: .*00005.mp4: has no audio"):
+        combine(data / "test", dump)
+    combine(data / "test", dump, "--allow_broken")
+    report = (dump / "report.txt").read_text()
+    assert "kept: tt_00003: no face found: the crop is the picture's centre" in report
+    assert "kept: tt_00004: audio is 2.0" in report
+    assert set(read_table(dump / "text")) == {f"tt_0000{i}" for i in range(1, 5)}
+    # Repaired, it is made without another word.
+    make.clip(folder, "00005", "SAID", seed=6)
+    format_set(data / "test", dump, "--strict_test")
+    combine(data / "test", dump)
+    assert len(read_table(dump / "text")) == 5

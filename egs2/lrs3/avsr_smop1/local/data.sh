@@ -4,7 +4,9 @@ set -euo pipefail
 
 help_message=$(cat <<'EOF'
 Usage: local/data.sh [options]
-  --lrs3 DIR            LRS3's directory (default: LRS3= in db.sh)
+  --lrs3 DIR            LRS3's directory, raw or as prepared by auto_avsr or AV-HuBERT
+                        (default: LRS3= in db.sh)
+  --extra_train DIR     a further training corpus in one of these forms
   --data_dir DIR        where the data directories go (default: data)
   --train_parts "P…"    pretrain, trainval or both (default: "pretrain trainval", 433 h)
   --train_set NAME      (default: train)
@@ -12,13 +14,14 @@ Usage: local/data.sh [options]
   --test_set NAME       (default: test)
   --max_seconds S       longer clips are cut at word times (default: 16)
   --valid_share F       share of training clips for validation, by speaker (default: 0.04)
-  --valid_list FILE     clips for validation instead, one id a line
+  --valid_list FILE     clips or speakers for validation instead, one a line
   --landmarks_dir DIR   landmark files in LRS3's layout (default: beside the clips)
   --allow_broken BOOL   let the test set lose clips without text or file (default: false)
 EOF
 )
 
 lrs3=
+extra_train=
 data_dir=data
 train_parts="pretrain trainval"
 train_set=train
@@ -33,8 +36,8 @@ allow_broken=false
 while [ $# -gt 0 ]; do
   case "$1" in
     --help | -h) echo "${help_message}"; exit 0 ;;
-    --lrs3 | --data_dir | --train_parts | --train_set | --valid_set | --test_set | --max_seconds \
-      | --valid_share | --valid_list | --landmarks_dir | --allow_broken)
+    --lrs3 | --extra_train | --data_dir | --train_parts | --train_set | --valid_set | --test_set \
+      | --max_seconds | --valid_share | --valid_list | --landmarks_dir | --allow_broken)
       [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 1; }
       printf -v "${1#--}" '%s' "$2"
       shift 2
@@ -50,6 +53,7 @@ if [ -z "${lrs3}" ] && [ -f ./db.sh ]; then
 fi
 
 options=(--max_seconds "${max_seconds}" --valid_share "${valid_share}")
+[ -z "${extra_train}" ] || options+=(--extra_train "${extra_train}")
 [ -z "${valid_list}" ] || options+=(--valid_list "${valid_list}")
 [ -z "${landmarks_dir}" ] || options+=(--landmarks_dir "${landmarks_dir}")
 [ "${allow_broken}" = false ] || options+=(--allow_broken)
