@@ -36,6 +36,9 @@ python=""
 local_data_opts=""
 feats_type=raw
 audio_format=flac
+landmarks=auto
+landmarks_conf=""
+allow_broken=false
 min_wav_duration=0.2
 max_wav_duration=24
 min_chars=1
@@ -110,6 +113,9 @@ Data
   --local_data_opts O   Options for local/data.sh.
   --feats_type raw      Kind of features: only raw audio and video.
   --audio_format flac   Format of audio in dumpdir: only flac.
+  --landmarks NAME      Where stage 3 finds faces: see format_av --help (default ${landmarks}).
+  --landmarks_conf CONF Options of that, e.g. every=5.
+  --allow_broken B      Go on when a test set loses broken clips (default ${allow_broken}).
   --min_wav_duration S  Shorter utterances leave train and valid (seconds; default ${min_wav_duration}).
   --max_wav_duration S  Longer utterances leave train and valid (seconds; default ${max_wav_duration}).
   --min_chars N         Shorter transcripts leave train and valid (default ${min_chars}).
@@ -151,7 +157,7 @@ Decoding and scoring
 Sharing
   --hf_repo ID          Hub repository that stage 15 uploads to."
 
-log "$(basename "$0") $*"
+command_line="$(basename "$0") $*"
 # shellcheck source=scripts/utils/parse_options.sh
 . scripts/utils/parse_options.sh
 [ $# -eq 0 ] || smop_option_error "unexpected argument '$1'"
@@ -219,6 +225,8 @@ noise_name="$(basename "${noise}")"
 noise_name="${noise_name%.*}"
 token_dir="${datadir}/token_list/bpe_unigram${nbpe}"
 avsr_stats_dir="${avsr_stats_dir:-${expdir}/avsr_stats}"
+
+log "${command_line}"
 
 # Turns arguments into a part of a directory's name.
 as_tag() {
@@ -341,19 +349,26 @@ if begin_stage 2 "speed perturbation: reserved, nothing is done"; then :; fi
 if begin_stage 3 "audio → FLAC, video → mouth crops in ${data_feats}"; then
     for dset in "${train_set}" "${valid_set}" ${test_sets}; do
         need 1 "${datadir}/${dset}/text"
-        # Test sets are never filtered: they go where stage 4 puts the others.
-        out="${data_feats}/${dset}"
+        opts=(--landmarks "${landmarks}")
+        if [ -n "${landmarks_conf}" ]; then opts+=(--landmarks_conf "${landmarks_conf}"); fi
         case "${dset}" in
             "${train_set}" | "${valid_set}") out="${data_feats}/org/${dset}" ;;
+            *)
+                # A test set loses nothing: stage 4 does not filter it either.
+                out="${data_feats}/${dset}"
+                opts+=(--strict_test)
+                ;;
         esac
+        combine_opts=()
+        if "${allow_broken}"; then combine_opts=(--allow_broken); fi
         count="$(wc -l < "${datadir}/${dset}/text")"
         num_jobs=$((nj < count ? nj : count))
         log "${dset}: ${count} utterances by ${num_jobs} jobs, logs in ${out}/logs"
         "${train_cmd_array[@]}" JOB=1:"${num_jobs}" "${out}/logs/format_av.JOB.log" \
             "${python}" -m espnet_smop.bin.format_av --data_dir "${datadir}/${dset}" \
-            --out_dir "${out}" --num_jobs "${num_jobs}" --job JOB
+            --out_dir "${out}" --num_jobs "${num_jobs}" --job JOB "${opts[@]}"
         "${python}" -m espnet_smop.bin.combine_av --data_dir "${datadir}/${dset}" \
-            --out_dir "${out}" --num_jobs "${num_jobs}"
+            --out_dir "${out}" --num_jobs "${num_jobs}" "${combine_opts[@]}"
     done
 fi
 
