@@ -66,7 +66,7 @@ def report(references: Sequence[Utterance], hypotheses: Sequence[Utterance], tit
         lines.append(f"Speaker sentences {k:3d}:  {speaker}   #utts: {len(at)}")
         for i in at:
             lines.append(f"id: ({speaker}-{fold_case(references[i].name)})")
-            lines += _alignment(alignments[i], counts[i]) + [""]
+            lines += [*_alignment(alignments[i], counts[i]), ""]
     return "\n".join(lines) + "\n"
 
 

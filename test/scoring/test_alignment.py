@@ -90,7 +90,7 @@ def test_debian_command_and_path_agree():
 
 def test_weights_differ_from_plain_edit_distance():
     # Two substitutions cost 8, one deletion and one insertion 6.
-    assert count(align("a b".split(), "b a".split())) == (1, 0, 1, 1)
-    assert count(align("a b c".split(), [])) == (0, 0, 3, 0)
-    assert count(align([], "a".split())) == (0, 0, 0, 1)
+    assert count(align(["a", "b"], ["b", "a"])) == (1, 0, 1, 1)
+    assert count(align(["a", "b", "c"], [])) == (0, 0, 3, 0)
+    assert count(align([], ["a"])) == (0, 0, 0, 1)
     assert count(align(["A"], ["a"])).errors == 0
