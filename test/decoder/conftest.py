@@ -34,6 +34,8 @@ _SIZE = {
     "initializer_range": 0.3,  # peaked distributions, so that hypotheses differ clearly
 }
 
+_EOS_SCALE = 2.5
+
 _ARCHITECTURES = {
     "llama3": (
         LlamaForCausalLM,
@@ -100,6 +102,8 @@ def make_llm(tmp_path_factory):
                 **special,
             )
             llm = model_class(config)
+            with torch.no_grad():  # texts that end early, late and not at all
+                llm.get_output_embeddings().weight[tokenizer.eos_token_id] *= _EOS_SCALE
             llm.generation_config.update(
                 do_sample=True, temperature=0.6, top_p=0.9, repetition_penalty=1.3
             )
