@@ -21,6 +21,12 @@ def get_parser() -> argparse.ArgumentParser:
         help="default (1,800 training and validation utterances, 600 test ones), smoke (48 and 12),"
         " or a number of training and validation utterances",
     )
+    parser.add_argument(
+        "--form",
+        choices=("raw", "auto_avsr", "avhubert"),
+        default="raw",
+        help="LRS3 as distributed, or as auto_avsr's or AV-HuBERT's preparation leaves it",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of sentences, speakers and noise")
     parser.add_argument("--nj", type=int, default=2, help="processes; the corpus is the same")
     return parser
@@ -30,7 +36,9 @@ def main() -> None:
     """Run the command."""
     args = get_parser().parse_args()
     try:
-        settings = Settings(size=size_of(args.size), seed=args.seed, difficulty=Difficulty())
+        settings = Settings(
+            size=size_of(args.size), seed=args.seed, difficulty=Difficulty(), form=args.form
+        )
         make(args.out, settings, jobs=args.nj)
     except (FileExistsError, ValueError) as error:
         sys.exit(f"make_corpus: {error}")

@@ -1,9 +1,12 @@
 """Writes the mini corpus in LRS3's directory and file format.
 
     OUT/{trainval,test,pretrain}/<speaker>/<clip>.{mp4,txt,npy}
-    OUT/valid_speakers.txt   speakers of trainval that are kept for validation
-    OUT/truth.jsonl          for each clip its text, and its words and phones with times
-    OUT/settings.json        what was asked for; OUT/.done holds the same once all is there
+    OUT/valid.id        clips of trainval that are kept for validation, such as trainval/s25/50001
+    OUT/truth.jsonl     for each clip its text, and its words and phones with times
+    OUT/settings.json   what was asked for; OUT/.done holds the same once all is there
+
+``.npy`` holds the landmarks, float32 ``(frames, 68, 2)``. The two other forms in which LRS3 is
+passed on, with mouth crops already cut, are described in `mini_lrs3.prepared`.
 
 A clip depends on the settings and its name alone, so neither the number of processes nor an
 interruption changes anything; what is complete is not made again.
@@ -15,21 +18,21 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from zlib import crc32
 
-import av
 import cv2
 import numpy as np
 
 from mini_lrs3 import grammar, lips
 from mini_lrs3.difficulty import Difficulty
 from mini_lrs3.face import FRAME_SIZE, Face
+from mini_lrs3.files import atomic, write_mp4, write_text
 from mini_lrs3.lips import FRAME_RATE
+from mini_lrs3.prepared import crop_mouths, write_clip, write_lists
 from mini_lrs3.sound import record
 from mini_lrs3.speakers import Speaker, speaker
 from mini_lrs3.speech import SAMPLE_RATE, Segment, Utterance, synthesise
@@ -92,6 +95,7 @@ class Settings:
     size: Size
     seed: int
     difficulty: Difficulty
+    form: str = "raw"
 
     def to_json(self) -> str:
         """Return the settings as text; equal settings give equal text."""
@@ -156,7 +160,7 @@ def make(out: Path, settings: Settings, *, jobs: int) -> None:
         print(f"make_corpus: {out} is complete")
         return
     out.mkdir(parents=True, exist_ok=True)
-    _write(marker, asked)
+    write_text(marker, asked)
 
     clips = plan(settings)
     missing = [clip for clip in clips if not _truth_path(out, clip).exists()]
@@ -166,10 +170,13 @@ def make(out: Path, settings: Settings, *, jobs: int) -> None:
         for count in _run(out, settings, missing, jobs):
             progress.step(count)
 
-    valid = sorted({clip.name.split("/")[1] for clip in clips if clip.split == "valid"})
-    _write(out / "valid_speakers.txt", "".join(f"{name}\n" for name in valid))
-    _write(out / "truth.jsonl", "".join(_truth_path(out, clip).read_text() for clip in clips))
-    _write(out / ".done", asked)
+    truth = [_truth_path(out, clip).read_text() for clip in clips]
+    if settings.form != "raw":
+        write_lists(out, settings.form, [json.loads(row) for row in truth])
+    valid = [clip.name for clip in clips if clip.split == "valid"]
+    write_text(out / "valid.id", "".join(f"{name}\n" for name in valid))
+    write_text(out / "truth.jsonl", "".join(truth))
+    write_text(out / ".done", asked)
 
 
 class Progress:
@@ -245,17 +252,18 @@ def make_clip(out: Path, settings: Settings, clip: Clip) -> None:
     video, landmarks = face.film(path, difficulty, rng)
     samples = record(utterance.samples, person.room, difficulty, rng)
 
-    stem = out / clip.name
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    _write_mp4(stem.with_suffix(".mp4"), video, samples, difficulty.crf)
-    _write(stem.with_suffix(".txt"), _lrs3_text(utterance, rng, table=len(clip.texts) > 1))
-    temporary = stem.with_suffix(".npy.tmp")
-    with temporary.open("wb") as file:
-        np.save(file, landmarks)
-    os.replace(temporary, stem.with_suffix(".npy"))
+    if settings.form == "raw":
+        stem = out / clip.name
+        write_mp4(stem.with_suffix(".mp4"), video, samples, difficulty.crf)
+        text = _lrs3_text(utterance, rng, table=len(clip.texts) > 1)
+        write_text(stem.with_suffix(".txt"), text)
+        with atomic(stem.with_suffix(".npy")) as temporary, temporary.open("wb") as file:
+            np.save(file, landmarks)
+    else:
+        crops = crop_mouths(video[:, :FRAME_SIZE], landmarks)
+        write_clip(out, settings.form, clip.name, crops, samples, " ".join(clip.texts))
     truth = _truth_path(out, clip)
-    truth.parent.mkdir(parents=True, exist_ok=True)
-    _write(truth, _truth(clip, person, utterance, frames))
+    write_text(truth, _truth(clip, person, utterance, frames))
 
 
 def _speak(texts: tuple[str, ...], person: Speaker, rng: np.random.Generator) -> Utterance:
@@ -321,34 +329,3 @@ def _truth(clip: Clip, person: Speaker, utterance: Utterance, frames: int) -> st
 
 def _truth_path(out: Path, clip: Clip) -> Path:
     return out / ".truth" / f"{clip.name}.json"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def _write_mp4(path: Path, video: np.ndarray, samples: np.ndarray, crf: int) -> None:
-    """Write planar YUV frames (T, 240, 160) at 25 fps and samples at 16 kHz as H.264 and AAC."""
-    temporary = path.with_suffix(".mp4.tmp")
-    with av.open(str(temporary), "w", format="mp4") as container:
-        pictures = container.add_stream("libx264", rate=FRAME_RATE)
-        pictures.width = pictures.height = FRAME_SIZE
-        pictures.pix_fmt = "yuv420p"
-        pictures.options = {"preset": "ultrafast", "crf": str(crf)}
-        pictures.codec_context.thread_count = 1
-        sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
-        sound.bit_rate = 96_000
-        sound.options = {"aac_coder": "fast"}
-        for picture in video:
-            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
-            container.mux(pictures.encode(frame))
-        container.mux(pictures.encode(None))
-        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-        frame.sample_rate = SAMPLE_RATE
-        # With a time, the encoder's delay is recorded in the file, and readers cut it off.
-        frame.pts, frame.time_base = 0, Fraction(1, SAMPLE_RATE)
-        container.mux(sound.encode(frame))
-        container.mux(sound.encode(None))
-    os.replace(temporary, path)

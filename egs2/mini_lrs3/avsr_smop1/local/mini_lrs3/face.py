@@ -60,7 +60,9 @@ class Face:
         mouth = _Mouth(path, look)
         camera = _camera(look, frames, difficulty, rng)
         gain = look.contrast * float(np.exp(rng.normal(0, difficulty.brightness)))
-        opened, shut = (cv2.convertScaleAbs(canvas, alpha=gain) for canvas in (self._open, self._shut))
+        opened, shut = (
+            cv2.convertScaleAbs(canvas, alpha=gain) for canvas in (self._open, self._shut)
+        )
         blinks = _blinks(frames, rng)
         grain = rng.normal(0, look.noise, (2 * FRAME_SIZE, 2 * FRAME_SIZE)).astype(np.int16)
         corners = rng.integers(0, FRAME_SIZE, (frames, 2))
@@ -70,7 +72,10 @@ class Face:
             still = shut if blinks[t] else opened
             canvas = still.copy()
             canvas[_JAW] = cv2.remap(
-                still[_JAW], self._jaw_x, self._jaw_y - self._jaw_pull * mouth.drop[t], cv2.INTER_LINEAR
+                still[_JAW],
+                self._jaw_x,
+                self._jaw_y - self._jaw_pull * mouth.drop[t],
+                cv2.INTER_LINEAR,
             )
             mouth.draw(canvas[_MOUTH], t, gain)
             frame = cv2.warpAffine(
@@ -100,7 +105,9 @@ class _Mouth:
     """
 
     def __init__(self, path: np.ndarray, look: Look) -> None:
-        opening, rounding, press, tuck = (path[:, i, None] for i in (OPENING, ROUNDING, PRESS, TUCK))
+        opening, rounding, press, tuck = (
+            path[:, i, None] for i in (OPENING, ROUNDING, PRESS, TUCK)
+        )
         half = _HALF_WIDTH * look.mouth_width * (1 + 0.15 * path[:, WIDTH, None] - 0.26 * rounding)
         half = half * (1 - 0.06 * np.clip(opening, 0, 1))
         gap = _GAP * opening * (1 - 0.25 * rounding) * (1 - 0.6 * tuck) + 2.5 * tuck
@@ -125,7 +132,9 @@ class _Mouth:
         x_outer = _CENTRE[0] + half * s
         x_inner = _CENTRE[0] + inner_half * s
         self.drop = (0.68 * gap * 0.85)[:, 0].astype(np.float32)
-        self.points = self._landmarks(x_outer, outer_top, outer_bottom, x_inner, inner_top, inner_bottom)
+        self.points = self._landmarks(
+            x_outer, outer_top, outer_bottom, x_inner, inner_top, inner_bottom
+        )
 
         self._upper = _polygon(x_outer, outer_top, x_inner, inner_top)
         self._lower = _polygon(x_outer, outer_bottom, x_inner, inner_bottom)
@@ -154,7 +163,9 @@ class _Mouth:
         self._shadow = 0.45 * self._lip + 0.1 * np.array(look.skin, float)
 
     @staticmethod
-    def _landmarks(x_outer, outer_top, outer_bottom, x_inner, inner_top, inner_bottom) -> np.ndarray:
+    def _landmarks(
+        x_outer, outer_top, outer_bottom, x_inner, inner_top, inner_bottom
+    ) -> np.ndarray:
         """Return the iBUG points 48–67, (T, 20, 2)."""
         across = [0, 4, 8, 12, 16, 20, 24]  # of _SIDE
         top = np.stack([x_outer, outer_top], 2)[:, across]
@@ -169,9 +180,7 @@ class _Mouth:
         fill = {"lineType": cv2.LINE_AA, "shift": _SHIFT}
         cv2.fillPoly(patch, [self._upper[t]], _shade(self._lip, 0.86 * gain), **fill)
         cv2.fillPoly(patch, [self._lower[t]], _shade(self._lip, gain), **fill)
-        cv2.polylines(
-            patch, [self._shine[t]], False, _shade(self._lip * 0.8 + 50, gain), 2, **fill
-        )
+        cv2.polylines(patch, [self._shine[t]], False, _shade(self._lip * 0.8 + 50, gain), 2, **fill)
         cv2.polylines(patch, [self._seam[t]], False, _shade(self._shadow, gain), 1, **fill)
         if self._gap[t] < 0.6:
             return
@@ -262,7 +271,7 @@ def _still_points(look: Look) -> np.ndarray:
         (92.52, 94.37), (98.5, 90.8), (107, 90.8), (112.77, 94.94), (107, 98.2), (98.5, 98.0),
     ]  # fmt: skip
     points[42:48] = [
-        (145.53, 94.54), (151.5, 90.8), (160.5, 90.8), (166.68, 93.57), (160.5, 98.0), (151.5, 98.2),
+        (145.53, 94.54), (151.5, 90.8), (160.5, 90.8), (166.68, 93.57), (160.5, 98), (151.5, 98.2),
     ]  # fmt: skip
     points[17:27, 0] = middle + (points[17:27, 0] - middle) * look.eye_distance
     points[36:48, 0] = middle + (points[36:48, 0] - middle) * look.eye_distance
@@ -286,7 +295,15 @@ def _paint(look: Look, points: np.ndarray, *, eyes_open: bool) -> np.ndarray:
     cv2.ellipse(canvas, (middle, 262), (120, 48), 0, 0, 360, shirt, -1, **line)
     cv2.rectangle(canvas, (middle - 30, 170), (middle + 30, 226), _shade(skin, 0.72), -1)
     cv2.ellipse(
-        canvas, (middle, round(88 - look.hair_height)), (width + 4, 72), 0, 0, 360, look.hair, -1, **line
+        canvas,
+        (middle, round(88 - look.hair_height)),
+        (width + 4, 72),
+        0,
+        0,
+        360,
+        look.hair,
+        -1,
+        **line,
     )
     # Head: the jaw line below, an ellipse above.
     jaw = np.round(points[:17]).astype(np.int32)

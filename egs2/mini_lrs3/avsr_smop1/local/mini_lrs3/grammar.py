@@ -9,21 +9,21 @@ import math
 
 import numpy as np
 
-SLOTS: dict[str, tuple[str, ...]] = {
-    "NAME": ("pat", "matt", "ben", "ken", "tim", "kim", "faye", "may", "sue", "lou"),
-    "VERB": ("sold", "told", "bought", "caught", "fed", "led", "met", "bet", "hid", "bit"),
-    "NUMBER": ("two", "three", "four", "five", "six", "seven", "nine", "ten"),
-    "SIZE": ("fat", "thin", "big", "wet", "red", "bad", "mad", "sad", "nice", "wise", "old", "cold"),
+_WORDS = {
+    "NAME": "pat matt ben ken tim kim faye may sue lou",
+    "VERB": "sold told bought caught fed led met bet hid bit",
+    "NUMBER": "two three four five six seven nine ten",
+    "SIZE": "fat thin big wet red bad mad sad nice wise old cold",
     "THING": (
-        ("mice", "bees", "peas", "keys", "pans", "vans", "fans", "cans", "pins", "bins")
-        + ("fins", "tins", "bats", "mats", "cats", "hats", "bears", "pears", "chairs", "boats")
-        + ("goats", "coats")
+        "mice bees peas keys pans vans fans cans pins bins fins tins"
+        " bats mats cats hats bears pears chairs boats goats coats"
     ),
-    "MOVE": ("ran", "sat", "lay", "hopped", "walked", "fell"),
-    "WHERE": ("by", "near", "behind"),
-    "PLACE": ("park", "pier", "bay", "sea", "pool", "hall", "wall", "mall", "lane", "farm"),
-    "WHEN": ("now", "today", "soon", "again"),
+    "MOVE": "ran sat lay hopped walked fell",
+    "WHERE": "by near behind",
+    "PLACE": "park pier bay sea pool hall wall mall lane farm",
+    "WHEN": "now today soon again",
 }
+SLOTS: dict[str, tuple[str, ...]] = {name: tuple(w.split()) for name, w in _WORDS.items()}
 
 TEMPLATES: tuple[str, ...] = (
     "NAME VERB NUMBER SIZE THING",

@@ -151,4 +151,3 @@ def movement(
     path[:, WIDTH] = np.clip(path[:, WIDTH], -1, 1.4)
     path[:, ROUNDING:] = np.clip(path[:, ROUNDING:], 0, 1.2)
     return path
-

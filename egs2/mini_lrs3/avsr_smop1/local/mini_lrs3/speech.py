@@ -119,7 +119,9 @@ def _synthesise(library: ctypes.CDLL, text: str, voice: Voice) -> Utterance:
     data = str(espeakng_loader.get_data_path()).encode()
     rate = library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS)
     if rate <= 0:
-        raise RuntimeError(f"eSpeak NG finds no voices in {data.decode()}: reinstall espeakng-loader")
+        raise RuntimeError(
+            f"eSpeak NG finds no voices in {data.decode()}: reinstall espeakng-loader"
+        )
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))
     library.espeak_SetSynthCallback(collect)
     if library.espeak_SetVoiceByName(voice.name.encode()) != 0:
