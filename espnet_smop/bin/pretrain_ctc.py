@@ -95,7 +95,11 @@ def build_encoder(modality: str, conf: dict[str, Any]) -> nn.Module:
         "encoder_ffn_embed_dim": 512,
         "encoder_attention_heads": 4,
         "conv_pos": 32,
-        "resnet_channels": [16, 32, 48, 64],
+        "resnet_stem_channels": 24,
+        "resnet_stem_stride": 4,
+        "resnet_channels": [24, 48, 64, 96],
+        "resnet_blocks": [1, 1, 1, 1],
+        "resnet_relu_type": "relu",
     }
     return VideoEncoder(AVHuBERTConfig(**{**sizes, **conf}))
 
@@ -110,6 +114,7 @@ class Batches:
         batch_size: utterances per batch.
         seed: of the shuffling.
         num_workers: processes that load data.
+        device: where the batches go.
     """
 
     def __init__(
@@ -121,6 +126,7 @@ class Batches:
         batch_size: int,
         seed: int,
         num_workers: int,
+        device: str,
     ):
         scp, name, type_ = _SOURCES[modality]
         self.name = name
@@ -133,6 +139,7 @@ class Batches:
         self.batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
         self.seed = seed
         self.num_workers = num_workers
+        self.device = device
         self.collate = CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
 
     def __len__(self) -> int:
@@ -150,11 +157,9 @@ class Batches:
             worker_init_fn=partial(worker_init_fn, base_seed=self.seed + 1000 * epoch),
         )
         for _, batch in loader:
-            yield (
-                batch[self.name],
-                batch[f"{self.name}_lengths"],
-                batch["text"],
-                batch["text_lengths"],
+            yield tuple(
+                batch[name].to(self.device, non_blocking=True)
+                for name in (self.name, f"{self.name}_lengths", "text", "text_lengths")
             )
 
 
@@ -192,6 +197,7 @@ def pretrain(
             "first if it shall be made anew"
         )
     set_all_random_seed(config.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     encode_text = TextEncoder(tokenizer)
     conf = {"speech_mask": {"max_width": 0.2, "stride": 1.0}}
     if noise and modality == "audio":
@@ -204,11 +210,13 @@ def pretrain(
             batch_size=config.batch_size,
             seed=config.seed,
             num_workers=num_workers,
+            device=device,
         )
         for part, directory in (("train", train_dir), ("valid", valid_dir))
     }
     encoder = build_encoder(modality, encoder_conf)
     model = CTCModel(encoder, width=encoder.width, vocabulary=len(encode_text.tokenizer))
+    model.to(device)
     start = time.perf_counter()
     train_ctc(model, batches["train"], len(batches["train"]), config)
     error = error_rate(model, batches["valid"](0), encode_text.tokenizer.decode)
@@ -218,7 +226,7 @@ def pretrain(
     part = out.with_name(f".{out.name}.partial")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    encoder.model.eval().save_pretrained(part)
+    encoder.model.eval().cpu().save_pretrained(part)
     (part / _MARK).write_text(
         json.dumps({"settings": settings, "valid_wer": error, "seconds": seconds}, indent=1)
     )
