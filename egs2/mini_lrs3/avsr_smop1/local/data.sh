@@ -22,14 +22,5 @@ help_message="Usage: $0 [--option VALUE]…
 
 "${SMOP_PYTHON}" local/make_corpus.py --out "${corpus}" --size "${size}" --seed "${seed}" --nj "${nj}"
 
-# Validation: the clips of the speakers that the corpus keeps for it.
-mkdir -p "${data_dir}"
-while read -r speaker; do
-    for clip in "${corpus}/trainval/${speaker}"/*.mp4; do
-        clip="${clip#"${corpus}"/}"
-        echo "${clip%.mp4}"
-    done
-done < "${corpus}/valid_speakers.txt" > "${data_dir}/valid.list"
-
 "${SMOP_PYTHON}" -m espnet_smop.bin.prepare_lrs3 --lrs3 "${corpus}" --out_dir "${data_dir}" \
-    --train_parts pretrain trainval --valid_list "${data_dir}/valid.list"
+    --train_parts pretrain trainval --valid_list "${corpus}/valid.id"

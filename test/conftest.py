@@ -1,6 +1,10 @@
-"""Tiny LLMs with random weights, saved and loaded like published ones."""
+"""Tiny base models with random weights, saved and loaded like published ones, and a tiny corpus."""
 
+import argparse
+
+import numpy as np
 import pytest
+import soundfile
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -13,7 +17,12 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    WhisperConfig,
+    WhisperModel,
 )
+
+from espnet_smop.fileio.video import write_video
+from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
 
 _SENTENCES = [
     "Transcribe speech and video to text.",
@@ -131,3 +140,105 @@ def media():
         return tokens, token_lengths
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper(tmp_path_factory):
+    """Return a directory with a two-layer Whisper."""
+    torch.manual_seed(1)
+    directory = tmp_path_factory.mktemp("whisper")
+    WhisperModel(
+        WhisperConfig(
+            d_model=24,
+            encoder_layers=2,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=48,
+            decoder_ffn_dim=48,
+            vocab_size=20,
+            max_source_positions=200,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=1,
+        )
+    ).save_pretrained(directory)
+    return str(directory)
+
+
+@pytest.fixture(scope="session")
+def tiny_avhubert(tmp_path_factory):
+    """Return a directory with a two-layer AV-HuBERT."""
+    torch.manual_seed(2)
+    directory = tmp_path_factory.mktemp("avhubert")
+    AVHuBERTModel(
+        AVHuBERTConfig(
+            encoder_layers=2,
+            encoder_embed_dim=16,
+            encoder_ffn_embed_dim=32,
+            encoder_attention_heads=2,
+            conv_pos=8,
+            conv_pos_groups=2,
+            resnet_stem_channels=4,
+            resnet_stem_stride=4,
+            resnet_channels=[4, 4, 8, 8],
+            resnet_blocks=[1, 1, 1, 1],
+        )
+    ).save_pretrained(directory)
+    return str(directory)
+
+
+@pytest.fixture
+def model_args(make_llm, tiny_whisper, tiny_avhubert):
+    """Return a function that makes the arguments of a tiny model; keywords override them."""
+
+    def make(**changes):
+        args = {
+            "audio_frontend": "whisper",
+            "audio_frontend_conf": {"model": tiny_whisper},
+            "video_frontend": "avhubert",
+            "video_frontend_conf": {"model": tiny_avhubert},
+            "projector": "smop",
+            "projector_conf": {"routing": "dedr", "num_experts": 3, "hidden_size": 16},
+            "decoder": "llm",
+            "decoder_conf": {"model": make_llm("smollm"), "lora": {"r": 2, "alpha": 2}},
+            "preprocessor": "avsr",
+            "preprocessor_conf": {},
+            "use_preprocessor": True,
+            "base_fingerprints": {},
+        }
+        return argparse.Namespace(**{**args, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def dump_dir(tmp_path_factory):
+    """Return a formatted data directory of 12 utterances of unequal length."""
+    rng = np.random.default_rng(0)
+    directory = tmp_path_factory.mktemp("dump")
+    lists = {
+        "wav.scp": [],
+        "video.scp": [],
+        "text": [],
+        "utt2num_samples": [],
+        "utt2num_frames": [],
+    }
+    for i in range(12):
+        frames = int(rng.integers(8, 30))
+        uid = f"spk{i % 3}_{i:02d}"
+        wav, video = directory / f"{uid}.flac", directory / f"{uid}.mkv"
+        soundfile.write(wav, rng.normal(size=frames * 640) * 0.1, 16000)
+        write_video(video, rng.integers(0, 255, (frames, 96, 96), dtype=np.uint8))
+        for name, value in (
+            ("wav.scp", wav),
+            ("video.scp", video),
+            ("text", _SENTENCES[i % len(_SENTENCES)]),
+            ("utt2num_samples", frames * 640),
+            ("utt2num_frames", frames),
+        ):
+            lists[name].append(f"{uid} {value}\n")
+    for name, lines in lists.items():
+        (directory / name).write_text("".join(sorted(lines)))
+    return directory
