@@ -338,10 +338,12 @@ has_module() {
 
 if begin_stage 1 "local/data.sh: corpus → ${datadir}/{${train_set},${valid_set},${test_sets// /,}}"; then
     local/data.sh "${local_data_opts_array[@]}"
+    dirs=()
     for dset in "${train_set}" "${valid_set}" ${test_sets}; do
-        need 1 "${datadir}/${dset}/text"
-        "${python}" -m espnet_smop.bin.fix_data_dir "${datadir}/${dset}"
+        [ -s "${datadir}/${dset}/text" ] || fail "local/data.sh has not written ${datadir}/${dset}/text"
+        dirs+=("${datadir}/${dset}")
     done
+    "${python}" -m espnet_smop.bin.fix_data_dir "${dirs[@]}"
 fi
 
 if begin_stage 2 "speed perturbation: reserved, nothing is done"; then :; fi
@@ -441,7 +443,7 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
     fi
     if [ "${num_threads}" -eq 0 ]; then
         num_threads=4
-        [ "${ngpu}" -gt 0 ] || num_threads="$(nproc)"
+        [ "${ngpu}" -gt 0 ] || num_threads="${SMOP_CORES}"
     fi
     mkdir -p "${avsr_exp}"
     log "model of ${modalities}; last trained epoch is resumed"

@@ -53,6 +53,9 @@ esac
 
 # Files are sorted by bytes everywhere, read and written as UTF-8.
 export LC_ALL=C PYTHONIOENCODING=UTF-8 PYTHONUTF8=1
+# nproc would answer with OMP_NUM_THREADS where that is set.
+SMOP_CORES="$(env -u OMP_NUM_THREADS nproc)"
+export SMOP_CORES
 # Parallel jobs share the cores; one job alone (training) is given more by the driver.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export TOKENIZERS_PARALLELISM="${TOKENIZERS_PARALLELISM:-false}"

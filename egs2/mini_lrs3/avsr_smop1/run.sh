@@ -94,6 +94,7 @@ config_of() { # FILE
     echo "${expdir}/conf/$(basename "$1")"
 }
 
+cores="$(env -u OMP_NUM_THREADS nproc)"
 ngpu=0
 if command -v nvidia-smi > /dev/null && nvidia-smi -L > /dev/null 2>&1; then ngpu=1; fi
 
@@ -112,9 +113,9 @@ for task in ${tasks}; do
     ./avsr_smop.sh \
         --train_set train --valid_set valid --test_sets test \
         --datadir "${datadir}" --dumpdir "${dumpdir}" --expdir "${expdir}" \
-        --local_data_opts "--size ${size} --seed ${seed} --corpus downloads/mini_lrs3${variant//\//_} --data_dir ${datadir} --nj $(nproc)" \
+        --local_data_opts "--size ${size} --seed ${seed} --corpus downloads/mini_lrs3${variant//\//_} --data_dir ${datadir} --nj ${cores}" \
         --train_tokenizer true --nbpe 200 --base_models_opts "${base_models_opts}" \
-        --ngpu "${ngpu}" --nj "$(nproc)" --inference_nj "$(nproc)" --snrs "${snrs}" \
+        --ngpu "${ngpu}" --nj "${cores}" --inference_nj "${cores}" --snrs "${snrs}" \
         --modality "${task}" --avsr_config "${config}" --inference_config "${inference_config}" \
         "${driver_args[@]}" "${shared[@]}"
 done

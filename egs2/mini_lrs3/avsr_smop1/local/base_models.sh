@@ -36,8 +36,7 @@ help_message="Usage: $0 [--option VALUE]…
 # shellcheck source=cmd.sh
 . ./cmd.sh
 
-OMP_NUM_THREADS="$(nproc)"
-export OMP_NUM_THREADS
+export OMP_NUM_THREADS="${SMOP_CORES}"
 run() { # NAME MODULE [ARGUMENT]…
     local name="$1" module="$2"
     shift 2
