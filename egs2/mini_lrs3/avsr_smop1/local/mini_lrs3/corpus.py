@@ -14,6 +14,7 @@ interruption changes anything; what is complete is not made again.
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -177,6 +178,7 @@ def make(out: Path, settings: Settings, *, jobs: int) -> None:
     write_text(out / "valid.id", "".join(f"{name}\n" for name in valid))
     write_text(out / "truth.jsonl", "".join(truth))
     write_text(out / ".done", asked)
+    shutil.rmtree(out / ".truth")
 
 
 class Progress:
