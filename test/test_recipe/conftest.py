@@ -107,7 +107,7 @@ class Recipe:
         env["ESPNET_SMOP_PYTHON"] = str(self.dir / "env/bin/python")
         return subprocess.run(
             [f"./{script}", *arguments],
-            cwd=self.dir, env=env, capture_output=True, text=True, timeout=120,
+            cwd=self.dir, env=env, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
 
     def calls(self, module: str | None = None) -> list:
