@@ -1,0 +1,568 @@
+#!/usr/bin/env bash
+# The stages of an audio-visual recipe, from a corpus to RESULTS.md. A recipe's run.sh calls this
+# with what is special to its corpus; `--help` explains the options.
+set -euo pipefail
+shopt -s inherit_errexit
+
+log() {
+    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}:${FUNCNAME[1]}) $*"
+}
+fail() {
+    log "Error: $*" >&2
+    exit 1
+}
+
+# General
+stage=1
+stop_stage=10000
+skip_stages=""
+skip_data_prep=false
+skip_train=false
+skip_eval=false
+skip_packing=true
+skip_upload=true
+ngpu=1
+num_nodes=1
+nj=8
+inference_nj=8
+gpu_inference=false
+num_threads=0
+datadir=data
+dumpdir=dump
+expdir=exp
+python=""
+
+# Data
+local_data_opts=""
+feats_type=raw
+audio_format=flac
+landmarks=auto
+landmarks_conf=""
+allow_broken=false
+min_wav_duration=0.2
+max_wav_duration=24
+min_chars=1
+max_chars=600
+
+# Tokenizer and base models
+train_tokenizer=false
+nbpe=200
+base_models_opts=""
+
+# Noise
+noise=""
+babble_utts=30
+snrs=clean
+
+# Training
+modality=auto
+avsr_tag=""
+avsr_exp=""
+avsr_stats_dir=""
+avsr_config=conf/train_avsr.yaml
+avsr_args=""
+pretrained_model=""
+
+# Decoding and scoring
+inference_config=conf/decode.yaml
+inference_args=""
+inference_tag=""
+inference_avsr_model=valid.acc.ave.pth
+download_model=""
+score_opts=""
+
+# Sets
+train_set=""
+valid_set=""
+test_sets=""
+
+# Sharing
+hf_repo=""
+
+help_message="Usage: $(basename "$0") --train_set NAME --valid_set NAME --test_sets NAMES [--option VALUE]…
+
+Stages: 1 data directories · 2 (reserved) · 3 audio and mouth crops · 4 filter · 5 tokenizer
+        6 base models · 7 noise · 10 shapes · 11 train · 12 decode · 13 score · 14 pack
+        15 upload · 16 analysis
+
+General
+  --stage N             First stage to run (default ${stage}).
+  --stop_stage N        Last stage to run (default: the last).
+  --skip_stages LIST    Stages to leave out, e.g. \"5 6\".
+  --skip_data_prep B    Leave out stages 1–7 (default ${skip_data_prep}).
+  --skip_train B        Leave out stages 10–11 (default ${skip_train}).
+  --skip_eval B         Leave out stages 12–13 (default ${skip_eval}).
+  --skip_packing B      Leave out stage 14 (default ${skip_packing}).
+  --skip_upload B       Leave out stage 15 (default ${skip_upload}).
+  --ngpu N              GPUs per node for training; 0 trains on the CPU (default ${ngpu}).
+  --num_nodes N         Nodes for training (default ${num_nodes}).
+  --nj N                Parallel jobs of data preparation (default ${nj}).
+  --inference_nj N      Parallel jobs of decoding (default ${inference_nj}).
+  --gpu_inference B     Decode on GPUs (default ${gpu_inference}).
+  --num_threads N       CPU threads of training; 0: all cores without GPU, 4 with (default ${num_threads}).
+  --datadir DIR         Data directories (default ${datadir}).
+  --dumpdir DIR         Features (default ${dumpdir}).
+  --expdir DIR          Experiments (default ${expdir}).
+  --python PROGRAM      Python to use instead of the one that path.sh finds.
+                        Back ends for parallel jobs are chosen in cmd.sh.
+
+Data
+  --train_set NAME      Training set, a directory below datadir.
+  --valid_set NAME      Validation set.
+  --test_sets NAMES     Test sets, separated by spaces.
+  --local_data_opts O   Options for local/data.sh.
+  --feats_type raw      Kind of features: only raw audio and video.
+  --audio_format flac   Format of audio in dumpdir: only flac.
+  --landmarks NAME      Where stage 3 finds faces: see format_av --help (default ${landmarks}).
+  --landmarks_conf CONF Options of that, e.g. every=5.
+  --allow_broken B      Go on when a test set loses broken clips (default ${allow_broken}).
+  --min_wav_duration S  Shorter utterances leave train and valid (seconds; default ${min_wav_duration}).
+  --max_wav_duration S  Longer utterances leave train and valid (seconds; default ${max_wav_duration}).
+  --min_chars N         Shorter transcripts leave train and valid (default ${min_chars}).
+  --max_chars N         Longer transcripts leave train and valid (default ${max_chars}).
+
+Tokenizer and base models
+  --train_tokenizer B   Train a tokenizer on the training text, for an LLM that the recipe pretrains
+                        itself; otherwise the published LLM's own is used (default ${train_tokenizer}).
+  --nbpe N              Size of the trained vocabulary (default ${nbpe}).
+  --base_models_opts O  Options for local/base_models.sh.
+
+Noise
+  --noise FILE          Noise at 16 kHz (default: babble of training utterances, made by stage 7
+                        in dumpdir/noise/babble.wav).
+  --babble_utts N       Utterances that speak at once in the babble (default ${babble_utts}).
+  --snrs LIST           Decode each test set at these ratios in dB, e.g. \"clean 5 0 -5\"
+                        (default ${snrs}). Without audio frontend only clean is decoded.
+
+Training
+  --modality M          What the model gets: asr, vsr, avsr, or auto: as the frontends in the
+                        config say (default ${modality}).
+  --avsr_config FILE    Training config (default ${avsr_config}).
+  --avsr_args ARGS      More arguments for avsr_train, over those of the config, e.g.
+                        \"--max_epoch 5 --projector_conf routing=jejr\".
+  --avsr_tag TAG        The experiment is expdir/avsr_TAG (default: from config and arguments).
+  --avsr_exp DIR        The experiment's directory, whatever the tag.
+  --avsr_stats_dir DIR  Shape files (default expdir/avsr_stats).
+  --pretrained_model P  Start from these trained parameters (ESPnet's --init_param).
+
+Decoding and scoring
+  --inference_config F        Decoding config (default ${inference_config}).
+  --inference_args ARGS       More arguments for avsr_inference, e.g. \"--beam_size 5\".
+  --inference_tag TAG         Name of the decode directory (default: from config, arguments, model).
+  --inference_avsr_model F    Checkpoint in the experiment (default ${inference_avsr_model}).
+  --download_model M          Decode with a trained model instead of training: a directory that
+                              holds config.yaml and the checkpoint, or a hub id.
+  --score_opts OPTS           More options for sclite.
+
+Sharing
+  --hf_repo ID          Hub repository that stage 15 uploads to."
+
+command_line="$(basename "$0") $*"
+# shellcheck source=scripts/utils/parse_options.sh
+. scripts/utils/parse_options.sh
+[ $# -eq 0 ] || smop_option_error "unexpected argument '$1'"
+
+[ -n "${train_set}" ] || smop_option_error "--train_set is required"
+[ -n "${valid_set}" ] || smop_option_error "--valid_set is required"
+[ -n "${test_sets}" ] || smop_option_error "--test_sets is required"
+[ "${feats_type}" = raw ] || smop_option_error "--feats_type ${feats_type}: only raw is supported"
+[ "${audio_format}" = flac ] || smop_option_error "--audio_format ${audio_format}: only flac is supported"
+for value in stage stop_stage ngpu num_nodes nj inference_nj num_threads nbpe babble_utts; do
+    [[ ${!value} =~ ^[0-9]+$ ]] || smop_option_error "--${value} is a number, not '${!value}'"
+done
+for value in nj inference_nj num_nodes; do
+    [ "${!value}" -gt 0 ] || smop_option_error "--${value} must be 1 or more"
+done
+for snr in ${snrs}; do
+    [[ ${snr} =~ ^(clean|-?[0-9]+(\.[0-9]+)?)$ ]] \
+        || smop_option_error "--snrs: '${snr}' is neither clean nor a number of dB"
+done
+case "${modality}" in
+    auto | asr | vsr | avsr) ;;
+    *) smop_option_error "--modality is auto, asr, vsr or avsr, not '${modality}'" ;;
+esac
+
+# Splits a string of arguments as a shell would, quotes included, into the array `words`.
+split_words() {
+    local lines
+    words=()
+    [ -n "$1" ] || return 0
+    lines="$(xargs printf '%s\n' <<< "$1")" || fail "quotes do not match: $1"
+    mapfile -t words <<< "${lines}"
+}
+split_words "${avsr_args}"
+avsr_args_array=("${words[@]}")
+split_words "${inference_args}"
+inference_args_array=("${words[@]}")
+split_words "${local_data_opts}"
+local_data_opts_array=("${words[@]}")
+split_words "${base_models_opts}"
+base_models_opts_array=("${words[@]}")
+
+# shellcheck source=path.sh
+. ./path.sh
+# shellcheck source=cmd.sh
+. ./cmd.sh
+python="${python:-${SMOP_PYTHON}}"
+read -r -a train_cmd_array <<< "${train_cmd}"
+if "${gpu_inference}"; then
+    read -r -a inference_cmd_array <<< "${cuda_cmd}"
+    inference_ngpu=1
+else
+    read -r -a inference_cmd_array <<< "${decode_cmd}"
+    inference_ngpu=0
+fi
+# Back ends end their jobs when this process, or the run.sh that called it, is gone.
+export AVSR_SMOP_DRIVER_PIDS="${AVSR_SMOP_DRIVER_PIDS:-} $$"
+
+data_feats="${dumpdir}/raw"
+noise_is_made=false
+if [ -z "${noise}" ]; then
+    noise="${dumpdir}/noise/babble.wav"
+    noise_is_made=true
+fi
+noise_name="$(basename "${noise}")"
+noise_name="${noise_name%.*}"
+token_dir="${datadir}/token_list/bpe_unigram${nbpe}"
+avsr_stats_dir="${avsr_stats_dir:-${expdir}/avsr_stats}"
+
+log "${command_line}"
+
+# Turns arguments into a part of a directory's name.
+as_tag() {
+    tr -cs 'A-Za-z0-9.=_\n' '_' <<< "$1" | sed -e 's/_*$//'
+}
+
+tag_of_config() {
+    local name
+    name="$(basename "$1")"
+    echo "${name%.*}"
+}
+
+if [ -n "${download_model}" ]; then
+    skip_train=true
+    avsr_exp="${avsr_exp:-${expdir}/$(as_tag "${download_model}")}"
+fi
+if [ -z "${avsr_exp}" ]; then
+    if [ -z "${avsr_tag}" ]; then
+        avsr_tag="$(tag_of_config "${avsr_config}")$(as_tag "${avsr_args:+ ${avsr_args}}")"
+    fi
+    avsr_exp="${expdir}/avsr_${avsr_tag}"
+fi
+if [ -z "${inference_tag}" ]; then
+    inference_tag="$(tag_of_config "${inference_config}")"
+    inference_tag+="$(as_tag "${inference_args:+ ${inference_args}}")"
+    inference_tag+="_avsr_model_${inference_avsr_model%.pth}"
+fi
+
+if "${skip_data_prep}"; then skip_stages+=" 1 2 3 4 5 6 7"; fi
+if "${skip_train}"; then skip_stages+=" 10 11"; fi
+if "${skip_eval}"; then skip_stages+=" 12 13"; fi
+if "${skip_packing}"; then skip_stages+=" 14"; fi
+if "${skip_upload}"; then skip_stages+=" 15"; fi
+
+# Whether a stage runs; if so, says it and starts its clock.
+current_stage=0
+stage_times=()
+begin_stage() { # NUMBER TITLE
+    local number="$1"
+    end_stage
+    if [ "${number}" -lt "${stage}" ] || [ "${number}" -gt "${stop_stage}" ]; then return 1; fi
+    case " ${skip_stages} " in *" ${number} "*) return 1 ;; esac
+    current_stage="${number}"
+    stage_begin="${SECONDS}"
+    log "Stage ${number}: $2"
+}
+
+end_stage() {
+    if [ "${current_stage}" -gt 0 ]; then
+        stage_times+=("stage ${current_stage}: $(as_time $((SECONDS - stage_begin)))")
+        current_stage=0
+    fi
+}
+
+as_time() {
+    if [ "$1" -ge 3600 ]; then
+        echo "$(($1 / 3600)) h $(($1 % 3600 / 60)) min"
+    elif [ "$1" -ge 60 ]; then
+        echo "$(($1 / 60)) min $(($1 % 60)) s"
+    else
+        echo "$1 s"
+    fi
+}
+
+on_exit() {
+    local status=$?
+    if [ "${status}" -ne 0 ] && [ "${current_stage}" -gt 0 ]; then
+        log "Stage ${current_stage} failed. When the cause is gone, go on with --stage ${current_stage}" >&2
+    fi
+}
+trap on_exit EXIT
+
+# Ends with a message unless a file of an earlier stage is there.
+need() { # STAGE FILE…
+    local number="$1" file
+    shift
+    for file in "$@"; do
+        [ -s "${file}" ] || fail "${file} is missing or empty: run stage ${number} first"
+    done
+}
+
+# "audio", "video" or "audio video": what the model of a config gets.
+modalities_of() { # CONFIG [ARGUMENT]…
+    case "${modality}" in
+        asr) echo audio ;;
+        vsr) echo video ;;
+        avsr) echo audio video ;;
+        auto) "${python}" -m espnet_smop.bin.config_modalities "$@" ;;
+    esac
+}
+
+make_noise() {
+    if ! "${noise_is_made}"; then
+        [ -s "${noise}" ] || fail "--noise ${noise} does not exist"
+        log "noise: ${noise}"
+    elif [ "${noise}" -nt "${data_feats}/${train_set}/wav.scp" ]; then
+        log "${noise} is there and newer than the training set"
+    else
+        need 4 "${data_feats}/${train_set}/wav.scp"
+        mkdir -p "$(dirname "${noise}")"
+        "${python}" -m espnet_smop.bin.make_babble --data_dir "${data_feats}/${train_set}" \
+            --out "${noise}" --num_utts "${babble_utts}" --seed 0
+    fi
+}
+
+has_module() {
+    "${python}" -c 'import importlib.util as u, sys; sys.exit(u.find_spec(sys.argv[1]) is None)' "$1"
+}
+
+if begin_stage 1 "local/data.sh: corpus → ${datadir}/{${train_set},${valid_set},${test_sets// /,}}"; then
+    local/data.sh "${local_data_opts_array[@]}"
+    dirs=()
+    for dset in "${train_set}" "${valid_set}" ${test_sets}; do
+        [ -s "${datadir}/${dset}/text" ] || fail "local/data.sh has not written ${datadir}/${dset}/text"
+        dirs+=("${datadir}/${dset}")
+    done
+    "${python}" -m espnet_smop.bin.fix_data_dir "${dirs[@]}"
+fi
+
+if begin_stage 2 "speed perturbation: reserved, nothing is done"; then :; fi
+
+if begin_stage 3 "audio → FLAC, video → mouth crops in ${data_feats}"; then
+    for dset in "${train_set}" "${valid_set}" ${test_sets}; do
+        need 1 "${datadir}/${dset}/text"
+        opts=(--landmarks "${landmarks}")
+        if [ -n "${landmarks_conf}" ]; then opts+=(--landmarks_conf "${landmarks_conf}"); fi
+        case "${dset}" in
+            "${train_set}" | "${valid_set}") out="${data_feats}/org/${dset}" ;;
+            *)
+                # A test set loses nothing: stage 4 does not filter it either.
+                out="${data_feats}/${dset}"
+                opts+=(--strict_test)
+                ;;
+        esac
+        combine_opts=()
+        if "${allow_broken}"; then combine_opts=(--allow_broken); fi
+        count="$(wc -l < "${datadir}/${dset}/text")"
+        num_jobs=$((nj < count ? nj : count))
+        log "${dset}: ${count} utterances by ${num_jobs} jobs, logs in ${out}/logs"
+        "${train_cmd_array[@]}" JOB=1:"${num_jobs}" "${out}/logs/format_av.JOB.log" \
+            "${python}" -m espnet_smop.bin.format_av --data_dir "${datadir}/${dset}" \
+            --out_dir "${out}" --num_jobs "${num_jobs}" --job JOB "${opts[@]}"
+        "${python}" -m espnet_smop.bin.combine_av --data_dir "${datadir}/${dset}" \
+            --out_dir "${out}" --num_jobs "${num_jobs}" "${combine_opts[@]}"
+    done
+fi
+
+if begin_stage 4 "drop too long, too short and empty utterances of train and valid"; then
+    for dset in "${train_set}" "${valid_set}"; do
+        need 3 "${data_feats}/org/${dset}/text"
+        "${python}" -m espnet_smop.bin.filter_utts --in_dir "${data_feats}/org/${dset}" \
+            --out_dir "${data_feats}/${dset}" --min_seconds "${min_wav_duration}" \
+            --max_seconds "${max_wav_duration}" --min_chars "${min_chars}" --max_chars "${max_chars}"
+    done
+fi
+
+if begin_stage 5 "tokenizer"; then
+    if "${train_tokenizer}"; then
+        need 4 "${data_feats}/${train_set}/text"
+        "${python}" -m espnet_smop.bin.train_lm_tokenizer --text "${data_feats}/${train_set}/text" \
+            --kaldi --vocab_size "${nbpe}" --out "${token_dir}"
+    else
+        log "the published LLM's own tokenizer is used"
+    fi
+fi
+
+if begin_stage 6 "base models"; then
+    if [ -x local/base_models.sh ]; then
+        # Encoders that the recipe pretrains hear noise: it is made here unless it is there.
+        if "${train_tokenizer}"; then make_noise; fi
+        local/base_models.sh --train_dir "${data_feats}/${train_set}" \
+            --valid_dir "${data_feats}/${valid_set}" --tokenizer "${token_dir}" \
+            --noise "${noise}" --out "${expdir}/base" --avsr_config "${avsr_config}" \
+            "${base_models_opts_array[@]}"
+    else
+        log "no local/base_models.sh: base models are fetched when they are loaded"
+    fi
+fi
+
+if begin_stage 7 "noise"; then
+    make_noise
+fi
+
+if begin_stage 10 "shape files in ${avsr_stats_dir}"; then
+    for dset in "${train_set}" "${valid_set}"; do
+        need 4 "${data_feats}/${dset}/text"
+        "${python}" -m espnet_smop.bin.make_shapes --data_dir "${data_feats}/${dset}" \
+            --out_dir "${avsr_stats_dir}/${dset}"
+    done
+fi
+
+if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
+    [ -s "${avsr_config}" ] || fail "--avsr_config ${avsr_config} does not exist"
+    modalities="$(modalities_of "${avsr_config}" "${avsr_args_array[@]}")"
+    opts=()
+    for kind in train valid; do
+        dset_name="${kind}_set"
+        dset="${!dset_name}"
+        need 4 "${data_feats}/${dset}/text"
+        need 10 "${avsr_stats_dir}/${dset}/duration_shape"
+        case "${modalities}" in *audio*)
+            opts+=("--${kind}_data_path_and_name_and_type" "${data_feats}/${dset}/wav.scp,speech,sound")
+            ;;
+        esac
+        case "${modalities}" in *video*)
+            opts+=("--${kind}_data_path_and_name_and_type" "${data_feats}/${dset}/video.scp,video,video")
+            ;;
+        esac
+        opts+=("--${kind}_data_path_and_name_and_type" "${data_feats}/${dset}/text,text,text")
+        opts+=("--${kind}_shape_file" "${avsr_stats_dir}/${dset}/duration_shape")
+    done
+    if [ -n "${pretrained_model}" ]; then
+        opts+=(--init_param "${pretrained_model}")
+    fi
+    if [ "${num_threads}" -eq 0 ]; then
+        num_threads=4
+        [ "${ngpu}" -gt 0 ] || num_threads="${SMOP_CORES}"
+    fi
+    mkdir -p "${avsr_exp}"
+    log "model of ${modalities}; last trained epoch is resumed"
+    OMP_NUM_THREADS="${num_threads}" "${python}" -m espnet2.bin.launch \
+        --cmd "${cuda_cmd} --num_threads ${num_threads}" \
+        --log "${avsr_exp}/train.log" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
+        --init_file_prefix "${avsr_exp}/.dist_init_" --multiprocessing_distributed true -- \
+        "${python}" -m espnet_smop.bin.avsr_train --use_preprocessor true "${opts[@]}" \
+        --resume true --output_dir "${avsr_exp}" --config "${avsr_config}" "${avsr_args_array[@]}"
+    log "trained: ${avsr_exp}"
+fi
+
+# The decode directories of stages 12, 13: a line of "SET SNR DIRECTORY" each.
+list_decodes() {
+    local dset snr modalities="audio"
+    [ ! -s "${avsr_exp}/config.yaml" ] || modalities="$(modalities_of "${avsr_exp}/config.yaml")"
+    for dset in ${test_sets}; do
+        for snr in ${snrs}; do
+            if [ "${snr}" = clean ]; then
+                echo "${dset} clean ${avsr_exp}/${inference_tag}/${dset}"
+            elif [[ ${modalities} == *audio* ]]; then
+                echo "${dset} ${snr} ${avsr_exp}/${inference_tag}/${dset}_${noise_name}_snr${snr}"
+            fi
+        done
+    done
+}
+
+if begin_stage 12 "decoding in ${avsr_exp}/${inference_tag}"; then
+    if [ -n "${download_model}" ]; then
+        model_dir="$("${python}" -c 'import sys
+from espnet_smop.base_model import BaseModelError, locate
+try:
+    print(locate(sys.argv[1]).resolve())
+except BaseModelError as e:
+    sys.exit(str(e))' "${download_model}")"
+        mkdir -p "${avsr_exp}"
+        for file in config.yaml "${inference_avsr_model}"; do
+            [ -s "${model_dir}/${file}" ] \
+                || fail "${download_model} has no ${file}; see --inference_avsr_model"
+            ln -sf "${model_dir}/${file}" "${avsr_exp}/${file}"
+        done
+    fi
+    [ -s "${inference_config}" ] || fail "--inference_config ${inference_config} does not exist"
+    need 11 "${avsr_exp}/config.yaml" "${avsr_exp}/${inference_avsr_model}"
+    modalities="$(modalities_of "${avsr_exp}/config.yaml")"
+    decodes="$(list_decodes)"
+    while read -r -u 3 dset snr dir; do
+        need 3 "${data_feats}/${dset}/text"
+        opts=()
+        if [[ ${modalities} == *audio* ]]; then
+            opts+=(--data_path_and_name_and_type "${data_feats}/${dset}/wav.scp,speech,sound")
+        fi
+        if [[ ${modalities} == *video* ]]; then
+            opts+=(--data_path_and_name_and_type "${data_feats}/${dset}/video.scp,video,video")
+        fi
+        if [ "${snr}" != clean ]; then
+            need 7 "${noise}"
+            opts+=(--noise "${noise}" --snr "${snr}")
+        fi
+        count="$(wc -l < "${data_feats}/${dset}/text")"
+        num_jobs=$((inference_nj < count ? inference_nj : count))
+        # Results of an earlier decoding must not be taken for this one's.
+        rm -rf "${dir}/logdir" "${dir}"/{text,token,token_int,score} "${dir}"/score_{wer,cer}
+        mkdir -p "${dir}/logdir"
+        SMOP_JOBS="${num_jobs}" SMOP_DIR="${dir}/logdir" awk '{
+            print $1, $1 > (ENVIRON["SMOP_DIR"] "/keys." (NR - 1) % ENVIRON["SMOP_JOBS"] + 1 ".scp")
+        }' "${data_feats}/${dset}/text"
+        log "${dset} ${snr}: ${count} utterances by ${num_jobs} jobs, logs in ${dir}/logdir"
+        "${inference_cmd_array[@]}" --gpu "${inference_ngpu}" \
+            JOB=1:"${num_jobs}" "${dir}/logdir/avsr_inference.JOB.log" \
+            "${python}" -m espnet_smop.bin.avsr_inference --ngpu "${inference_ngpu}" "${opts[@]}" \
+            --key_file "${dir}/logdir/keys.JOB.scp" --avsr_train_config "${avsr_exp}/config.yaml" \
+            --avsr_model_file "${avsr_exp}/${inference_avsr_model}" \
+            --output_dir "${dir}/logdir/output.JOB" --config "${inference_config}" \
+            "${inference_args_array[@]}"
+        "${python}" -m espnet_smop.bin.merge_hyps --ref "${data_feats}/${dset}/text" \
+            --log_dir "${dir}/logdir" --num_jobs "${num_jobs}" --out_dir "${dir}"
+    done 3<<< "${decodes}"
+fi
+
+if begin_stage 13 "scoring in ${avsr_exp}/${inference_tag}"; then
+    decodes="$(list_decodes)"
+    while read -r -u 3 dset _ dir; do
+        need 12 "${dir}/text"
+        "${python}" -m espnet_smop.bin.score --ref "${data_feats}/${dset}/text" \
+            --hyp "${dir}/text" --utt2spk "${data_feats}/${dset}/utt2spk" --out_dir "${dir}" \
+            --score_opts="${score_opts}"
+    done 3<<< "${decodes}"
+    scripts/utils/show_asr_result.sh "${avsr_exp}" > "${avsr_exp}/RESULTS.md.partial"
+    mv "${avsr_exp}/RESULTS.md.partial" "${avsr_exp}/RESULTS.md"
+    cat "${avsr_exp}/RESULTS.md"
+fi
+
+if begin_stage 14 "packing"; then
+    if has_module espnet_smop.bin.pack; then
+        "${python}" -m espnet_smop.bin.pack --exp "${avsr_exp}" \
+            --avsr_model_file "${inference_avsr_model}" --out "${avsr_exp}/packed.zip"
+    else
+        log "packing needs a later version of espnet_smop"
+    fi
+fi
+
+if begin_stage 15 "upload"; then
+    if ! has_module espnet_smop.bin.upload; then
+        log "upload needs a later version of espnet_smop"
+    else
+        [ -n "${hf_repo}" ] || fail "--hf_repo ID says where to upload"
+        "${python}" -m espnet_smop.bin.upload --packed "${avsr_exp}/packed.zip" --repo "${hf_repo}"
+    fi
+fi
+
+if begin_stage 16 "analysis"; then
+    if has_module espnet_smop.bin.analyze; then
+        "${python}" -m espnet_smop.bin.analyze --exp "${avsr_exp}"
+    else
+        log "analysis needs a later version of espnet_smop"
+    fi
+fi
+
+end_stage
+for line in "${stage_times[@]}"; do log "${line}"; done
+log "finished in $(as_time "${SECONDS}")"

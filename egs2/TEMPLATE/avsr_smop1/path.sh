@@ -1,0 +1,61 @@
+# shellcheck shell=bash
+# Chooses the Python of all stages and sets what they expect. Sourced by run.sh and the driver.
+#
+# The first of these is taken:
+#   1. ESPNET_SMOP_PYTHON, a Python of yours (see `tools/setup.sh --into`)
+#   2. an activated environment (virtualenv, conda) that has ESPnet and this package
+#   3. tools/venv, which tools/setup.sh makes; it is called when the environment is not there
+
+SMOP_ROOT="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../.." && pwd)"
+export SMOP_ROOT
+
+# Imports nothing: a second each would be too much here.
+smop_fits() {
+    "$1" -c 'if True:
+        import importlib.util as u, sys
+        needed = ("espnet2", "torch", "transformers", "peft")
+        sys.exit(any(u.find_spec(name) is None for name in needed))' 2>/dev/null
+}
+
+if [ -n "${ESPNET_SMOP_PYTHON:-}" ]; then
+    SMOP_PYTHON="$(command -v "${ESPNET_SMOP_PYTHON}" || true)"
+    if [ -z "${SMOP_PYTHON}" ] || ! smop_fits "${SMOP_PYTHON}"; then
+        echo "path.sh: ESPNET_SMOP_PYTHON=${ESPNET_SMOP_PYTHON} cannot be run or lacks ESPnet or" \
+            "other packages. Install them with '${SMOP_ROOT}/tools/setup.sh --into" \
+            "${ESPNET_SMOP_PYTHON}'" >&2
+        exit 1
+    fi
+elif [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && smop_fits python; then
+    SMOP_PYTHON="$(command -v python)"
+else
+    "${SMOP_ROOT}/tools/setup.sh" --quiet_if_complete true || exit 1
+    # shellcheck source=/dev/null
+    . "${SMOP_ROOT}/tools/venv/bin/activate"
+    SMOP_PYTHON="${SMOP_ROOT}/tools/venv/bin/python"
+fi
+export SMOP_PYTHON
+unset -f smop_fits
+
+# Also where a script asks for python3, this Python answers.
+case ":${PATH}:" in
+    *":${SMOP_PYTHON%/*}:"*) ;;
+    *) PATH="${SMOP_PYTHON%/*}:${PATH}" ;;
+esac
+# Debian's package sctk keeps sclite off PATH.
+if ! command -v sclite > /dev/null && [ -x /usr/lib/sctk/bin/sclite ]; then
+    PATH="${PATH}:/usr/lib/sctk/bin"
+fi
+export PATH
+case ":${PYTHONPATH:-}:" in
+    *":${SMOP_ROOT}:"*) ;;
+    *) export PYTHONPATH="${SMOP_ROOT}${PYTHONPATH:+:${PYTHONPATH}}" ;;
+esac
+
+# Files are sorted by bytes everywhere, read and written as UTF-8.
+export LC_ALL=C PYTHONIOENCODING=UTF-8 PYTHONUTF8=1
+# nproc would answer with OMP_NUM_THREADS where that is set.
+SMOP_CORES="$(env -u OMP_NUM_THREADS nproc)"
+export SMOP_CORES
+# Parallel jobs share the cores; one job alone (training) is given more by the driver.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+export TOKENIZERS_PARALLELISM="${TOKENIZERS_PARALLELISM:-false}"

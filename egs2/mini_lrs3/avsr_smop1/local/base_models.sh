@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Stage 6: pretrain the small base models that stand for the published ones: a Llama on the
+# training text, a Whisper and an AV-HuBERT encoder with CTC. What is finished is kept.
+set -euo pipefail
+
+train_dir=dump/raw/train
+valid_dir=dump/raw/valid
+tokenizer=data/token_list/bpe_unigram200
+noise=dump/noise/babble.wav
+out=exp/base
+# shellcheck disable=SC2034 # the driver passes it to every recipe
+avsr_config=""
+modalities="audio video"
+lm_epochs=20
+audio_epochs=10
+video_epochs=14
+seed=0
+
+help_message="Usage: $0 [--option VALUE]…
+  --train_dir DIR     formatted training set (default ${train_dir})
+  --valid_dir DIR     formatted validation set (default ${valid_dir})
+  --tokenizer DIR     the LLM's tokenizer, from stage 5 (default ${tokenizer})
+  --noise FILE        noise that the audio encoder hears (default ${noise})
+  --out DIR           gets llm, whisper and avhubert (default ${out})
+  --avsr_config FILE  not needed here: all configs share the base models
+  --modalities LIST   encoders to pretrain (default \"${modalities}\")
+  --lm_epochs N       epochs of the Llama (default ${lm_epochs})
+  --audio_epochs N    epochs of the audio encoder (default ${audio_epochs})
+  --video_epochs N    epochs of the video encoder (default ${video_epochs})
+  --seed N            random seed (default ${seed})"
+# shellcheck source=scripts/utils/parse_options.sh
+. scripts/utils/parse_options.sh
+[ $# -eq 0 ] || smop_option_error "unexpected argument '$1'"
+# shellcheck source=path.sh
+. ./path.sh
+# shellcheck source=cmd.sh
+. ./cmd.sh
+
+export OMP_NUM_THREADS="${SMOP_CORES}"
+run() { # NAME MODULE [ARGUMENT]…
+    local name="$1" module="$2"
+    shift 2
+    echo "base model ${out}/${name}, log ${out}/logs/${name}.log"
+    # shellcheck disable=SC2154 # train_cmd comes from cmd.sh
+    "${train_cmd}" --num_threads "${OMP_NUM_THREADS}" "${out}/logs/${name}.log" \
+        "${SMOP_PYTHON}" -m "espnet_smop.bin.${module}" --tokenizer "${tokenizer}" \
+        --out "${out}/${name}" --seed "${seed}" "$@"
+}
+
+run llm pretrain_lm --kaldi --text "${train_dir}/text" --valid_text "${valid_dir}/text" \
+    --epochs "${lm_epochs}"
+for modality in ${modalities}; do
+    case "${modality}" in
+        audio)
+            run whisper pretrain_ctc --modality audio --train_dir "${train_dir}" \
+                --valid_dir "${valid_dir}" --noise "${noise}" --epochs "${audio_epochs}"
+            ;;
+        video)
+            run avhubert pretrain_ctc --modality video --train_dir "${train_dir}" \
+                --valid_dir "${valid_dir}" --epochs "${video_epochs}"
+            ;;
+        *) smop_option_error "--modalities knows audio and video, not '${modality}'" ;;
+    esac
+done

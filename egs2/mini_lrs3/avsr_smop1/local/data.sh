@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Stage 1: make the corpus in LRS3's format, then prepare it as LRS3 is prepared.
+set -euo pipefail
+
+size=default
+seed=0
+corpus=downloads/mini_lrs3
+data_dir=data
+nj=2
+
+help_message="Usage: $0 [--option VALUE]…
+  --size S      default, smoke, or a number of utterances (default ${size})
+  --seed N      of sentences, speakers and noise (default ${seed})
+  --corpus DIR  where the corpus is made; what is there already is kept (default ${corpus})
+  --data_dir D  where the data directories go (default ${data_dir})
+  --nj N        parallel processes (default ${nj})"
+# shellcheck source=scripts/utils/parse_options.sh
+. scripts/utils/parse_options.sh
+[ $# -eq 0 ] || smop_option_error "unexpected argument '$1'"
+# shellcheck source=path.sh
+. ./path.sh
+
+"${SMOP_PYTHON}" local/make_corpus.py --out "${corpus}" --size "${size}" --seed "${seed}" --nj "${nj}"
+
+"${SMOP_PYTHON}" -m espnet_smop.bin.prepare_lrs3 --lrs3 "${corpus}" --out_dir "${data_dir}" \
+    --train_parts pretrain trainval --valid_list "${corpus}/valid.id"

@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Make the mini corpus: a talking face with synthetic speech, in LRS3's file format."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mini_lrs3.corpus import Settings, make, size_of
+from mini_lrs3.difficulty import Difficulty
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="directory to make or complete")
+    parser.add_argument(
+        "--size",
+        default="default",
+        help="default (1,800 training and validation utterances, 600 test ones), smoke (48 and 12),"
+        " or a number of training and validation utterances",
+    )
+    parser.add_argument(
+        "--form",
+        choices=("raw", "auto_avsr", "avhubert"),
+        default="raw",
+        help="LRS3 as distributed, or as auto_avsr's or AV-HuBERT's preparation leaves it",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of sentences, speakers and noise")
+    parser.add_argument("--nj", type=int, default=2, help="processes; the corpus is the same")
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    args = get_parser().parse_args()
+    try:
+        settings = Settings(
+            size=size_of(args.size), seed=args.seed, difficulty=Difficulty(), form=args.form
+        )
+        make(args.out, settings, jobs=args.nj)
+    except (FileExistsError, ValueError) as error:
+        sys.exit(f"make_corpus: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""Writes the mini corpus in LRS3's directory and file format.
+
+    OUT/{trainval,test,pretrain}/<speaker>/<clip>.{mp4,txt,npy}
+    OUT/valid.id        clips of trainval that are kept for validation, such as trainval/s25/50001
+    OUT/truth.jsonl     for each clip its text, and its words and phones with times
+    OUT/settings.json   what was asked for; OUT/.done holds the same once all is there
+
+``.npy`` holds the landmarks, float32 ``(frames, 68, 2)``. The two other forms in which LRS3 is
+passed on, with mouth crops already cut, are described in `mini_lrs3.prepared`.
+
+A clip depends on the settings and its name alone, so neither the number of processes nor an
+interruption changes anything; what is complete is not made again.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cache
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from threading import Thread
+from zlib import crc32
+
+import cv2
+import numpy as np
+
+from mini_lrs3 import grammar, lips
+from mini_lrs3.difficulty import Difficulty
+from mini_lrs3.face import FRAME_SIZE, Face
+from mini_lrs3.files import atomic, write_mp4, write_text
+from mini_lrs3.lips import FRAME_RATE
+from mini_lrs3.prepared import crop_mouths, write_clip, write_lists
+from mini_lrs3.sound import record
+from mini_lrs3.speakers import Speaker, speaker
+from mini_lrs3.speech import SAMPLE_RATE, Segment, Utterance, synthesise
+
+VERSION = 1  # of what is made from the same settings
+_SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much of each part is made.
+
+    Attributes:
+        train: Training utterances, those within pretrain clips included.
+        valid: Validation utterances.
+        test: Test utterances.
+        pretrain: Pretrain clips, long ones of ``joined`` utterances.
+        joined: Utterances in a pretrain clip.
+        speakers: Numbers of training, validation and test speakers.
+    """
+
+    train: int
+    valid: int
+    test: int
+    pretrain: int
+    joined: int
+    speakers: tuple[int, int, int]
+
+
+DEFAULT = Size(train=1680, valid=120, test=600, pretrain=40, joined=4, speakers=(24, 4, 8))
+SMOKE = Size(train=40, valid=8, test=12, pretrain=2, joined=3, speakers=(4, 2, 3))
+
+
+def size_of(name: str) -> Size:
+    """Return the size called ``default`` or ``smoke``, or one of N training and validation clips.
+
+    A size N keeps the proportions and speakers of the default one.
+    """
+    if name in ("default", "smoke"):
+        return DEFAULT if name == "default" else SMOKE
+    if not name.isdigit() or int(name) < 40:
+        raise ValueError(f"size {name!r}: give default, smoke, or a number of at least 40")
+    count = int(name)
+    share = count / (DEFAULT.train + DEFAULT.valid)
+    valid = max(round(DEFAULT.valid * share), 4)
+    return Size(
+        train=count - valid,
+        valid=valid,
+        test=max(round(DEFAULT.test * share), 8),
+        pretrain=max(round(DEFAULT.pretrain * share), 1),
+        joined=DEFAULT.joined,
+        speakers=DEFAULT.speakers,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a corpus is made from."""
+
+    size: Size
+    seed: int
+    difficulty: Difficulty
+    form: str = "raw"
+
+    def to_json(self) -> str:
+        """Return the settings as text; equal settings give equal text."""
+        return json.dumps({"version": VERSION, **asdict(self)}, indent=1) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A clip to be made.
+
+    Attributes:
+        name: ``part/speaker/number``.
+        split: ``train``, ``valid`` or ``test``.
+        speaker: The speaker's index.
+        texts: Its sentences.
+    """
+
+    name: str
+    split: str
+    speaker: int
+    texts: tuple[str, ...]
+
+
+def plan(settings: Settings) -> list[Clip]:
+    """Return all clips; no sentence occurs twice, no speaker in two splits."""
+    size = settings.size
+    rng = np.random.default_rng([settings.seed, crc32(b"sentences")])
+    texts = iter(grammar.sentences(rng, size.train + size.valid + size.test))
+    trainers, validators, testers = size.speakers
+    valid_from, test_from = trainers, trainers + validators
+
+    def spread(part: str, split: str, first: int, people: int, count: int, start: int, joined: int):
+        for i in range(count):
+            who = first + i % people
+            number = start + i // people
+            name = f"{part}/s{who + 1:02d}/{number:05d}"
+            said = tuple(next(texts) for _ in range(joined))
+            yield Clip(name=name, split=split, speaker=who, texts=said)
+
+    short = size.train - size.pretrain * size.joined
+    return [
+        *spread("pretrain", "train", 0, trainers, size.pretrain, 1, size.joined),
+        *spread("trainval", "train", 0, trainers, short, 50001, 1),
+        *spread("trainval", "valid", valid_from, validators, size.valid, 50001, 1),
+        *spread("test", "test", test_from, testers, size.test, 1, 1),
+    ]
+
+
+def make(out: Path, settings: Settings, *, jobs: int) -> None:
+    """Make the corpus in ``out`` with ``jobs`` processes, or complete it.
+
+    Raises:
+        FileExistsError: ``out`` holds a corpus of other settings.
+    """
+    asked = settings.to_json()
+    marker = out / "settings.json"
+    if marker.exists() and marker.read_text() != asked:
+        raise FileExistsError(
+            f"{out} holds a corpus of other settings ({marker}): remove it, or choose another --out"
+        )
+    if (out / ".done").exists():
+        print(f"make_corpus: {out} is complete")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(marker, asked)
+
+    clips = plan(settings)
+    missing = [clip for clip in clips if not _truth_path(out, clip).exists()]
+    if len(missing) < len(clips):
+        print(f"make_corpus: {len(clips) - len(missing)} of {len(clips)} clips are there already")
+    with Progress(len(missing)) as progress:
+        for count in _run(out, settings, missing, jobs):
+            progress.step(count)
+
+    truth = [_truth_path(out, clip).read_text() for clip in clips]
+    if settings.form != "raw":
+        write_lists(out, settings.form, [json.loads(row) for row in truth])
+    valid = [clip.name for clip in clips if clip.split == "valid"]
+    write_text(out / "valid.id", "".join(f"{name}\n" for name in valid))
+    write_text(out / "truth.jsonl", "".join(truth))
+    write_text(out / ".done", asked)
+
+
+class Progress:
+    """Prints a line with the time left every ten seconds, and one at the end."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._count = total, 0
+        self._start = self._printed = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            seconds = time.monotonic() - self._start
+            print(f"make_corpus: {self._count} clips made in {seconds:.0f} s", flush=True)
+
+    def step(self, count: int) -> None:
+        """Count ``count`` more clips."""
+        self._count += count
+        now = time.monotonic()
+        if now - self._printed >= 10:
+            self._printed = now
+            left = (now - self._start) / self._count * (self._total - self._count)
+            print(f"make_corpus: {self._count}/{self._total} clips, {left:.0f} s left", flush=True)
+
+
+def _run(out: Path, settings: Settings, clips: list[Clip], jobs: int) -> Iterator[int]:
+    """Make the clips; yield how many more are there, again and again."""
+    groups = [clips[i : i + 16] for i in range(0, len(clips), 16)]
+    if jobs <= 1:
+        for group in groups:
+            yield _make_clips(out, settings, group)
+        return
+    # Fresh processes: a fork would copy the threads' locks of the libraries used here.
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
+        for done in as_completed([pool.submit(_make_clips, out, settings, g) for g in groups]):
+            yield done.result()
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it is killed: it would wait for ever."""
+
+    def follow() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
+
+
+def _make_clips(out: Path, settings: Settings, clips: list[Clip]) -> int:
+    for clip in clips:
+        make_clip(out, settings, clip)
+    return len(clips)
+
+
+@cache
+def _person(index: int, seed: int, difficulty: Difficulty) -> tuple[Speaker, Face]:
+    person = speaker(index, seed, difficulty)
+    return person, Face(person.look)
+
+
+def make_clip(out: Path, settings: Settings, clip: Clip) -> None:
+    """Make one clip: its video, text, landmarks, and at last its truth, which marks it complete."""
+    cv2.setNumThreads(1)
+    difficulty = settings.difficulty
+    person, face = _person(clip.speaker, settings.seed, difficulty)
+    rng = np.random.default_rng([settings.seed, crc32(clip.name.encode())])
+    utterance = _speak(clip.texts, person, rng)
+    frames = len(utterance.samples) // _SAMPLES_PER_FRAME
+    path = lips.movement(utterance.phones, frames, person.articulation, difficulty, rng)
+    video, landmarks = face.film(path, difficulty, rng)
+    samples = record(utterance.samples, person.room, difficulty, rng)
+
+    if settings.form == "raw":
+        stem = out / clip.name
+        write_mp4(stem.with_suffix(".mp4"), video, samples, difficulty.crf)
+        text = _lrs3_text(utterance, rng, table=len(clip.texts) > 1)
+        write_text(stem.with_suffix(".txt"), text)
+        with atomic(stem.with_suffix(".npy")) as temporary, temporary.open("wb") as file:
+            np.save(file, landmarks)
+    else:
+        crops = crop_mouths(video[:, :FRAME_SIZE], landmarks)
+        write_clip(out, settings.form, clip.name, crops, samples, " ".join(clip.texts))
+    truth = _truth_path(out, clip)
+    write_text(truth, _truth(clip, person, utterance, frames))
+
+
+def _speak(texts: tuple[str, ...], person: Speaker, rng: np.random.Generator) -> Utterance:
+    """Return the sentences with silence around them, a whole number of frames long."""
+    pieces: list[np.ndarray] = []
+    words: list[Segment] = []
+    phones: list[Segment] = []
+    length = 0
+
+    def add(samples: np.ndarray) -> None:
+        nonlocal length
+        pieces.append(samples)
+        length += len(samples)
+
+    def silence(low: float, high: float) -> np.ndarray:
+        return np.zeros(int(rng.uniform(low, high) * SAMPLE_RATE), np.float32)
+
+    add(silence(0.12, 0.28))
+    for i, text in enumerate(texts):
+        if i:
+            add(silence(0.15, 0.5))
+        said = synthesise(text, person.voice)
+        start = length / SAMPLE_RATE
+        words += [Segment(w.label, w.start + start, w.end + start) for w in said.words]
+        phones += [Segment(p.label, p.start + start, p.end + start) for p in said.phones]
+        # eSpeak ends in a long pause; what is left of it is drawn below.
+        add(said.samples[: round(said.phones[-1].end * SAMPLE_RATE)])
+    add(silence(0.12, 0.28))
+    add(np.zeros(-length % _SAMPLES_PER_FRAME, np.float32))
+    return Utterance(np.concatenate(pieces), words, phones)
+
+
+def _lrs3_text(utterance: Utterance, rng: np.random.Generator, *, table: bool) -> str:
+    """Return the text file of a clip, with the words' times if it is a pretrain clip's."""
+    words = utterance.words
+    lines = [
+        "Text:  " + " ".join(word.label.upper() for word in words),
+        f"Conf:  {rng.integers(3, 7)}",
+    ]
+    if table:
+        lines += ["", "WORD START END ASDSCORE"]
+        for word in words:
+            score = rng.uniform(3, 9)
+            lines.append(f"{word.label.upper()} {word.start:.2f} {word.end:.2f} {score:.1f}")
+    return "\n".join(lines) + "\n"
+
+
+def _truth(clip: Clip, person: Speaker, utterance: Utterance, frames: int) -> str:
+    def rows(segments: list[Segment]) -> list[list[str | float]]:
+        return [[s.label, round(s.start, 4), round(s.end, 4)] for s in segments]
+
+    row = {
+        "clip": clip.name,
+        "split": clip.split,
+        "speaker": person.name,
+        "text": " ".join(clip.texts),
+        "frames": frames,
+        "words": rows(utterance.words),
+        "phones": rows(utterance.phones),
+    }
+    return json.dumps(row) + "\n"
+
+
+def _truth_path(out: Path, clip: Clip) -> Path:
+    return out / ".truth" / f"{clip.name}.json"

@@ -1,0 +1,64 @@
+"""Every knob that makes the mini corpus harder or easier, for lips and for ears, in one place."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difficulty:
+    """How far the clips are from ideal ones; larger is harder unless said otherwise.
+
+    Lengths of the face are in pixels of the 256 × 256 reference canvas, in which a mouth is
+    about 44 wide, or in pixels of the video frame where it says so.
+    """
+
+    # Lips: what is said
+    merge: tuple[tuple[str, str], ...] = ()
+    """Viseme classes shown as another one, e.g. ``(("TH", "T"), ("CH", "R"))``."""
+    coarticulation: float = 0.045
+    """Reach of a phone's lip shape beyond its own time, seconds (times the speaker's factor)."""
+    coarticulation_spread: float = 0.25
+    """Standard deviation of the speaker's factor, in log."""
+    amplitude: float = 1.0
+    """Mean size of lip movements; smaller is harder."""
+    amplitude_spread: float = 0.12
+    """Standard deviation of a speaker's amplitude, in log."""
+    phone_amplitude_spread: float = 0.18
+    """Standard deviation of one phone's amplitude, in log: not every vowel is opened alike."""
+    shape_jitter: float = 0.06
+    """Slow random drift of every lip parameter (opening and rounding run from 0 to 1)."""
+
+    # Lips: when
+    look_ahead: float = 0.04
+    """Lips move up to this many seconds before the sound; uniform over speakers."""
+    clip_offset: float = 0.015
+    """Standard deviation of the lips' delay against the sound, per clip, seconds."""
+    phone_timing: float = 0.012
+    """Standard deviation of it per phone, seconds."""
+
+    # Picture
+    blur: tuple[float, float] = (0.6, 1.1)
+    """Range of the Gaussian blur of a speaker's camera, frame pixels."""
+    noise: tuple[float, float] = (2.0, 6.0)
+    """Range of the camera noise, grey levels of 255."""
+    translation: float = 3.0
+    """Standard deviation of the head's slow translation, frame pixels."""
+    rotation: float = 2.5
+    """Standard deviation of the head's slow roll, degrees."""
+    zoom: float = 0.02
+    """Standard deviation of the head's slow change of size."""
+    brightness: float = 0.08
+    """Standard deviation of a clip's exposure, in log."""
+    crf: int = 24
+    """Constant rate factor of the H.264 encoder."""
+
+    # Sound
+    speech_rate: tuple[int, int] = (165, 200)
+    """Range of a speaker's rate, words per minute."""
+    room_time: tuple[float, float] = (0.08, 0.25)
+    """Range of the reverberation time, seconds."""
+    room_level: float = 0.25
+    """Reverberant sound's energy relative to the direct sound's."""
+    tilt: float = 0.3
+    """Largest coefficient of the microphone's first-order spectral tilt."""
+    snr: tuple[float, float] = (20.0, 35.0)
+    """Range of the signal-to-noise ratio of a clip's own background noise, dB."""

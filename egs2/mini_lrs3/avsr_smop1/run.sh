@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# From nothing to a table of word error rates on a corpus that the recipe makes itself.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+tasks="avsr"
+size=default
+seed=0
+asr_config=conf/train_asr_smop4.yaml
+vsr_config=conf/train_vsr_smop4.yaml
+avsr_config=conf/train_avsr_smop3_dedr.yaml
+inference_config=conf/decode.yaml
+
+help_message="Usage: ./run.sh [--option VALUE]…
+
+  --tasks LIST          What to train and decode: asr (audio), vsr (lips), avsr (both); they share
+                        data and base models (default \"${tasks}\").
+  --size S              default for results, smoke to see every stage work in two minutes (its
+                        error rates mean nothing), or a number of utterances (default ${size}).
+  --seed N              Seed of the corpus, base models and training (default ${seed}). Other sizes
+                        and seeds have directories of their own, such as exp/smoke_seed1.
+  --asr_config FILE     Training config of the task asr (default ${asr_config}).
+  --vsr_config FILE     Training config of the task vsr (default ${vsr_config}).
+  --avsr_config FILE    Training config of the task avsr (default ${avsr_config}).
+  --inference_config F  Decoding config (default ${inference_config}).
+
+All other options go to the driver, avsr_smop.sh, and win over what is set here:
+"
+
+# Takes this script's own options out of the arguments; the rest is the driver's.
+driver_args=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        -h | --help)
+            echo "${help_message}"
+            exec ./avsr_smop.sh --help
+            ;;
+        --tasks | --size | --seed | --asr_config | --vsr_config | --avsr_config | --inference_config)
+            [ $# -ge 2 ] || { echo "run.sh: option $1 needs a value" >&2; exit 2; }
+            printf -v "${1#--}" '%s' "$2"
+            shift 2
+            ;;
+        *)
+            driver_args+=("$1")
+            shift
+            ;;
+    esac
+done
+for task in ${tasks}; do
+    case "${task}" in
+        asr | vsr | avsr) ;;
+        *) echo "run.sh: --tasks knows asr, vsr and avsr, not '${task}'" >&2; exit 2 ;;
+    esac
+done
+if ! [[ ${seed} =~ ^[0-9]+$ ]]; then
+    echo "run.sh: --seed is a number, not '${seed}'" >&2
+    exit 2
+fi
+
+# Sizes and seeds do not mix: all but the default ones get directories of their own.
+variant="/${size}_seed${seed}"
+case "${size} ${seed}" in
+    "default 0") variant="" ;;
+    "default "*) variant="/seed${seed}" ;;
+    *" 0") variant="/${size}" ;;
+esac
+datadir="data${variant}"
+dumpdir="dump${variant}"
+expdir="exp${variant}"
+
+snrs="clean 5 0 -5"
+base_models_opts="--seed ${seed}"
+edits=(-e "s|exp/base|${expdir}/base|" -e "s|dump/noise|${dumpdir}/noise|"
+    -e "s|^seed: .*|seed: ${seed}|")
+if [ "${size}" = smoke ]; then
+    snrs="clean 0"
+    base_models_opts+=" --lm_epochs 1 --audio_epochs 1 --video_epochs 1"
+    edits+=(-e "s|^max_epoch: .*|max_epoch: 2|" -e "s|^num_iters_per_epoch: .*|num_iters_per_epoch: 3|"
+        -e "s|^max_new_tokens: .*|max_new_tokens: 8|")
+fi
+case "${tasks}" in
+    asr) base_models_opts+=" --modalities audio" ;;
+    vsr) base_models_opts+=" --modalities video" ;;
+esac
+
+# The config of a variant is the given one with the variant's paths.
+config_of() { # FILE
+    if [ -z "${variant}" ]; then
+        echo "$1"
+        return
+    fi
+    mkdir -p "${expdir}/conf"
+    sed "${edits[@]}" "$1" > "${expdir}/conf/$(basename "$1")"
+    echo "${expdir}/conf/$(basename "$1")"
+}
+
+cores="$(env -u OMP_NUM_THREADS nproc)"
+ngpu=0
+if command -v nvidia-smi > /dev/null && nvidia-smi -L > /dev/null 2>&1; then ngpu=1; fi
+
+# The driver's jobs end when this process is gone.
+export AVSR_SMOP_DRIVER_PIDS=$$
+
+inference_config="$(config_of "${inference_config}")"
+first=true
+for task in ${tasks}; do
+    config_name="${task}_config"
+    config="$(config_of "${!config_name}")"
+    shared=()
+    # Data and base models are made for the first task and serve the others.
+    if ! "${first}"; then shared=(--skip_data_prep true); fi
+    first=false
+    ./avsr_smop.sh \
+        --train_set train --valid_set valid --test_sets test \
+        --datadir "${datadir}" --dumpdir "${dumpdir}" --expdir "${expdir}" \
+        --local_data_opts "--size ${size} --seed ${seed} --corpus downloads/mini_lrs3${variant//\//_} --data_dir ${datadir} --nj ${cores}" \
+        --train_tokenizer true --nbpe 200 --base_models_opts "${base_models_opts}" \
+        --ngpu "${ngpu}" --nj "${cores}" --inference_nj "${cores}" --snrs "${snrs}" \
+        --modality "${task}" --avsr_config "${config}" --inference_config "${inference_config}" \
+        "${driver_args[@]}" "${shared[@]}"
+done
+
+# shellcheck source=path.sh
+. ./path.sh
+"${SMOP_PYTHON}" -m espnet_smop.bin.show_table "${expdir}"

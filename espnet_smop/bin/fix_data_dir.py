@@ -1,0 +1,47 @@
+"""Check Kaldi data directories, or sort and unify their tables."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from espnet_smop.corpus import datadir
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    parser = argparse.ArgumentParser(
+        description="Sort the tables of Kaldi data directories, keep the utterances that all of "
+        "them have, and write spk2utt. What is removed is printed."
+    )
+    parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="data directory")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="change nothing: print what is wrong and exit with status 1 if anything is",
+    )
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    args = get_parser().parse_args(cmd)
+    problems = 0
+    for directory in args.dirs:
+        if args.check:
+            for line in datadir.check(directory):
+                problems += 1
+                print(line, file=sys.stderr)
+            continue
+        try:
+            removed = datadir.fix(directory)
+        except datadir.DataDirError as e:
+            sys.exit(f"fix_data_dir: {e}")
+        for utterance, why in removed.items():
+            print(f"{directory}: removed {utterance}: {why}", file=sys.stderr)
+        left = len(datadir.read_table(directory / "text"))
+        print(f"{directory}: {left} utterances, {len(removed)} removed")
+    return int(problems > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Mix babble noise from a training set's utterances."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import soundfile
+
+from espnet_smop.corpus.babble import mix_babble
+from espnet_smop.corpus.datadir import DataDirError, atomic_write, read_table
+from espnet_smop.corpus.media import SAMPLE_RATE
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command's options."""
+    parser = argparse.ArgumentParser(
+        description="Mix babble noise (16 kHz mono WAV) from a training set's utterances.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--data_dir", type=Path, required=True, help="formatted training set")
+    parser.add_argument("--out", type=Path, required=True, help="the WAV file to write")
+    parser.add_argument(
+        "--num_utts", type=int, default=30, help="how many utterances speak at a time"
+    )
+    parser.add_argument("--seconds", type=float, default=120.0, help="length of the noise")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same noise")
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    args = get_parser().parse_args(cmd)
+    try:
+        noise = mix_babble(
+            read_table(args.data_dir / "wav.scp"),
+            read_table(args.data_dir / "utt2spk"),
+            num_utts=args.num_utts,
+            seconds=args.seconds,
+            seed=args.seed,
+        )
+    except DataDirError as e:
+        sys.exit(f"make_babble: {e}")
+    with atomic_write(args.out, "wb") as file:
+        soundfile.write(file, noise, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    print(f"{args.out}: {args.seconds:g} s of {args.num_utts} utterances at a time")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+"""Make a small base encoder: train it with CTC and save it as published encoders are saved.
+
+The mini recipe freezes what this makes. The result is a directory for ``audio_frontend_conf``
+(a Hugging Face Whisper encoder) or ``video_frontend_conf`` (an AV-HuBERT).
+
+Example::
+
+    python -m espnet_smop.bin.pretrain_ctc --modality audio --train_dir dump/raw/train \
+        --valid_dir dump/raw/valid --tokenizer downloads/tiny_llama --out downloads/tiny_whisper
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from espnet2.iterators.sequence_iter_factory import worker_init_fn
+from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
+from espnet2.train.collate_fn import CommonCollateFn
+from espnet2.train.dataset import ESPnetDataset
+from espnet2.utils.types import str_or_none
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from espnet_smop.bin.make_shapes import durations
+from espnet_smop.decoder.tokenizer import TextEncoder
+from espnet_smop.fileio.video import register
+from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
+from espnet_smop.frontend.log_mel import LogMel
+from espnet_smop.frontend.whisper import SAMPLES_PER_FRAME, encode
+from espnet_smop.train.ctc import CTCConfig, CTCModel, error_rate, train_ctc
+from espnet_smop.train.preprocessor import AVSRPreprocessor
+
+_SOURCES = {"audio": ("wav.scp", "speech", "sound"), "video": ("video.scp", "video", "video")}
+_MARK = "pretraining.json"
+
+
+class AudioEncoder(nn.Module):
+    """A trainable Whisper encoder with its spectrogram."""
+
+    def __init__(self, config: WhisperConfig):
+        super().__init__()
+        self.model = WhisperEncoder(config)
+        self.log_mel = LogMel(num_mels=config.num_mel_bins)
+        self.width = config.d_model
+
+    def forward(self, x: torch.Tensor, x_lengths: torch.Tensor):
+        """Map waveforms ``(B, samples)`` to features ``(B, T, D)`` and lengths ``(B,)``."""
+        lengths = (x_lengths // SAMPLES_PER_FRAME).clamp(min=1)
+        mel = self.log_mel(x, x_lengths, (int(lengths.max()) + 2) * SAMPLES_PER_FRAME)
+        return encode(self.model, mel, lengths)[-1], lengths
+
+
+class VideoEncoder(nn.Module):
+    """A trainable AV-HuBERT that sees lips only."""
+
+    def __init__(self, config: AVHuBERTConfig):
+        super().__init__()
+        self.model = AVHuBERTModel(config)
+        self.width = config.encoder_embed_dim
+
+    def forward(self, x: torch.Tensor, x_lengths: torch.Tensor):
+        """Map mouth crops ``(B, T, 88, 88)`` to features ``(B, T, D)`` and lengths ``(B,)``."""
+        return self.model(video=x, lengths=x_lengths)[-1], x_lengths
+
+
+def build_encoder(modality: str, conf: dict[str, Any]) -> nn.Module:
+    """Return an encoder with random weights; ``conf`` overrides the small sizes used here."""
+    if modality == "audio":
+        sizes = {
+            "num_mel_bins": 80,
+            "d_model": 128,
+            "encoder_layers": 3,
+            "encoder_attention_heads": 4,
+            "encoder_ffn_dim": 512,
+            "max_source_positions": 1500,
+            "dropout": 0.1,
+            "attn_implementation": "sdpa",
+        }
+        return AudioEncoder(WhisperConfig(**{**sizes, **conf}))
+    sizes = {
+        "encoder_layers": 3,
+        "encoder_embed_dim": 128,
+        "encoder_ffn_embed_dim": 512,
+        "encoder_attention_heads": 4,
+        "conv_pos": 32,
+        "resnet_stem_channels": 24,
+        "resnet_stem_stride": 4,
+        "resnet_channels": [24, 48, 64, 96],
+        "resnet_blocks": [1, 1, 1, 1],
+        "resnet_relu_type": "relu",
+    }
+    return VideoEncoder(AVHuBERTConfig(**{**sizes, **conf}))
+
+
+class Batches:
+    """Padded batches of utterances of similar length, shuffled anew every epoch.
+
+    Args:
+        data_dir: with the scp of the modality and ``text``.
+        modality: ``audio`` or ``video``.
+        preprocess: ESPnet preprocessor.
+        batch_size: utterances per batch.
+        seed: of the shuffling.
+        num_workers: processes that load data.
+        device: where the batches go.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        modality: str,
+        preprocess: AVSRPreprocessor,
+        *,
+        batch_size: int,
+        seed: int,
+        num_workers: int,
+        device: str,
+    ):
+        scp, name, type_ = _SOURCES[modality]
+        self.name = name
+        self.dataset = ESPnetDataset(
+            [(str(data_dir / scp), name, type_), (str(data_dir / "text"), "text", "text")],
+            preprocess=preprocess,
+        )
+        lengths = durations(data_dir)
+        keys = sorted(lengths, key=lambda key: (lengths[key], key))
+        self.batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
+        self.seed = seed
+        self.num_workers = num_workers
+        self.device = device
+        self.collate = CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __call__(self, epoch: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Yield (x, x_lengths, text, text_lengths)."""
+        batches = list(self.batches)
+        np.random.RandomState(self.seed + epoch).shuffle(batches)
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=batches,
+            collate_fn=self.collate,
+            num_workers=self.num_workers,
+            worker_init_fn=partial(worker_init_fn, base_seed=self.seed + 1000 * epoch),
+        )
+        for _, batch in loader:
+            yield tuple(
+                batch[name].to(self.device, non_blocking=True)
+                for name in (self.name, f"{self.name}_lengths", "text", "text_lengths")
+            )
+
+
+def pretrain(
+    *,
+    modality: str,
+    train_dir: Path,
+    valid_dir: Path,
+    tokenizer: str,
+    out: Path,
+    noise: str | None,
+    snrs: list[float],
+    noise_probability: float,
+    encoder_conf: dict[str, Any],
+    config: CTCConfig,
+    num_workers: int,
+) -> None:
+    """Train an encoder and write it to ``out``, complete or not at all.
+
+    Raises:
+        ValueError: ``out`` holds an encoder made with other settings.
+    """
+    settings = {
+        "modality": modality,
+        "encoder_conf": encoder_conf,
+        "noise": {"snr": snrs, "probability": noise_probability} if noise else None,
+        **vars(config),
+    }
+    if (out / _MARK).is_file():
+        if json.loads((out / _MARK).read_text())["settings"] == settings:
+            logging.info("%s is complete already", out)
+            return
+        raise ValueError(
+            f"{out} holds an encoder made with other settings (see {out / _MARK}); remove it "
+            "first if it shall be made anew"
+        )
+    set_all_random_seed(config.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encode_text = TextEncoder(tokenizer)
+    conf = {"speech_mask": {"max_width": 0.2, "stride": 1.0}}
+    if noise and modality == "audio":
+        conf["noise"] = {"file": noise, "snr": snrs, "probability": noise_probability}
+    batches = {
+        part: Batches(
+            directory,
+            modality,
+            AVSRPreprocessor(part == "train", encode_text, **conf),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            num_workers=num_workers,
+            device=device,
+        )
+        for part, directory in (("train", train_dir), ("valid", valid_dir))
+    }
+    encoder = build_encoder(modality, encoder_conf)
+    model = CTCModel(encoder, width=encoder.width, vocabulary=len(encode_text.tokenizer))
+    model.to(device)
+    start = time.perf_counter()
+    train_ctc(model, batches["train"], len(batches["train"]), config)
+    error = error_rate(model, batches["valid"](0), encode_text.tokenizer.decode)
+    seconds = time.perf_counter() - start
+    logging.info("%s encoder: validation WER %.1f %% after %.0f s", modality, error, seconds)
+
+    part = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    encoder.model.eval().cpu().save_pretrained(part)
+    (part / _MARK).write_text(
+        json.dumps({"settings": settings, "valid_wer": error, "seconds": seconds}, indent=1)
+    )
+    part.rename(out)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--modality", choices=("audio", "video"), required=True)
+    parser.add_argument("--train_dir", type=Path, required=True, help="Directory below dump/raw")
+    parser.add_argument("--valid_dir", type=Path, required=True, help="Directory below dump/raw")
+    parser.add_argument("--tokenizer", required=True, help="Directory with the LLM's tokenizer")
+    parser.add_argument("--out", type=Path, required=True, help="Directory of the encoder")
+    parser.add_argument("--noise", type=str_or_none, help="Noise file for the audio encoder")
+    parser.add_argument(
+        "--snrs", type=float, nargs="+", default=[-5, 0, 5, 10], help="Ratios of the noise in dB"
+    )
+    parser.add_argument(
+        "--noise_probability", type=float, default=0.6, help="Share of noisy utterances"
+    )
+    parser.add_argument(
+        "--encoder_conf", type=json.loads, default={}, help="JSON that overrides sizes"
+    )
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch_size", type=int, default=16, help="Utterances per step")
+    parser.add_argument("--lr", type=float, default=2e-3, help="Peak learning rate")
+    parser.add_argument("--weight_decay", type=float, default=0.01)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_workers", type=int, default=1, help="Processes that load data")
+    parser.add_argument("--num_threads", type=int, help="Threads that compute (default: all)")
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Pretrain an encoder."""
+    logging.basicConfig(level="INFO", format="%(asctime)s (%(module)s) %(levelname)s: %(message)s")
+    args = vars(get_parser().parse_args(cmd))
+    if threads := args.pop("num_threads"):
+        torch.set_num_threads(threads)
+    names = ("epochs", "batch_size", "lr", "weight_decay", "seed")
+    config = CTCConfig(**{name: args.pop(name) for name in names})
+    register()
+    try:
+        pretrain(config=config, **args)
+    except (ValueError, OSError) as e:
+        sys.exit(f"pretrain_ctc: {e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+"""Pretrain a tiny Llama on text from scratch.
+
+Makes the frozen "published" LLM of corpora too small for a real one: a directory that
+``from_pretrained`` loads. Runs on the CPU, about a minute for 2,000 short sentences. The weights
+with the lowest validation loss are kept, and training ends when that loss has stopped falling.
+A finished directory made with the same settings from the same text is kept as it is.
+"""
+
+import argparse
+import copy
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from espnet_smop.bin.train_lm_tokenizer import read_sentences
+from espnet_smop.decoder.directory import written_at_once
+
+_SETTINGS = "pretrain_lm.json"
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def build_model(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    hidden_size: int = 192,
+    num_layers: int = 4,
+    num_heads: int = 4,
+    num_kv_heads: int | None = None,
+) -> LlamaForCausalLM:
+    """Return a Llama with random weights and tied embeddings."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_kv_heads or num_heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def loss_sum(model: LlamaForCausalLM, batch: Sequence[torch.Tensor]) -> tuple[torch.Tensor, int]:
+    """Return the summed cross-entropy in nats, and the number of predicted tokens.
+
+    Args:
+        model: the LLM.
+        batch: sequences of ids with BOS and EOS.
+    """
+    ids = pad_sequence(batch, batch_first=True)  # (B, L)
+    lengths = torch.tensor([len(s) for s in batch])
+    mask = torch.arange(ids.size(1)) < lengths[:, None]
+    logits = model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1].long()).logits
+    predicted = mask[:, 1:]
+    loss = F.cross_entropy(logits[predicted], ids[:, 1:][predicted], reduction="sum")
+    return loss, int(predicted.sum())
+
+
+@torch.no_grad()
+def perplexity(model: LlamaForCausalLM, sequences: Sequence[torch.Tensor]) -> float:
+    """Return the perplexity per token, EOS included."""
+    model.eval()
+    total, tokens = 0.0, 0
+    ordered = sorted(sequences, key=len)
+    for start in range(0, len(ordered), 64):
+        loss, count = loss_sum(model, ordered[start : start + 64])
+        total += float(loss)
+        tokens += count
+    return math.exp(total / tokens)
+
+
+def train(
+    model: LlamaForCausalLM,
+    training: Sequence[torch.Tensor],
+    validation: Sequence[torch.Tensor],
+    *,
+    steps: int,
+    batch_size: int = 32,
+    lr: float = 3.0e-3,
+    weight_decay: float = 0.1,
+    patience: int = 4,
+    seed: int = 0,
+) -> float:
+    """Train ``model`` in place and leave it with the weights that validate best.
+
+    Args:
+        model: the LLM.
+        training: sequences of ids with BOS and EOS.
+        validation: likewise; evaluated after each epoch.
+        steps: number of updates, over which the learning rate falls along a cosine after a
+            twentieth of warm-up.
+        batch_size: sequences per update.
+        lr: peak learning rate of AdamW.
+        weight_decay: of AdamW.
+        patience: epochs without improvement after which training ends.
+        seed: of the batches' order.
+
+    Returns:
+        The best validation perplexity.
+    """
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay
+    )
+    warmup = max(1, steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: (
+            min(1.0, (step + 1) / warmup)
+            * 0.5
+            * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup)))
+        ),
+    )
+    best, best_weights, waited = math.inf, copy.deepcopy(model.state_dict()), 0
+    started = last_line = time.monotonic()
+    step = 0
+    for epoch, batches in enumerate(_epochs(len(training), batch_size, seed), 1):
+        model.train()
+        total, tokens = 0.0, 0
+        for indices in batches[: steps - step]:
+            loss, count = loss_sum(model, [training[i] for i in indices])
+            optimizer.zero_grad()
+            (loss / count).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            step += 1
+            total += float(loss.detach())
+            tokens += count
+            now = time.monotonic()
+            if now - last_line > _SECONDS_BETWEEN_LINES:
+                last_line = now
+                left = (now - started) / step * (steps - step)
+                logging.info(
+                    f"step {step}/{steps}, epoch {epoch}: perplexity "
+                    f"{math.exp(total / tokens):.2f}, at most {left:.0f} s left"
+                )
+        valid = perplexity(model, validation)
+        improved = valid < best
+        logging.info(
+            f"epoch {epoch}, step {step}/{steps}: training perplexity "
+            f"{math.exp(total / tokens):.2f}, validation {valid:.2f}{' *' if improved else ''}"
+        )
+        if improved:
+            best, best_weights, waited = valid, copy.deepcopy(model.state_dict()), 0
+        else:
+            waited += 1
+        if step == steps or waited == patience:
+            break
+    model.load_state_dict(best_weights)
+    return best
+
+
+def _epochs(count: int, batch_size: int, seed: int) -> Iterator[list[list[int]]]:
+    """Yield without end the shuffled batches of an epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(count, generator=generator).tolist()
+        yield [order[start : start + batch_size] for start in range(0, count, batch_size)]
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m espnet_smop.bin.pretrain_lm",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--tokenizer", required=True, help="Hugging Face tokenizer directory")
+    parser.add_argument("--text", nargs="+", required=True, help="files, one sentence a line")
+    parser.add_argument("--valid_text", nargs="+", required=True, help="likewise, held out")
+    parser.add_argument("--kaldi", action="store_true", help="the lines are `ID sentence`")
+    parser.add_argument("--out", required=True, help="directory to write")
+    parser.add_argument("--hidden_size", type=int, default=192)
+    parser.add_argument("--num_layers", type=int, default=4)
+    parser.add_argument("--num_heads", type=int, default=4)
+    parser.add_argument("--num_kv_heads", type=int, help="the number of heads if not given")
+    parser.add_argument("--epochs", type=int, default=20, help="at most")
+    parser.add_argument("--steps", type=int, help="updates at most, instead of --epochs")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=3.0e-3, help="peak learning rate")
+    parser.add_argument("--weight_decay", type=float, default=0.1)
+    parser.add_argument("--patience", type=int, default=4, help="epochs without improvement")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    args = get_parser().parse_args(cmd)
+    settings = _settings(args)
+    written = Path(args.out, _SETTINGS)
+    if written.is_file() and json.loads(written.read_text()) == settings:
+        logging.info(f"{args.out} is finished and was made with these settings: kept")
+        return
+
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    training, validation = (
+        [_sequence(tokenizer, sentence) for sentence in read_sentences(paths, kaldi=args.kaldi)]
+        for paths in (args.text, args.valid_text)
+    )
+    torch.manual_seed(args.seed)
+    model = build_model(
+        tokenizer,
+        hidden_size=args.hidden_size,
+        num_layers=args.num_layers,
+        num_heads=args.num_heads,
+        num_kv_heads=args.num_kv_heads,
+    )
+    batches = math.ceil(len(training) / args.batch_size)
+    logging.info(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(training)} sentences, "
+        f"{batches} updates an epoch"
+    )
+    best = train(
+        model,
+        training,
+        validation,
+        steps=args.epochs * batches if args.steps is None else args.steps,
+        batch_size=args.batch_size,
+        lr=args.lr,
+        weight_decay=args.weight_decay,
+        patience=args.patience,
+        seed=args.seed,
+    )
+    with written_at_once(args.out) as directory:
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        (directory / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+    logging.info(f"{args.out}: validation perplexity {best:.2f}")
+
+
+def _sequence(tokenizer: PreTrainedTokenizerBase, sentence: str) -> torch.Tensor:
+    ids = tokenizer(sentence, add_special_tokens=False).input_ids
+    return torch.tensor([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id])
+
+
+def _settings(args: argparse.Namespace) -> dict:
+    """Return what determines the result: the options, and the contents of the files."""
+    files = {
+        "text": args.text,
+        "valid_text": args.valid_text,
+        "tokenizer": [Path(args.tokenizer, "tokenizer.json")],
+    }
+    hashes = {
+        name: [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
+        for name, paths in files.items()
+    }
+    options = {k: v for k, v in vars(args).items() if k not in (*files, "out")}
+    return options | hashes
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Print a short table of error rates: a row for each system, a column for each noise level.
+
+Each figure has its 95 % bootstrap interval. ``--compare A B`` tells instead whether two decode
+directories of the same test set differ significantly (paired bootstrap).
+
+Example::
+
+    python -m espnet_smop.bin.show_table exp
+    python -m espnet_smop.bin.show_table exp/avsr_train_asr_smop4 exp/avsr_train_avsr_smop3_dedr
+    python -m espnet_smop.bin.show_table --compare exp/avsr_A/decode/test exp/avsr_B/decode/test
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_smop.analysis.bootstrap import interval, paired
+from espnet_smop.bin.config_modalities import modalities
+from espnet_smop.scoring.decodes import CLEAN, Decode, find_decodes, read_errors
+from espnet_smop.scoring.transcripts import ScoringError
+
+_TASKS = {("audio",): "ASR", ("video",): "VSR", ("audio", "video"): "AVSR"}
+
+
+def find_experiments(paths: Sequence[Path]) -> list[Path]:
+    """Return the experiments among the paths and one level below them."""
+    found = []
+    for path in paths:
+        if not path.is_dir():
+            raise ScoringError(f"{path} is not a directory")
+        candidates = [path] if (path / "config.yaml").is_file() else sorted(path.glob("*/"))
+        found += [p for p in candidates if (p / "config.yaml").is_file()]
+    return found
+
+
+def table(experiments: Sequence[Path], *, metric: str, unit: str) -> str:
+    """Return the table; empty if nothing is scored yet."""
+    decodes: dict[tuple[str, str, str], dict[str, Decode]] = {}
+    columns, noises, spelt = [], set(), {}
+    for experiment in experiments:
+        found = tuple(modalities(experiment / "config.yaml"))
+        for decode in find_decodes(experiment, metric):
+            key = (experiment.name, decode.path.parent.name, decode.test_set)
+            decodes.setdefault(key, {})[decode.snr] = decode
+            spelt[key] = _TASKS[found]
+            columns += [decode.snr]
+            noises |= {decode.noise} - {""}
+    if not decodes:
+        return ""
+    columns = sorted(set(columns), key=lambda snr: -float("inf") if snr == CLEAN else -float(snr))
+    several = {part: len({key[part] for key in decodes}) > 1 for part in (1, 2)}
+
+    header = ["task", "system", *(c if c == CLEAN else f"{c} dB" for c in columns)]
+    rows = []
+    for key, by_snr in decodes.items():
+        cells = {snr: _cell(decode, metric, unit) for snr, decode in by_snr.items()}
+        if spelt[key] == "VSR" and CLEAN in cells:
+            # Lips are the same whatever the noise.
+            cells = dict.fromkeys(columns, cells[CLEAN])
+        name = " ".join([key[0], *(key[part] for part in (1, 2) if several[part])])
+        rows.append([spelt[key], name, *(cells.get(snr, "-") for snr in columns)])
+
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [
+        "  ".join(f"{x:<{w}}" for x, w in zip(r, widths, strict=True)) for r in [header, *rows]
+    ]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    of = {"utterance": "utterances", "speaker": "speakers"}[unit]
+    title = f"{metric.upper()} in %, with 95 % bootstrap intervals over {of}"
+    if noises:
+        title += f"; noise: {', '.join(sorted(noises))}"
+    return "\n".join([title, *(line.rstrip() for line in lines)])
+
+
+def _cell(decode: Decode, metric: str, unit: str) -> str:
+    scored = read_errors(decode.path, metric)
+    groups = scored.speakers if unit == "speaker" else None
+    low, high = interval(scored.errors, scored.words, groups=groups)
+    return f"{100 * scored.rate:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def comparison(a: Path, b: Path, *, metric: str, unit: str) -> str:
+    """Return a sentence about the difference of two decode directories.
+
+    Raises:
+        ScoringError: they are not of the same utterances.
+    """
+    scored_a, scored_b = read_errors(a, metric), read_errors(b, metric)
+    if (scored_a.names, scored_a.words) != (scored_b.names, scored_b.words):
+        raise ScoringError(f"{a} and {b} are not of the same utterances and references")
+    groups = scored_a.speakers if unit == "speaker" else None
+    c = paired(scored_a.errors, scored_b.errors, scored_a.words, groups=groups)
+    verdict = "significant" if c.p_value < 0.05 else "not significant"
+    return (
+        f"{metric.upper()} A {100 * scored_a.rate:.2f} %, B {100 * scored_b.rate:.2f} %, "
+        f"A - B = {100 * c.difference:+.2f} [{100 * c.low:+.2f}, {100 * c.high:+.2f}], "
+        f"p = {c.p_value:.4f}: {verdict} at 5 % (paired bootstrap over {unit}s)"
+    )
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("exp", nargs="*", type=Path, help="Experiments, or directories of such")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="Two decode directories"
+    )
+    parser.add_argument("--metric", choices=("wer", "cer"), default="wer")
+    parser.add_argument(
+        "--unit",
+        choices=("utterance", "speaker"),
+        default="utterance",
+        help="What the bootstrap draws; speakers where there are many (default: utterance)",
+    )
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Print the table or the comparison."""
+    parser = get_parser()
+    args = parser.parse_args(cmd)
+    if bool(args.exp) == bool(args.compare):
+        parser.error("give experiments, or --compare A B")
+    try:
+        if args.compare:
+            print(comparison(*args.compare, metric=args.metric, unit=args.unit))
+            return
+        text = table(find_experiments(args.exp), metric=args.metric, unit=args.unit)
+        print(text or "no scored decode directory yet: run stages 12 and 13")
+    except (ScoringError, OSError, ValueError) as e:
+        sys.exit(f"show_table: {e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The tree that auto_avsr's preparation makes of LRS3 or another corpus.
+
+    labels/<dataset>_<subset>_transcript_lengths_seg<N>s.csv   dataset,path,frames,tokens
+    <dataset>/<dataset>_video_seg<N>s/<part>/<speaker>/<clip>.{mp4,wav}    mouth crops, 96×96
+    <dataset>/<dataset>_text_seg<N>s/<part>/<speaker>/<clip>.txt
+
+Clips are cut and cropped already. The tokens are auto_avsr's own, so texts are read from the text
+files. Clips that lie directly below the root, without the dataset's directory, are found as well.
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_smop.corpus.text import normalise
+from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance, clip_ids
+
+_LABELS = re.compile(r"_seg(\d+)s\.csv$")
+
+
+def is_here(root: Path) -> bool:
+    """Whether a directory is such a tree."""
+    return any(root.glob("labels/*.csv"))
+
+
+def read(
+    root: Path,
+    *,
+    parts: Sequence[str] | None,
+    max_seconds: float,
+    landmarks_dir: Path | None = None,
+) -> Corpus:
+    """Read such a tree.
+
+    Args:
+        root: its directory.
+        parts: training clips of which parts are wanted; None takes all but ``test``.
+        max_seconds: chooses between trees of several segment lengths.
+        landmarks_dir: not needed, the clips are mouth crops.
+
+    Raises:
+        CorpusError: no labels of this segment length, or a line that is not of the form.
+    """
+    train, test, train_problems, test_problems = [], [], {}, {}
+    for path in _label_files(root, max_seconds):
+        with open(path, encoding="utf-8", newline="") as lines:
+            for number, row in enumerate(csv.reader(lines), 1):
+                if len(row) < 3 or len(Path(row[1]).parts) < 4:
+                    raise CorpusError(
+                        f"{path}:{number}: expected dataset,path,frames,tokens; prepare the "
+                        "corpus again"
+                    )
+                clip = _find(root, row[0], row[1])
+                # <dataset>_video_seg16s/<part>/<speaker>/<clip>.mp4
+                name = Path(*Path(row[1]).with_suffix("").parts[1:])
+                is_test = name.parts[0] == "test"
+                if not is_test and parts is not None and name.parts[0] not in parts:
+                    continue
+                problems = test_problems if is_test else train_problems
+                utterance = _utterance(clip, name, problems)
+                if utterance:
+                    (test if is_test else train).append(utterance)
+    return Corpus(
+        "auto_avsr's prepared tree (labels/*.csv), mouth crops ready",
+        train=train,
+        test=test,
+        train_problems=train_problems,
+        test_problems=test_problems,
+    )
+
+
+def _label_files(root: Path, max_seconds: float) -> list[Path]:
+    by_length: dict[int, list[Path]] = {}
+    for path in sorted(root.glob("labels/*.csv")):
+        match = _LABELS.search(path.name)
+        if match:
+            by_length.setdefault(int(match[1]), []).append(path)
+    if len(by_length) == 1:
+        return next(iter(by_length.values()))
+    if int(max_seconds) not in by_length:
+        raise CorpusError(
+            f"{root}/labels: has segments of {sorted(by_length)} s, none of {max_seconds:g} s; "
+            "choose one by --max_seconds"
+        )
+    return by_length[int(max_seconds)]
+
+
+def _find(root: Path, dataset: str, relative: str) -> Path:
+    inside = root / dataset / relative
+    return inside if inside.exists() or not (root / relative).exists() else root / relative
+
+
+def _utterance(clip: Path, name: Path, problems: dict[str, str]) -> Utterance | None:
+    # …/lrs3_video_seg16s/<name>.mp4 ↔ …/lrs3_text_seg16s/<name>.txt
+    videos = clip.parents[len(name.parts) - 1]
+    texts = videos.with_name(videos.name.replace("_video_seg", "_text_seg"))
+    text_file = texts / name.with_suffix(".txt")
+    sound = clip.with_suffix(".wav")
+    if not clip.is_file():
+        problems[str(clip)] = "no such clip, the labels name it"
+        return None
+    if not text_file.is_file():
+        problems[str(clip)] = f"its text file {text_file} is missing"
+        return None
+    text = normalise(text_file.read_text(encoding="utf-8", errors="replace"))
+    if not text:
+        problems[str(clip)] = "empty transcript"
+        return None
+    recording, speaker = clip_ids(name)
+    return Utterance(
+        id=recording,
+        speaker=speaker,
+        recording=recording,
+        audio=str(sound if sound.is_file() else clip),
+        video=str(clip),
+        text=text,
+        name=name.as_posix(),
+        kind="mouth",
+    )

@@ -1,0 +1,111 @@
+"""The files that AV-HuBERT's preparation makes of LRS3 or another corpus.
+
+    433h_data/{train,valid,test}.{tsv,wrd}   (or 30h_data/, or beside the media)
+    video/<part>/<speaker>/<clip>.mp4        mouth crops, 96×96
+    audio/<part>/<speaker>/<clip>.wav
+
+A ``.tsv`` begins with a line holding ``/``; its other lines are id, video, audio, video frames and
+audio samples, separated by tabs. A ``.wrd`` holds the text of each. Where the paths in a ``.tsv``
+are of another machine, the clips are looked for under ``video/`` and ``audio/``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_smop.corpus.text import normalise
+from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance, clip_ids
+
+
+def _manifests(root: Path) -> Path | None:
+    candidates = (root / "433h_data", root / "30h_data", root)
+    return next((d for d in candidates if (d / "train.tsv").is_file()), None)
+
+
+def is_here(root: Path) -> bool:
+    """Whether a directory holds such files."""
+    return _manifests(root) is not None
+
+
+def read(
+    root: Path,
+    *,
+    parts: Sequence[str] | None,
+    max_seconds: float,
+    landmarks_dir: Path | None = None,
+) -> Corpus:
+    """Read such files; validation is that of ``valid.tsv`` where it is there.
+
+    Args:
+        root: the directory.
+        parts: training clips of which parts are wanted; None takes all.
+        max_seconds: not needed, the clips are cut.
+        landmarks_dir: not needed, the clips are mouth crops.
+
+    Raises:
+        CorpusError: ``.tsv`` and ``.wrd`` do not fit.
+    """
+    folder = _manifests(root)
+    wanted = None if parts is None else {*parts, *(f"short-{part}" for part in parts)}
+    train, problems = _read_set(root, folder / "train.tsv", wanted)
+    valid, test, test_problems = None, [], {}
+    if (folder / "valid.tsv").is_file():
+        valid, more = _read_set(root, folder / "valid.tsv", None)
+        problems |= more
+    if (folder / "test.tsv").is_file():
+        test, test_problems = _read_set(root, folder / "test.tsv", None)
+    return Corpus(
+        f"AV-HuBERT's prepared files ({folder.name}/*.tsv), mouth crops ready",
+        train=train,
+        valid=valid,
+        test=test,
+        train_problems=problems,
+        test_problems=test_problems,
+    )
+
+
+def _read_set(
+    root: Path, manifest: Path, wanted: set[str] | None
+) -> tuple[list[Utterance], dict[str, str]]:
+    text_file = manifest.with_suffix(".wrd")
+    if not text_file.is_file():
+        raise CorpusError(f"{text_file}: no such file; it holds the texts of {manifest.name}")
+    rows = manifest.read_text(encoding="utf-8").splitlines()[1:]
+    texts = text_file.read_text(encoding="utf-8").splitlines()
+    if len(rows) != len(texts):
+        raise CorpusError(
+            f"{manifest} lists {len(rows)} clips but {text_file.name} has {len(texts)} lines; "
+            "prepare them again"
+        )
+    utterances, problems = [], {}
+    for row, line in zip(rows, texts, strict=True):
+        fields = row.split("\t")
+        if len(fields) < 3:
+            raise CorpusError(f"{manifest}: line '{row}' has no id, video and audio; prepare again")
+        name = Path(fields[0])
+        if wanted is not None and name.parts[0] not in wanted:
+            continue
+        video = _find(fields[1], root / "video" / f"{name}.mp4")
+        audio = _find(fields[2], root / "audio" / f"{name}.wav")
+        text = normalise(line)
+        if video is None or audio is None or not text:
+            lost = "video" if video is None else "audio"
+            problems[fields[0]] = f"no such {lost} file" if text else "empty transcript"
+            continue
+        recording, speaker = clip_ids(name)
+        utterances.append(
+            Utterance(
+                id=recording,
+                speaker=speaker,
+                recording=recording,
+                audio=str(audio),
+                video=str(video),
+                text=text,
+                name=name.as_posix(),
+                kind="mouth",
+            )
+        )
+    return utterances, problems
+
+
+def _find(listed: str, here: Path) -> Path | None:
+    return next((p for p in (Path(listed), here) if p.is_file()), None)

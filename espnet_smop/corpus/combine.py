@@ -1,0 +1,96 @@
+"""Joining what the format jobs made into one data directory, with a report."""
+
+from collections import Counter
+from pathlib import Path
+
+from espnet_smop.corpus import datadir
+from espnet_smop.corpus.format_job import (
+    audio_path,
+    best_records,
+    is_done,
+    keys,
+    read_records,
+    read_settings,
+    recordings,
+    video_path,
+)
+from espnet_smop.corpus.media import FRAME_RATE
+
+
+def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str:
+    """Write ``out_dir``'s Kaldi tables from the jobs' records.
+
+    ``out_dir/report.txt`` says how many utterances and hours there are, which are broken and why,
+    and which were kept by a fallback.
+
+    Args:
+        data_dir: the data directory that was formatted.
+        out_dir: where the jobs wrote.
+        allow_broken: let a test set lose its broken utterances.
+
+    Returns:
+        The report.
+
+    Raises:
+        DataDirError: jobs are missing, a test set has broken utterances, or nothing is left.
+    """
+    tables = datadir.read_data_dir(data_dir)
+    settings = read_settings(out_dir)
+    records = best_records(read_records(out_dir))
+    utt2spk = tables["utt2spk"]
+    paths = tables.get("landmarks.scp", {})
+    good, broken, undone = {}, {}, []
+    for recording in recordings(tables):
+        wanted = keys(recording, paths.get(recording.id), settings["settings"])
+        for utterance, key in wanted.items():
+            record = records.get((utterance, key))
+            audio = audio_path(out_dir, utt2spk[utterance], utterance)
+            video = video_path(out_dir, utt2spk[utterance], utterance)
+            if record is not None and record.error:
+                broken[utterance] = record.error
+            elif is_done(record, key, audio, video):
+                good[utterance] = (record, audio, video)
+            else:
+                undone.append(utterance)
+    if undone:
+        raise datadir.DataDirError(
+            f"{data_dir}: {len(undone)} utterances are not formatted yet ({undone[0]}, …); "
+            "run stage 3 again, it goes on where it stopped"
+        )
+    report = _report(good, broken)
+    with datadir.atomic_write(out_dir / "report.txt") as file:
+        file.write(report)
+    if broken and settings["keep_all"] and not allow_broken:
+        listed = "; ".join(broken.values())
+        raise datadir.DataDirError(
+            f"test set {data_dir} would lose {len(broken)} utterances: {listed}. Repair them and "
+            "run stage 3 again, or accept their loss by --allow_broken"
+        )
+    if not good:
+        reason = next(iter(broken.values()), "no utterance")
+        raise datadir.DataDirError(f"{data_dir}: nothing could be formatted ({reason})")
+    datadir.write_data_dir(
+        out_dir,
+        {
+            "wav.scp": {u: audio for u, (_, audio, _) in good.items()},
+            "video.scp": {u: video for u, (_, _, video) in good.items()},
+            "text": {u: tables["text"][u] for u in good},
+            "utt2spk": {u: utt2spk[u] for u in good},
+            "utt2num_samples": {u: record.samples for u, (record, _, _) in good.items()},
+            "utt2num_frames": {u: record.frames for u, (record, _, _) in good.items()},
+        },
+    )
+    with datadir.atomic_write(out_dir / "feats_type") as file:
+        file.write("raw\n")
+    return report
+
+
+def _report(good: dict, broken: dict[str, str]) -> str:
+    hours = sum(record.frames for record, _, _ in good.values()) / FRAME_RATE / 3600
+    noted = {u: record.notes for u, (record, _, _) in good.items() if record.notes}
+    kinds = Counter(note.split(":")[0] for notes in noted.values() for note in notes.split("; "))
+    lines = [f"{len(good)} utterances, {hours:.2f} hours, {len(broken)} broken"]
+    lines += [f"{count} × {kind}" for kind, count in sorted(kinds.items())]
+    lines += [f"broken: {utterance}: {why}" for utterance, why in broken.items()]
+    lines += [f"kept: {utterance}: {why}" for utterance, why in noted.items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,224 @@
+"""Kaldi data directories: read, write, check, repair.
+
+A directory holds tables of ``KEY VALUE`` lines, UTF-8, sorted by the keys' bytes (C order), each
+key once. Some are keyed by utterance (``text utt2spk utt2num_samples utt2num_frames segments``)
+and some by recording (``landmarks.scp reco2kind``); ``wav.scp`` and ``video.scp`` are keyed by
+recording where there is a ``segments`` and by utterance where there is none (each recording is
+one utterance then).
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+MEDIA = ("wav.scp", "video.scp")
+PER_UTTERANCE = ("text", "utt2spk", "utt2num_samples", "utt2num_frames")
+PER_RECORDING = ("landmarks.scp", "reco2kind")
+REQUIRED = ("wav.scp", "video.scp", "text", "utt2spk")
+
+
+class DataDirError(RuntimeError):
+    """A data directory is not as it should be; the message is one line with file and remedy."""
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
+    """Open a file that appears under its name only when it is complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".part-{path.name}-", dir=path.parent)
+    os.close(handle)
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_table(path: str | Path) -> dict[str, str]:
+    """Read a table; a value is the rest of the line and may hold spaces or be empty.
+
+    Raises:
+        DataDirError: missing, or a key stands there twice.
+    """
+    if not Path(path).is_file():
+        raise DataDirError(f"{path}: no such file; run the stage that makes it (stage 1)")
+    table: dict[str, str] = {}
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            key, _, value = line.strip().partition(" ")
+            if not key:
+                continue
+            if key in table:
+                raise DataDirError(
+                    f"{path}:{number}: id {key} stands there twice; run "
+                    f"`python -m espnet_smop.bin.fix_data_dir {Path(path).parent}`"
+                )
+            table[key] = value.strip()
+    return table
+
+
+def write_table(path: str | Path, table: Mapping[str, object]) -> None:
+    """Write a table sorted in C order, atomically."""
+    with atomic_write(path) as file:
+        # Python compares strings by code point, which is the order of their UTF-8 bytes.
+        for key in sorted(table):
+            file.write(f"{key} {table[key]}\n" if table[key] != "" else f"{key}\n")
+
+
+def speakers(utt2spk: Mapping[str, str]) -> dict[str, str]:
+    """Return ``spk2utt``: each speaker's utterances, separated by spaces."""
+    utterances: dict[str, list[str]] = {}
+    for utterance in sorted(utt2spk):
+        utterances.setdefault(utt2spk[utterance], []).append(utterance)
+    return {speaker: " ".join(ids) for speaker, ids in utterances.items()}
+
+
+def write_data_dir(directory: str | Path, tables: Mapping[str, Mapping[str, object]]) -> None:
+    """Write a data directory's tables (file name → table) and ``spk2utt``.
+
+    A file that the tables do not name but an earlier run left, such as ``segments``, is removed.
+    """
+    for name in (*MEDIA, *PER_UTTERANCE, *PER_RECORDING, "segments"):
+        if name not in tables:
+            Path(directory, name).unlink(missing_ok=True)
+    for name, table in tables.items():
+        write_table(Path(directory, name), table)
+    write_table(Path(directory, "spk2utt"), speakers(tables["utt2spk"]))
+
+
+def read_data_dir(directory: str | Path) -> dict[str, dict[str, str]]:
+    """Read every known table that is there; those in `REQUIRED` must be."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise DataDirError(f"{directory}: no such data directory; run stage 1 first")
+    names = [*MEDIA, *PER_UTTERANCE, *PER_RECORDING, "segments"]
+    return {
+        n: read_table(directory / n) for n in names if n in REQUIRED or (directory / n).exists()
+    }
+
+
+def _lenient_table(path: Path) -> dict[str, str]:
+    table = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        key, _, value = line.strip().partition(" ")
+        if key:
+            table.setdefault(key, value.strip())
+    return table
+
+
+def _recording(segment: str) -> str:
+    return segment.split()[0] if segment else ""
+
+
+def _removals(tables: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return the utterances that cannot stay, with the reason."""
+    segments = tables.get("segments")
+    removed = {}
+    everyone = set().union(
+        *(tables[n] for n in PER_UTTERANCE if n in tables), segments or tables["wav.scp"]
+    )
+    if segments is None:
+        everyone |= set(tables["video.scp"])
+    for utterance in sorted(everyone):
+        recording = utterance
+        if segments is not None:
+            if utterance not in segments:
+                removed[utterance] = "not in segments"
+                continue
+            fields = segments[utterance].split()
+            recording = _recording(segments[utterance])
+            if not _is_segment(fields):
+                removed[utterance] = f"bad segment '{segments[utterance]}'"
+                continue
+        for name, key in [
+            *((n, recording) for n in MEDIA),
+            *((n, utterance) for n in PER_UTTERANCE if n in tables),
+        ]:
+            if key not in tables[name]:
+                removed[utterance] = f"not in {name}"
+                break
+            if tables[name][key] == "":
+                removed[utterance] = f"empty in {name}"
+                break
+    return removed
+
+
+def _is_segment(fields: list[str]) -> bool:
+    try:
+        start, end = float(fields[1]), float(fields[2])
+    except (IndexError, ValueError):
+        return False
+    # -1 is Kaldi's sign for the end of the recording.
+    return len(fields) == 3 and start >= 0 and (end > start or end == -1)
+
+
+def check(directory: str | Path) -> list[str]:
+    """Return what is wrong with a data directory, one line each; empty if nothing is."""
+    directory = Path(directory)
+    problems = [f"{directory}/{n}: missing" for n in REQUIRED if not (directory / n).is_file()]
+    if problems:
+        return problems
+    for name in (*MEDIA, *PER_UTTERANCE, *PER_RECORDING, "segments", "spk2utt"):
+        path = directory / name
+        if not path.is_file():
+            continue
+        lines = path.read_text(encoding="utf-8").splitlines()
+        keys = [line.split(maxsplit=1)[0] for line in lines if line.strip()]
+        if keys != sorted(keys):
+            problems.append(f"{path}: not sorted (C order)")
+        if len(set(keys)) != len(keys):
+            double = next(k for i, k in enumerate(keys) if k in keys[:i])
+            problems.append(f"{path}: id {double} stands there twice")
+    tables = {
+        n: _lenient_table(directory / n)
+        for n in (*MEDIA, *PER_UTTERANCE, "segments")
+        if (directory / n).is_file()
+    }
+    problems += [f"{directory}: utterance {u} is {why}" for u, why in _removals(tables).items()]
+    spk2utt = directory / "spk2utt"
+    if not spk2utt.is_file() or _lenient_table(spk2utt) != speakers(tables["utt2spk"]):
+        problems.append(f"{spk2utt}: does not match utt2spk")
+    if not tables["text"]:
+        problems.append(f"{directory}/text: no utterance")
+    return problems
+
+
+def fix(directory: str | Path) -> dict[str, str]:
+    """Sort and unify a data directory's tables and keep what all of them have.
+
+    The first of several lines of one key stays. Recordings that no utterance uses go as well.
+
+    Returns:
+        The utterances removed, with the reason.
+
+    Raises:
+        DataDirError: a required table is missing, or no utterance would be left.
+    """
+    directory = Path(directory)
+    for name in REQUIRED:
+        if not (directory / name).is_file():
+            raise DataDirError(f"{directory}/{name}: missing; run the stage that makes it")
+    tables = {
+        n: _lenient_table(directory / n)
+        for n in (*MEDIA, *PER_UTTERANCE, *PER_RECORDING, "segments")
+        if (directory / n).is_file()
+    }
+    removed = _removals(tables)
+    kept = set(tables["text"]) - set(removed)
+    if not kept:
+        reasons = "; ".join(f"{u} {why}" for u, why in list(removed.items())[:3])
+        raise DataDirError(f"{directory}: no utterance would be left ({reasons})")
+    segments = tables.get("segments")
+    recordings = kept if segments is None else {_recording(segments[u]) for u in kept}
+    for name, table in tables.items():
+        keep = recordings if name in (*MEDIA, *PER_RECORDING) else kept
+        tables[name] = {k: v for k, v in table.items() if k in keep}
+    write_data_dir(directory, tables)
+    return removed

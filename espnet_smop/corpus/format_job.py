@@ -1,0 +1,283 @@
+"""One of several jobs that turn a data directory into FLACs and mouth crops, clip by clip.
+
+    out_dir/data/<speaker>/<utterance>.{flac,mkv}    the clips
+    out_dir/records/<job>.jsonl                      one line per utterance: done, or why not
+
+A clip is done when both files are there and a record says that they were made from the same
+source files, cut and settings. Files appear under their names only when complete, and records
+after them, so that a killed job leaves nothing half-read: the next run, with any number of jobs,
+makes what is missing. Broken clips are tried again.
+"""
+
+import dataclasses
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from espnet_smop.corpus import datadir
+from espnet_smop.corpus.clips import ClipError, Recording, cut_clips, write_clip
+from espnet_smop.corpus.landmarks import LandmarkError, LandmarkProvider
+from espnet_smop.corpus.media import FRAME_RATE, MediaError
+from espnet_smop.fileio.video import SUFFIX
+
+_PROGRESS_SECONDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What became of an utterance.
+
+    ``key`` tells its sources, cut and settings; ``error`` is empty for a good one, and ``notes``
+    tell what was done to keep it.
+    """
+
+    utterance: str
+    key: str
+    samples: int = 0
+    frames: int = 0
+    error: str = ""
+    notes: str = ""
+
+
+def audio_path(out_dir: Path, speaker: str, utterance: str) -> Path:
+    """Where an utterance's sound goes."""
+    return out_dir / "data" / speaker / f"{utterance}.flac"
+
+
+def video_path(out_dir: Path, speaker: str, utterance: str) -> Path:
+    """Where an utterance's mouth crops go."""
+    return out_dir / "data" / speaker / f"{utterance}{SUFFIX}"
+
+
+def recordings(tables: Mapping[str, Mapping[str, str]]) -> list[Recording]:
+    """Return a data directory's recordings with their segments."""
+    cuts: dict[str, list[tuple[str, int, int | None]]] = {}
+    for utterance in tables["text"]:
+        recording, start, end = utterance, 0, None
+        if "segments" in tables:
+            recording, begin, until = tables["segments"][utterance].split()
+            start = round(float(begin) * FRAME_RATE)
+            end = None if float(until) < 0 else round(float(until) * FRAME_RATE)
+        cuts.setdefault(recording, []).append((utterance, start, end))
+    kinds = tables.get("reco2kind", {})
+    return [
+        Recording(
+            name,
+            tables["wav.scp"][name],
+            tables["video.scp"][name],
+            kinds.get(name, "face"),
+            tuple(cuts[name]),
+        )
+        for name in sorted(cuts)
+    ]
+
+
+def keys(recording: Recording, landmarks: str | None, settings: str) -> dict[str, str]:
+    """Return each utterance's key: it changes with the source files, the cut and the settings."""
+    sources = [_stamp(p) for p in (recording.audio, recording.video, landmarks) if p]
+    return {
+        utterance: hashlib.sha256(
+            json.dumps([sources, recording.kind, start, end, settings]).encode()
+        ).hexdigest()[:16]
+        for utterance, start, end in recording.segments
+    }
+
+
+def _stamp(path: str) -> list:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return [path, None]
+    return [path, status.st_size, status.st_mtime_ns]
+
+
+def read_records(out_dir: Path) -> Iterator[Record]:
+    """Yield the records of all jobs of this and earlier runs."""
+    for path in sorted(Path(out_dir, "records").glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield Record(**json.loads(line))
+            except (ValueError, TypeError):
+                continue  # the line at which a job was killed
+
+
+def is_done(record: Record | None, key: str, audio: Path, video: Path) -> bool:
+    """Whether an utterance need not be made again."""
+    return (
+        record is not None
+        and not record.error
+        and record.key == key
+        and audio.is_file()
+        and video.is_file()
+    )
+
+
+def best_records(records: Iterable[Record]) -> dict[tuple[str, str], Record]:
+    """Return the record by utterance and key; a success replaces a failure."""
+    best: dict[tuple[str, str], Record] = {}
+    for record in records:
+        known = best.get((record.utterance, record.key))
+        if known is None or known.error:
+            best[record.utterance, record.key] = record
+    return best
+
+
+def run_job(
+    data_dir: Path,
+    out_dir: Path,
+    *,
+    landmarks: Callable[[Mapping[str, str]], LandmarkProvider],
+    settings: str,
+    num_jobs: int = 1,
+    job: int = 1,
+    keep_all: bool = False,
+) -> tuple[int, int]:
+    """Format every ``num_jobs``-th recording of a data directory, beginning with the ``job``-th.
+
+    Args:
+        data_dir: from stage 1.
+        out_dir: where clips and records go.
+        landmarks: builds the provider from the table of landmark files; called only when there
+            is something to do.
+        settings: what else decides on the result; a change makes clips anew.
+        num_jobs: how many jobs share the work.
+        job: which of them this is, from 1.
+        keep_all: for a test set (`cut_clips`).
+
+    Returns:
+        How many utterances this job is answerable for, and how many of them are broken.
+    """
+    tables = datadir.read_data_dir(data_dir)
+    write_settings(out_dir, settings=settings, keep_all=keep_all)
+    paths = tables.get("landmarks.scp", {})
+    known = best_records(read_records(out_dir))
+    mine = recordings(tables)[job - 1 :: num_jobs]
+    utt2spk = tables["utt2spk"]
+    broken = 0
+    todo: list[tuple[Recording, dict[str, str]]] = []
+    for recording in mine:
+        wanted = keys(recording, paths.get(recording.id), settings)
+        missing = [
+            u
+            for u, key in wanted.items()
+            if not is_done(
+                known.get((u, key)),
+                key,
+                audio_path(out_dir, utt2spk[u], u),
+                video_path(out_dir, utt2spk[u], u),
+            )
+        ]
+        if missing:
+            segments = tuple(s for s in recording.segments if s[0] in missing)
+            todo.append((dataclasses.replace(recording, segments=segments), wanted))
+    total = sum(len(r.segments) for r in mine)
+    count = sum(len(r.segments) for r, _ in todo)
+    _say(f"{data_dir} job {job}/{num_jobs}: {count} of {total} utterances to do")
+    if not todo:
+        return total, 0
+    provider = landmarks(paths)
+    record_file = out_dir / "records" / f"{job}.jsonl"
+    record_file.parent.mkdir(parents=True, exist_ok=True)
+    progress = _Progress(f"{data_dir} job {job}/{num_jobs}", count)
+    with open(record_file, "a+", encoding="utf-8") as log:
+        _end_last_line(log)
+        for recording, wanted in todo:
+            for record in _format(recording, wanted, provider, keep_all, out_dir, utt2spk):
+                log.write(json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n")
+                log.flush()
+                if record.error:
+                    broken += 1
+                    _say(f"broken: {record.utterance}: {record.error}")
+            progress.advance(len(recording.segments))
+    progress.finish(broken)
+    return total, broken
+
+
+def _end_last_line(log) -> None:
+    """End the line at which an earlier run was killed, so that the next record is a line."""
+    log.seek(0, 2)
+    if log.tell():
+        log.write("\n")
+
+
+def _format(
+    recording: Recording,
+    wanted: Mapping[str, str],
+    provider: LandmarkProvider,
+    keep_all: bool,
+    out_dir: Path,
+    utt2spk: Mapping[str, str],
+) -> Iterator[Record]:
+    try:
+        clips, notes = cut_clips(recording, provider, keep_all=keep_all)
+    except (MediaError, LandmarkError, ClipError) as e:
+        for utterance, _, _ in recording.segments:
+            yield Record(utterance, wanted[utterance], error=str(e))
+        return
+    for clip in clips:
+        speaker = utt2spk[clip.utterance]
+        write_clip(
+            clip,
+            audio_path(out_dir, speaker, clip.utterance),
+            video_path(out_dir, speaker, clip.utterance),
+        )
+        yield Record(
+            clip.utterance,
+            wanted[clip.utterance],
+            samples=len(clip.samples),
+            frames=len(clip.frames),
+            notes="; ".join(notes),
+        )
+
+
+def write_settings(out_dir: Path, **values: object) -> None:
+    """Note how this directory is made; `combine` reads it."""
+    with datadir.atomic_write(out_dir / "records" / "settings.json") as file:
+        json.dump(values, file)
+
+
+def read_settings(out_dir: Path) -> dict:
+    """Read what `write_settings` noted.
+
+    Raises:
+        DataDirError: no job ran.
+    """
+    path = out_dir / "records" / "settings.json"
+    if not path.is_file():
+        raise datadir.DataDirError(f"{path}: no such file; run format_av (stage 3) first")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+class _Progress:
+    """Lines with the share done and the time left, every few seconds."""
+
+    def __init__(self, name: str, total: int):
+        self.name, self.total, self.done = name, total, 0
+        self.start = self.shown = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self.shown >= _PROGRESS_SECONDS:
+            self.shown = now
+            left = (now - self.start) / self.done * (self.total - self.done)
+            _say(
+                f"{self.name}: {self.done}/{self.total} utterances, "
+                f"{self.done / (now - self.start):.1f}/s, {_clock(left)} left"
+            )
+
+    def finish(self, broken: int) -> None:
+        took = time.monotonic() - self.start
+        _say(f"{self.name}: {self.done} utterances in {_clock(took)}, {broken} broken")
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"

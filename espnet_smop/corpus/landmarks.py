@@ -1,0 +1,300 @@
+"""Facial landmarks of a clip: from files beside it, from dlib, or from a class of your own.
+
+A *provider* is called with a recording's id and its video file, and returns float32
+``(T, P, 2)``: for each of the source's frames P points in pixels, NaN where no face was found
+(P and their order: `espnet_smop.corpus.mouth`). Providers by name are in `PROVIDERS`;
+``module:Class`` names any other, which is built with ``--landmarks_conf``'s values. A detector of
+single pictures becomes a provider by `DetectedLandmarks`.
+"""
+
+import importlib
+import importlib.util
+import io
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from espnet_smop.corpus.media import read_pictures
+from espnet_smop.corpus.mouth import check_landmarks
+
+SUFFIXES = (".npy", ".npz", ".pkl")
+"""Of landmark files, in the order in which they are looked for beside a clip."""
+
+LandmarkProvider = Callable[[str, str], np.ndarray]
+
+
+class LandmarkError(RuntimeError):
+    """Landmarks cannot be had; the message is one line with file, cause and remedy."""
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def _latin1(text: str, encoding: str = "latin1") -> bytes:
+    # How protocol 2 writes an array's bytes; other codecs (zlib, …) have no business here.
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"codec {encoding} is not allowed")
+    return text.encode("latin1")
+
+
+def _allowed_globals() -> dict[tuple[str, str], Any]:
+    from numpy._core import multiarray, numeric
+
+    allowed = {
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _latin1,
+    }
+    # numpy 1 wrote `numpy.core`, numpy 2 writes `numpy._core`.
+    for core in ("numpy.core", "numpy._core"):
+        allowed[f"{core}.multiarray", "_reconstruct"] = multiarray._reconstruct
+        allowed[f"{core}.multiarray", "scalar"] = multiarray.scalar
+        allowed[f"{core}.numeric", "_frombuffer"] = numeric._frombuffer
+    return allowed
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds numpy arrays and Python's own containers, and refuses every other class."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _allowed_globals()[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no array") from None
+
+
+def _unpickle(data: io.BufferedIOBase) -> Any:
+    return _ArrayUnpickler(data, encoding="latin1").load()
+
+
+def _load_npy(file: io.BufferedIOBase) -> Any:
+    version = np.lib.format.read_magic(file)
+    header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if header and header(file)[2].hasobject:
+        # An array of objects is a pickle within the file.
+        return _unpickle(file)
+    file.seek(0)
+    return np.load(file, allow_pickle=False)
+
+
+def read_landmarks(path: str | Path) -> np.ndarray:
+    """Read a landmark file without executing anything in it.
+
+    Known forms: ``.npy`` with ``(T, P, 2)``; ``.npz`` with one such array, or with one named
+    ``landmarks`` or ``data``; ``.pkl`` (or an object array in ``.npy``) with a list of one
+    ``(P, 2)`` array or None per frame, as the public preparations write it. Pickles are read by
+    an unpickler that knows numpy arrays and nothing else.
+
+    Returns:
+        float32 ``(T, P, 2)``, NaN in frames without a face.
+
+    Raises:
+        LandmarkError: unreadable, of another form, or a pickle that names other classes.
+    """
+    remedy = "give landmarks of this clip as .npy (frames, 68, 2), or use --landmarks dlib"
+    try:
+        with open(path, "rb") as file:
+            if Path(path).suffix == ".npz":
+                with np.load(file, allow_pickle=False) as arrays:
+                    names = [n for n in ("landmarks", "data") if n in arrays] or arrays.files
+                    if len(arrays.files) > 1 and names == arrays.files:
+                        raise ValueError(f"arrays {arrays.files}, none named landmarks or data")
+                    content = arrays[names[0]]
+            elif Path(path).suffix == ".npy":
+                content = _load_npy(file)
+            else:
+                content = _unpickle(file)
+        landmarks = _stack(content)
+        check_landmarks(landmarks)
+    except FileNotFoundError:
+        raise LandmarkError(f"{path}: no such landmark file; {remedy}") from None
+    except Exception as e:  # a malformed pickle may raise anything
+        cause = " ".join(str(e).split())
+        raise LandmarkError(f"{path}: not a landmark file ({cause}); {remedy}") from None
+    return landmarks
+
+
+def _stack(content: Any) -> np.ndarray:
+    if isinstance(content, np.ndarray) and not content.dtype.hasobject:
+        return content.astype(np.float32)
+    frames = [None if f is None or not len(f) else np.asarray(f, np.float32) for f in content]
+    shape = next((f.shape for f in frames if f is not None), (68, 2))
+    missing = np.full(shape, np.nan, np.float32)
+    return np.stack([missing if f is None else f for f in frames])
+
+
+def find_beside(clip: Path) -> Path | None:
+    """Return the landmark file that lies beside a clip (same name, `SUFFIXES`), or None."""
+    return next((p for s in SUFFIXES if (p := clip.with_suffix(s)).is_file()), None)
+
+
+class FileLandmarks:
+    """Landmarks computed before, one file a recording (``landmarks.scp``)."""
+
+    def __init__(self, paths: Mapping[str, str]):
+        self.paths = paths
+
+    def __call__(self, recording: str, video: str) -> np.ndarray:
+        """Read the recording's file."""
+        if recording not in self.paths:
+            raise LandmarkError(
+                f"{video}: landmarks.scp has no file for recording {recording}; "
+                "add it, or use --landmarks auto or dlib"
+            )
+        return read_landmarks(self.paths[recording])
+
+
+# -- detection -------------------------------------------------------------------------------------
+
+
+class DetectedLandmarks:
+    """Landmarks detected on every k-th picture; the frames between are left to interpolation.
+
+    Between two looks 0.2 s apart a head moves almost linearly, and smoothing over ±6 frames
+    follows anyway, so that crops hardly differ from those of looking at every picture
+    (`benchmarks/landmarks.py` measures by how much) at a fraction of the time.
+
+    Args:
+        detect: from a picture to points ``(P, 2)``, or to None where there is no face.
+        every: look at each so-many-th picture. After a picture without a face the next ones are
+            looked at until a face is found.
+        rgb: pictures are passed as uint8 ``(H, W, 3)`` instead of grey ``(H, W)``.
+    """
+
+    def __init__(
+        self,
+        detect: Callable[[np.ndarray], np.ndarray | None],
+        *,
+        every: int = 5,
+        rgb: bool = False,
+    ):
+        if every < 1:
+            raise ValueError(f"every is {every}, expected 1 or more")
+        self.detect = detect
+        self.every = every
+        self.rgb = rgb
+
+    def __call__(self, recording: str, video: str) -> np.ndarray:
+        """Look at the video's pictures."""
+        found: dict[int, np.ndarray] = {}
+        length = due = 0
+        for position, picture in enumerate(read_pictures(video)):
+            length = picture.index + 1
+            if position < due:
+                continue
+            points = self.detect(picture.rgb() if self.rgb else picture.grey())
+            if points is not None:
+                found[picture.index] = points
+                due = position + self.every
+        shape = next((p.shape for p in found.values()), (68, 2))
+        landmarks = np.full((length, *shape), np.nan, np.float32)
+        for index, points in found.items():
+            landmarks[index] = points
+        return landmarks
+
+
+class DlibLandmarks(DetectedLandmarks):
+    """dlib's frontal face detector and 68-point predictor, what AV-HuBERT's crops were made with.
+
+    Args:
+        every: detect on each so-many-th picture.
+        predictor: the predictor's file; None takes the one of ``face-recognition-models``.
+        upsample: if no face is found, look again with the picture enlarged 2 to this power.
+    """
+
+    def __init__(self, *, every: int = 5, predictor: str | None = None, upsample: int = 1):
+        try:
+            import dlib
+        except ImportError:
+            raise LandmarkError(
+                "landmarks by dlib need the packages dlib-bin and face-recognition-models: "
+                "`pip install dlib-bin face-recognition-models`, or give landmark files"
+            ) from None
+        self._detector = dlib.get_frontal_face_detector()
+        self._predictor = dlib.shape_predictor(predictor or _packaged_predictor())
+        self._upsample = upsample
+        super().__init__(self._detect, every=every)
+
+    def _detect(self, picture: np.ndarray) -> np.ndarray | None:
+        faces = self._detector(picture, 0)
+        if not faces and self._upsample:
+            faces = self._detector(picture, self._upsample)
+        if not faces:
+            return None
+        face = max(faces, key=lambda box: box.area())
+        return np.array([(p.x, p.y) for p in self._predictor(picture, face).parts()], np.float32)
+
+
+def _packaged_predictor() -> str:
+    # Found, not imported: the package's own code needs the departed pkg_resources.
+    package = importlib.util.find_spec("face_recognition_models")
+    if package is None:
+        raise LandmarkError(
+            "dlib's 68-point model is missing: `pip install face-recognition-models`, or name a "
+            "file by --landmarks_conf predictor=FILE"
+        )
+    folder = Path(next(iter(package.submodule_search_locations)), "models")
+    return str(folder / "shape_predictor_68_face_landmarks.dat")
+
+
+# -- choice ----------------------------------------------------------------------------------------
+
+
+class AutoLandmarks:
+    """Files where a recording has one, dlib for the others (loaded when first needed)."""
+
+    def __init__(self, paths: Mapping[str, str], **dlib_options: Any):
+        self._files = FileLandmarks(paths)
+        self._dlib_options = dlib_options
+        self._dlib: DlibLandmarks | None = None
+
+    def __call__(self, recording: str, video: str) -> np.ndarray:
+        """Read the recording's file, or detect."""
+        if recording in self._files.paths:
+            return self._files(recording, video)
+        if self._dlib is None:
+            self._dlib = DlibLandmarks(**self._dlib_options)
+        return self._dlib(recording, video)
+
+
+PROVIDERS: dict[str, Callable[..., LandmarkProvider]] = {
+    "auto": AutoLandmarks,
+    "files": FileLandmarks,
+    "dlib": lambda paths, **options: DlibLandmarks(**options),
+}
+
+
+def build_landmarks(
+    name: str, *, paths: Mapping[str, str] | None = None, **options: Any
+) -> LandmarkProvider:
+    """Build a provider.
+
+    Args:
+        name: a key of `PROVIDERS`, or ``module:Class`` of your own, built as ``Class(**options)``.
+        paths: recording → landmark file.
+        options: the provider's own (``--landmarks_conf``).
+
+    Raises:
+        LandmarkError: unknown name, class that cannot be imported, or options it does not take.
+    """
+    try:
+        if name in PROVIDERS:
+            return PROVIDERS[name](paths or {}, **options)
+        module, separator, attribute = name.partition(":")
+        if not separator:
+            raise LandmarkError(
+                f"unknown landmark provider '{name}'; choose from {', '.join(PROVIDERS)} "
+                "or name your own as module:Class"
+            )
+        return getattr(importlib.import_module(module), attribute)(**options)
+    except (ImportError, AttributeError, TypeError) as e:
+        raise LandmarkError(
+            f"landmark provider '{name}' cannot be built ({e}); check --landmarks and "
+            "--landmarks_conf"
+        ) from None

@@ -1,0 +1,228 @@
+"""LRS3 as it was distributed: clips with a text file each, and how long ones are cut.
+
+    pretrain|trainval|test/<speaker>/<clip>.{mp4,txt}
+
+A text file begins with ``Text:  …`` and ``Conf:  n``; those of pretrain go on with a table
+``WORD START END ASDSCORE`` in seconds, by which long clips are cut.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_smop.corpus.landmarks import find_beside
+from espnet_smop.corpus.media import FRAME_RATE
+from espnet_smop.corpus.text import normalise
+from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance, clip_ids
+
+PARTS = ("pretrain", "trainval", "test")
+_MARGIN_FRAMES = 12
+"""At most this much silence (0.48 s) stays before and after a cut."""
+
+
+class TextFileError(CorpusError):
+    """A clip's text file is missing or not of LRS3's form."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Word:
+    """A word as spoken, with its times in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcript:
+    """A text file's content; ``words`` is empty where it has no table."""
+
+    text: str
+    words: tuple[Word, ...] = ()
+
+
+def read_text_file(path: str | Path) -> Transcript:
+    """Read one of LRS3's text files.
+
+    Raises:
+        TextFileError: missing, or not of the form.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as e:
+        raise TextFileError(
+            f"{path}: {e.strerror}; each clip needs its text file beside it"
+        ) from None
+    if not lines or not lines[0].startswith("Text:"):
+        raise TextFileError(
+            f"{path}: does not begin with 'Text:'; copy it again from the corpus or leave it out"
+        )
+    words = []
+    table = next((i for i, line in enumerate(lines) if line.split()[:3] == _HEADER), len(lines))
+    for number, line in enumerate(lines[table + 1 :], table + 2):
+        fields = line.split()
+        if not fields:
+            continue
+        try:
+            word = Word(fields[0], float(fields[1]), float(fields[2]))
+        except (IndexError, ValueError):
+            raise TextFileError(
+                f"{path}:{number}: expected 'WORD START END ASDSCORE', found '{line.strip()}'; "
+                "copy it again from the corpus or leave it out"
+            ) from None
+        words.append(word)
+    return Transcript(lines[0].removeprefix("Text:").strip(), tuple(words))
+
+
+_HEADER = ["WORD", "START", "END"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A piece of a clip with its words as written.
+
+    In frames of 1/25 s, ``end`` excluded; None is the clip's end.
+    """
+
+    start: int
+    end: int | None
+    text: str
+
+
+def cut(words: Sequence[Word], max_seconds: float) -> list[Segment]:
+    """Cut a clip between words into pieces of at most ``max_seconds``.
+
+    A piece ends at the longest pause between half and the whole of what is allowed (where a last
+    cut is left: between a quarter and three quarters of the rest, so that no crumb remains).
+    Pieces meet in the middle of the pause; of pauses longer than 0.96 s each keeps 0.48 s. Times
+    are rounded to frames.
+
+    Raises:
+        CorpusError: a single word is longer than ``max_seconds``.
+    """
+    limit = int(max_seconds * FRAME_RATE)
+    begins, ends = _bounds(words)
+    pieces = []
+    first = 0
+    while first < len(words):
+        rest = ends[-1] - begins[first]
+        if rest <= limit:
+            last = len(words) - 1
+        else:
+            low, high = (limit / 2, limit) if rest > 1.5 * limit else (rest / 4, rest * 3 / 4)
+            fitting = [i for i in range(first, len(words) - 1) if ends[i] - begins[first] <= limit]
+            if not fitting:
+                raise CorpusError(
+                    f"the word '{words[first].text}' at {words[first].start:.2f} s is longer than "
+                    f"{max_seconds:g} s; raise --max_seconds or leave the clip out"
+                )
+            wanted = [i for i in fitting if low <= ends[i] - begins[first] <= high]
+            last = max(wanted or fitting[-1:], key=lambda i: (words[i + 1].start - words[i].end, i))
+        text = " ".join(word.text for word in words[first : last + 1])
+        pieces.append(Segment(begins[first], ends[last], text))
+        first = last + 1
+    return pieces
+
+
+def _bounds(words: Sequence[Word]) -> tuple[list[int], list[int]]:
+    """Return where a piece that begins, and one that ends, with each word would begin and end."""
+    margin = _MARGIN_FRAMES / FRAME_RATE
+    begins, ends = [max(0.0, words[0].start - margin)], []
+    for before, after in itertools.pairwise(words):
+        middle = (before.end + after.start) / 2
+        ends.append(min(middle, before.end + margin))
+        begins.append(max(middle, after.start - margin))
+    ends.append(words[-1].end + margin)
+    return [round(t * FRAME_RATE) for t in begins], [round(t * FRAME_RATE) for t in ends]
+
+
+def is_here(root: Path) -> bool:
+    """Whether a directory is LRS3 as distributed."""
+    return any((root / part).is_dir() for part in PARTS)
+
+
+def read(
+    root: Path,
+    *,
+    parts: Sequence[str] | None,
+    max_seconds: float,
+    landmarks_dir: Path | None = None,
+) -> Corpus:
+    """Read LRS3 as distributed.
+
+    Args:
+        root: its directory.
+        parts: what training is made of: ``pretrain``, ``trainval`` or both. None takes what is
+            there, and does without a test set.
+        max_seconds: training clips with a word table that last longer are cut; their ids get
+            ``_<start>_<end>`` in hundredths of seconds.
+        landmarks_dir: landmark files in the same layout; None looks beside the clips.
+
+    Raises:
+        CorpusError: a part is missing.
+    """
+    missing = [part for part in (*(parts or ()), "test") if not (root / part).is_dir()]
+    if missing and parts is not None:
+        raise CorpusError(
+            f"{root}: has no {'/, '.join(missing)}/; set LRS3= in db.sh to the directory that "
+            f"holds {'/, '.join(PARTS)}/"
+        )
+    corpus = Corpus("LRS3 as distributed (pretrain/, trainval/, test/)")
+    for part in PARTS[:2] if parts is None else parts:
+        utterances, problems = _read_part(root, part, max_seconds, landmarks_dir)
+        corpus.train = [*corpus.train, *utterances]
+        corpus.train_problems = {**corpus.train_problems, **problems}
+    # Test clips are never cut: their results are compared with the literature's.
+    corpus.test, corpus.test_problems = _read_part(root, "test", None, landmarks_dir)
+    return corpus
+
+
+def _read_part(
+    root: Path, part: str, max_seconds: float | None, landmarks_dir: Path | None
+) -> tuple[list[Utterance], dict[str, str]]:
+    utterances: list[Utterance] = []
+    problems: dict[str, str] = {}
+    for text_file in sorted((root / part).glob("*/*.txt")):
+        if not text_file.with_suffix(".mp4").is_file():
+            problems[str(text_file.with_suffix(".mp4"))] = "no such clip, its text file is there"
+    for clip in sorted((root / part).glob("*/*.mp4")):
+        try:
+            pieces = _pieces(read_text_file(clip.with_suffix(".txt")), max_seconds)
+        except CorpusError as e:
+            problems[str(clip)] = str(e)
+            continue
+        path = clip.relative_to(root).with_suffix("")
+        recording, speaker = clip_ids(path)
+        landmarks = find_beside(clip if landmarks_dir is None else landmarks_dir / path)
+        for piece in pieces:
+            text = normalise(piece.text)
+            if not text:
+                problems[str(clip)] = "empty transcript"
+                continue
+            whole = piece.end is None
+            span = "" if whole else f"_{piece.start * 4:06d}_{piece.end * 4:06d}"
+            utterances.append(
+                Utterance(
+                    id=recording + span,
+                    speaker=speaker,
+                    recording=recording,
+                    audio=str(clip),
+                    video=str(clip),
+                    text=text,
+                    name=path.as_posix(),
+                    start=piece.start,
+                    end=piece.end,
+                    landmarks=str(landmarks) if landmarks else None,
+                )
+            )
+    return utterances, problems
+
+
+def _pieces(transcript: Transcript, max_seconds: float | None) -> list[Segment]:
+    """Return a clip's segments; one of end None is the whole clip."""
+    words = transcript.words
+    margin = _MARGIN_FRAMES / FRAME_RATE
+    if max_seconds is None or not words or words[-1].end + margin <= max_seconds:
+        return [Segment(0, None, transcript.text)]
+    return cut(words, max_seconds)

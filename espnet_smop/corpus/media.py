@@ -1,0 +1,203 @@
+"""Reading clips: audio as 16 kHz mono, video as 25 fps pictures, and what can be wrong with them.
+
+Everything is decoded by PyAV in one pass and one thread (jobs run beside each other, so threads
+within a clip would only compete). Failures are `MediaError`s of one line: which file, what is
+wrong with it, what to do.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+SAMPLE_RATE = 16000
+"""Samples per second of all audio here."""
+FRAME_RATE = 25
+"""Frames per second of all video here; AV-HuBERT's rate and LRS3's own."""
+SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+
+# Containers round: a stream counts as truncated when more than this is missing at its end.
+_MISSING_FRAMES = 2
+_MISSING_SECONDS = 0.2
+
+
+class MediaError(RuntimeError):
+    """A clip cannot be used; the message is one line with file, cause and remedy."""
+
+    def __init__(self, path: str | Path, cause: str, remedy: str):
+        super().__init__(f"{path}: {cause}; {remedy}")
+        self.path = str(path)
+        self.cause = cause
+
+
+class UnreadableMediaError(MediaError):
+    """The file is missing or no container that FFmpeg knows."""
+
+
+class NoAudioStreamError(MediaError):
+    """The file has no audio stream."""
+
+
+class NoVideoStreamError(MediaError):
+    """The file has no video stream."""
+
+
+class TruncatedMediaError(MediaError):
+    """The file ends, or cannot be decoded, before the end that its header announces."""
+
+
+class EmptyMediaError(MediaError):
+    """The stream is there but holds nothing."""
+
+
+_COPY_AGAIN = "copy it again from the corpus"
+
+
+@contextlib.contextmanager
+def open_media(path: str | Path) -> Iterator[av.container.InputContainer]:
+    """Open a media file for reading.
+
+    Raises:
+        UnreadableMediaError: missing, empty, or not a media file.
+    """
+    if not Path(path).is_file():
+        raise UnreadableMediaError(path, "no such file", "check the path or prepare the data again")
+    if Path(path).stat().st_size == 0:
+        raise EmptyMediaError(path, "file of 0 bytes", _COPY_AGAIN)
+    try:
+        container = av.open(str(path))
+    except av.FFmpegError as e:
+        # An mp4 cut off before its index ends here as well.
+        cause = f"not a complete media file ({e.strerror})"
+        raise UnreadableMediaError(path, cause, _COPY_AGAIN) from None
+    with container:
+        yield container
+
+
+def _decode(path: str | Path, container, stream) -> Iterator:
+    stream.codec_context.thread_count = 1
+    try:
+        yield from container.decode(stream)
+    except (av.FFmpegError, EOFError) as e:
+        cause = f"{stream.type} cannot be decoded to its end ({e.strerror})"
+        raise TruncatedMediaError(path, cause, _COPY_AGAIN) from None
+
+
+def read_audio(path: str | Path) -> tuple[np.ndarray, float]:
+    """Read the first audio stream.
+
+    Returns:
+        float32 ``(samples,)`` at 16 kHz, channels averaged, in [-1, 1]; and the time of the first
+        sample on the container's clock in seconds.
+
+    Raises:
+        MediaError: one of its kinds.
+    """
+    with open_media(path) as container:
+        if not container.streams.audio:
+            raise NoAudioStreamError(
+                path, "has no audio stream", "give a clip with sound or leave it out"
+            )
+        stream = container.streams.audio[0]
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        chunks, start = [], None
+        for frame in _decode(path, container, stream):
+            if start is None:
+                start = frame.time or 0.0
+            chunks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
+        if start is not None:
+            chunks += [out.to_ndarray()[0] for out in resampler.resample(None)]
+        samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
+        if not len(samples):
+            raise EmptyMediaError(path, "audio stream holds no samples", _COPY_AGAIN)
+        if stream.duration and stream.time_base:
+            announced = float(stream.duration * stream.time_base)
+            _check_complete(path, "audio", len(samples) / SAMPLE_RATE, announced, _MISSING_SECONDS)
+    return samples, start
+
+
+def _check_complete(path, kind: str, found: float, announced: float, tolerance: float) -> None:
+    if found < announced - tolerance:
+        unit = "frames" if kind == "video" else "s"
+        cause = f"truncated: {kind} ends after {found:g} of {announced:g} {unit}"
+        raise TruncatedMediaError(path, cause, _COPY_AGAIN)
+
+
+class Picture:
+    """One decoded frame, converted on request.
+
+    Attributes:
+        index: its number among the frames of the source, which may have another rate than 25.
+        time: seconds on the container's clock.
+    """
+
+    def __init__(self, index: int, time: float, frame, reformatter):
+        self.index = index
+        self.time = time
+        self._frame = frame
+        self._reformatter = reformatter
+
+    def grey(self) -> np.ndarray:
+        """Return it as uint8 ``(H, W)``."""
+        return self._reformatter.reformat(self._frame, format="gray").to_ndarray()
+
+    def rgb(self) -> np.ndarray:
+        """Return it as uint8 ``(H, W, 3)``."""
+        return self._reformatter.reformat(self._frame, format="rgb24").to_ndarray()
+
+
+def read_pictures(path: str | Path) -> Iterator[Picture]:
+    """Yield the first video stream's pictures at 25 per second.
+
+    Another rate is brought to 25 by taking, for each tick, the picture nearest in time: pictures
+    are repeated or left out, never blended. A stream of 25 per second passes unchanged.
+
+    Raises:
+        MediaError: one of its kinds, before the first picture or, for a truncated file, after
+            the last one.
+    """
+    with open_media(path) as container:
+        if not container.streams.video:
+            raise NoVideoStreamError(
+                path, "has no video stream", "give a clip with a face or leave it out"
+            )
+        stream = container.streams.video[0]
+        rate = float(stream.average_rate or stream.guessed_rate or FRAME_RATE)
+        reformatter = av.video.reformatter.VideoReformatter()
+        count = 0
+
+        def pictures() -> Iterator[Picture]:
+            nonlocal count
+            for frame in _decode(path, container, stream):
+                time = frame.time if frame.time is not None else count / rate
+                yield Picture(count, time, frame, reformatter)
+                count += 1
+
+        if abs(rate - FRAME_RATE) < 0.05:
+            yield from pictures()
+        else:
+            yield from _nearest(pictures(), 1 / rate)
+        if count == 0:
+            raise EmptyMediaError(path, "video stream holds no frames", _COPY_AGAIN)
+        if stream.frames:
+            _check_complete(path, "video", count, stream.frames, _MISSING_FRAMES)
+
+
+def _nearest(pictures: Iterator[Picture], step: float) -> Iterator[Picture]:
+    """Yield, for every tick of 1/25 s, the picture nearest in time."""
+    ticks = 0
+    previous = None
+    start = 0.0
+    for picture in pictures:
+        if previous is None:
+            start = picture.time
+        else:
+            while ticks / FRAME_RATE < (previous.time + picture.time) / 2 - start:
+                yield previous
+                ticks += 1
+        previous = picture
+    while previous is not None and ticks / FRAME_RATE < previous.time + step / 2 - start:
+        yield previous
+        ticks += 1

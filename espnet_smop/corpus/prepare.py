@@ -1,0 +1,73 @@
+"""Writing a set of utterances as a Kaldi data directory, and saying what was left out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from espnet_smop.corpus import datadir
+from espnet_smop.corpus.media import FRAME_RATE
+from espnet_smop.corpus.utterance import CorpusError, Utterance
+
+
+def write_set(
+    directory: Path, utterances: Sequence[Utterance], problems: Mapping[str, str]
+) -> None:
+    """Write a set's tables, and ``prepare.txt`` with the clips left out and why.
+
+    Raises:
+        CorpusError: no utterance.
+    """
+    if not utterances:
+        reasons = "".join(f" ({line})" for line in left_out(problems)[:1])
+        raise CorpusError(f"{directory}: no utterance{reasons}; check the corpus directory")
+    tables: dict[str, dict[str, object]] = {
+        "wav.scp": {u.recording: u.audio for u in utterances},
+        "video.scp": {u.recording: u.video for u in utterances},
+        "text": {u.id: u.text for u in utterances},
+        "utt2spk": {u.id: u.speaker for u in utterances},
+    }
+    landmarks = {u.recording: u.landmarks for u in utterances if u.landmarks}
+    if landmarks:
+        tables["landmarks.scp"] = landmarks
+    if any(u.kind != "face" for u in utterances):
+        tables["reco2kind"] = {u.recording: u.kind for u in utterances}
+    if any(u.id != u.recording for u in utterances):
+        tables["segments"] = {u.id: _segment(u) for u in utterances}
+    datadir.write_data_dir(directory, tables)
+    with datadir.atomic_write(directory / "prepare.txt") as report:
+        report.write(f"{summary(utterances, problems)}\n")
+        report.writelines(f"left out: {line}\n" for line in left_out(problems))
+
+
+def check_ids(utterances: Iterable[Utterance]) -> None:
+    """Raise CorpusError if two utterances, of whatever sets, have the same id."""
+    by_id: dict[str, Utterance] = {}
+    for utterance in utterances:
+        other = by_id.setdefault(utterance.id, utterance)
+        if other is not utterance:
+            raise CorpusError(
+                f"{utterance.video} and {other.video} both give the id {utterance.id}; leave one "
+                "out or rename it"
+            )
+
+
+def _segment(utterance: Utterance) -> str:
+    end = "-1" if utterance.end is None else f"{utterance.end / FRAME_RATE:.2f}"
+    return f"{utterance.recording} {utterance.start / FRAME_RATE:.2f} {end}"
+
+
+def summary(utterances: Sequence[Utterance], problems: Mapping[str, str]) -> str:
+    """Return one line: how many utterances, clips and speakers, and how many were left out."""
+    clips = len({u.recording for u in utterances})
+    speakers = len({u.speaker for u in utterances})
+    return (
+        f"{len(utterances)} utterances from {clips} clips of {speakers} speakers, "
+        f"{len(problems)} clips left out"
+    )
+
+
+def left_out(problems: Mapping[str, str]) -> list[str]:
+    """Return a line for each clip left out; reasons that name it, or its text file, stand alone."""
+    return [
+        why if str(Path(clip).with_suffix("")) in why else f"{clip}: {why}"
+        for clip, why in problems.items()
+    ]

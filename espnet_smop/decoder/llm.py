@@ -1,0 +1,451 @@
+"""The LLM that reads audio and video tokens and writes text."""
+
+import logging
+import math
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from espnet2.asr.decoder.abs_decoder import AbsDecoder
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from espnet_smop.base_model import fingerprint, freeze, locate
+from espnet_smop.decoder.prompt import prompt_for, prompt_ids
+from espnet_smop.decoder.search import beam_search
+
+MODALITIES = ("audio", "video")
+
+LORA = {"r": 64, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
+"""Width, scale (``alpha / r``) and place of the paper's adapters for a 2,048 wide LLM."""
+
+_HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+
+
+@dataclass
+class DecoderOutput:
+    """Attributes: see ``LLMDecoder.forward``."""
+
+    loss: torch.Tensor
+    accuracy: torch.Tensor
+    num_tokens: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What was said, according to the decoder.
+
+    Attributes:
+        ids: token ids without EOS.
+        text: the ids as text.
+        score: sum of log probabilities, EOS included, over ``length ** length_penalty``.
+        finished: False if the length limit cut it off, as happens to repetition loops.
+    """
+
+    ids: list[int]
+    text: str
+    score: float
+    finished: bool
+
+
+class LLMDecoder(AbsDecoder):
+    """A frozen causal LM with LoRA, conditioned on audio and video tokens.
+
+    The sequence is ``[BOS] <audio> A </audio> <video> V </video> prompt text [EOS]``, with only the
+    modalities that are there. The four delimiters are embeddings of this module, so that the
+    LLM's vocabulary stays as it is.
+
+    Args:
+        model: a local directory, a hub id, or a ``.gguf`` file of a causal LM of the Llama kind
+            (Llama, TinyLlama, SmolLM2, Mistral, Qwen2, Qwen3, …).
+        lora: ``r``, ``alpha`` (scale ``alpha / r``), ``dropout`` and ``target_modules`` of the
+            adapters, defaults in ``LORA``; None leaves the LLM as it is.
+        prompt: the instruction; None takes the paper's prompt for the modalities given.
+        train_delimiters: train the delimiters' embeddings.
+        chat_template: put media and prompt into the tokenizer's chat template.
+        attn_implementation: as in Hugging Face (``sdpa``, ``eager``, ``flash_attention_2``, …);
+            None is its default. Generation needs masks that only ``sdpa`` and ``eager``
+            take and runs under ``sdpa`` otherwise.
+        dtype: of the frozen weights (``bfloat16``, ``float16``, ``float32``); None is bfloat16
+            where CUDA is available and float32 elsewhere. What is trained is float32.
+        gradient_checkpointing: recompute each layer in the backward pass to save memory.
+        gguf_file: name of a GGUF file inside ``model``, to be dequantised.
+        num_extra_rows: tokens that an imported model added to the LLM's vocabulary. They take
+            part in the softmax and have an input embedding; see ``ExtraRows``.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        lora: dict[str, Any] | None = LORA,
+        prompt: str | None = "Transcribe speech and video to text.",
+        train_delimiters: bool = True,
+        chat_template: bool = False,
+        attn_implementation: str | None = None,
+        dtype: str | None = None,
+        gradient_checkpointing: bool = False,
+        gguf_file: str | None = None,
+        num_extra_rows: int = 0,
+    ):
+        super().__init__()
+        self.llm, self.tokenizer = _load(model, gguf_file, attn_implementation, dtype)
+        self.eos_token_id = self.tokenizer.eos_token_id
+        if self.eos_token_id is None:
+            raise ValueError(f"the tokenizer of '{model}' has no EOS token to end a text with")
+        self.prompt = prompt
+        self.chat_template = chat_template
+        self._prompt_ids(MODALITIES)  # fail now rather than in the first batch
+
+        freeze(self.llm)
+        if gradient_checkpointing:
+            _checkpoint_layers(self.llm)
+        if lora is not None:
+            _inject_lora(self.llm, lora)
+
+        table = self.llm.get_input_embeddings().weight
+        self.delimiters = nn.Parameter(_like_rows_of(table, 4), requires_grad=train_delimiters)
+        self.extra_rows = ExtraRows(num_extra_rows, table) if num_extra_rows else None
+
+    @property
+    def embed_size(self) -> int:
+        """E, the width of the LLM's embeddings."""
+        return self.llm.get_input_embeddings().embedding_dim
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return the fingerprint of the frozen LLM."""
+        return {"llm": fingerprint(self.llm)}
+
+    def encode_text(self, text: str) -> list[int]:
+        """Tokenise a transcript, without BOS and EOS."""
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def decode_ids(self, ids: list[int]) -> str:
+        """Turn token ids into text; special tokens, and rows without a token, leave no trace."""
+        known = [i for i in ids if i < len(self.tokenizer)]
+        return self.tokenizer.decode(
+            known, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        ).strip()
+
+    def forward(
+        self,
+        tokens: dict[str, torch.Tensor],
+        token_lengths: dict[str, torch.Tensor],
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+    ) -> DecoderOutput:
+        """Predict the transcripts.
+
+        Args:
+            tokens: modality → ``(B, T', E)``.
+            token_lengths: modality → ``(B,)``.
+            text: ``(B, L)`` token ids without BOS and EOS; padding may be any number.
+            text_lengths: ``(B,)``.
+
+        Returns:
+            ``loss``, the cross-entropy in nats, mean over the text and EOS tokens of the batch;
+            ``accuracy``, the share of them predicted right; ``num_tokens``, their number. All
+            scalars.
+        """
+        texts = [ids[:n] for ids, n in zip(text, text_lengths.tolist(), strict=True)]
+        sequences = [
+            torch.cat([prefix, self.embed(ids)])
+            for prefix, ids in zip(self._prefixes(tokens, token_lengths), texts, strict=True)
+        ]
+        # A text of n tokens is predicted, with EOS, at the last n + 1 positions; EOS is not fed.
+        lengths = torch.tensor([len(s) for s in sequences], device=text.device)  # (B,)
+        embeddings = pad_sequence(sequences, batch_first=True)  # (B, S, E)
+        index = torch.arange(embeddings.size(1), device=text.device)
+        valid = index < lengths[:, None]  # (B, S)
+        predicting = valid & (index >= (lengths - text_lengths - 1)[:, None])
+        eos = text.new_tensor([self.eos_token_id])
+        targets = torch.cat([torch.cat([ids, eos]) for ids in texts])  # (N,)
+
+        hidden = self.hidden_states(embeddings, valid.long())
+        logits = self.logits(hidden[predicting]).float()  # (N, V), only where there is a target
+        return DecoderOutput(
+            loss=F.cross_entropy(logits, targets),
+            accuracy=(logits.detach().argmax(dim=-1) == targets).float().mean(),
+            num_tokens=lengths.new_tensor(len(targets)),
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: dict[str, torch.Tensor],
+        token_lengths: dict[str, torch.Tensor],
+        *,
+        beam_size: int = 15,
+        nbest: int = 1,
+        length_penalty: float = 1.0,
+        max_new_tokens: int = 200,
+        max_length_ratio: float | None = None,
+        sample: bool = False,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[list[Hypothesis]]:
+        """Transcribe by beam search.
+
+        Nothing is taken from the LLM's ``generation_config.json``. A batch that does not fit into
+        the accelerator's memory is halved and tried again.
+
+        Args:
+            tokens: modality → ``(B, T', E)``.
+            token_lengths: modality → ``(B,)``.
+            beam_size: 1 is greedy search.
+            nbest: hypotheses to return per utterance.
+            length_penalty: exponent of the length in the score; above 0 favours long texts.
+            max_new_tokens: length limit, EOS included.
+            max_length_ratio: limits the length also to this ratio to the number of tokens of
+                the utterance's longer modality.
+            sample: beam sampling instead of beam search; see ``beam_search``.
+            temperature: divides the logits.
+            seed: of the sampling.
+
+        Returns:
+            For each utterance ``nbest`` hypotheses, best first.
+        """
+        if not 1 <= nbest <= beam_size:
+            raise ValueError(f"nbest is {nbest}, but must be between 1 and beam_size {beam_size}")
+        if max_new_tokens < 1 or temperature <= 0:
+            raise ValueError("max_new_tokens must be at least 1 and temperature above 0")
+        settings = {
+            "eos": self.eos_token_id,
+            "beam_size": beam_size,
+            "nbest": nbest,
+            "length_penalty": length_penalty,
+            "sample": sample,
+            "temperature": temperature,
+            "seed": seed,
+        }
+        longest = torch.stack(list(token_lengths.values())).amax(dim=0)  # (B,)
+        limits = torch.full_like(longest, max_new_tokens)
+        if max_length_ratio is not None:
+            by_ratio = torch.ceil(longest * max_length_ratio).long().clamp_min(1)
+            limits = torch.minimum(limits, by_ratio)
+        prefixes = self._prefixes(tokens, token_lengths)
+        self._check_window(max(map(len, prefixes)) + int(limits.max()))
+
+        attention = self.llm.config._attn_implementation
+        if attention not in ("sdpa", "eager"):
+            self.llm.set_attn_implementation("sdpa")
+        try:
+            return self._search(prefixes, limits, settings)
+        finally:
+            if attention not in ("sdpa", "eager"):
+                self.llm.set_attn_implementation(attention)
+
+    def _search(
+        self, prefixes: list[torch.Tensor], limits: torch.Tensor, settings: dict[str, Any]
+    ) -> list[list[Hypothesis]]:
+        lengths = torch.tensor([len(p) for p in prefixes])
+        try:
+            nbests = beam_search(
+                self, pad_sequence(prefixes, batch_first=True), lengths, limits, **settings
+            )
+        except torch.OutOfMemoryError:
+            if len(prefixes) == 1:
+                raise
+        else:
+            return [
+                [Hypothesis(b.ids, self.decode_ids(b.ids), b.score, b.finished) for b in beams]
+                for beams in nbests
+            ]
+        # Out of the except block, whose traceback would keep the failed attempt's memory.
+        half = (len(prefixes) + 1) // 2
+        logging.warning(
+            f"out of memory with {len(prefixes)} utterances at once: trying {half}. "
+            "A smaller batch_size or beam_size avoids this"
+        )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return self._search(prefixes[:half], limits[:half], settings) + self._search(
+            prefixes[half:], limits[half:], settings
+        )
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Map token ids ``(...)`` to the LLM's input embeddings ``(..., E)``."""
+        table = self.llm.get_input_embeddings()
+        if self.extra_rows is None:
+            return table(ids)
+        return self.extra_rows.embed(table, ids)
+
+    def hidden_states(
+        self,
+        embeddings: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor | None = None,
+        cache: DynamicCache | None = None,
+    ) -> torch.Tensor:
+        """Run the LLM up to its output layer.
+
+        Args:
+            embeddings: ``(B, T, E)``.
+            mask: which positions are valid, ``(B, T)``; or which each query may see, boolean
+                ``(B, 1, T, S)`` with S the number of positions in the cache and here.
+            positions: ``(B, T)``; by default they count from the cache's end.
+            cache: keys and values so far; extended in place.
+
+        Returns:
+            ``(B, T, E)``.
+        """
+        dtype = self.llm.get_input_embeddings().weight.dtype
+        if mask.dim() == 4 and self.llm.config._attn_implementation == "eager":
+            lowest = torch.finfo(dtype).min
+            mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, lowest)
+        return self.llm.base_model(
+            inputs_embeds=embeddings.to(dtype),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map the LLM's last hidden states ``(..., E)`` to ``(..., V)``."""
+        logits = self.llm.get_output_embeddings()(hidden)
+        if self.extra_rows is None:
+            return logits
+        return torch.cat([logits, self.extra_rows.logits(hidden).to(logits.dtype)], dim=-1)
+
+    def _prompt_ids(self, modalities: tuple[str, ...]) -> tuple[list[int], list[int]]:
+        prompt = prompt_for(modalities) if self.prompt is None else self.prompt
+        return prompt_ids(self.tokenizer, prompt, chat_template=self.chat_template)
+
+    def _prefixes(
+        self, tokens: dict[str, torch.Tensor], token_lengths: dict[str, torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Return the embeddings ``(P_b, E)`` of everything before the text, per utterance."""
+        modalities = tuple(m for m in MODALITIES if m in tokens)
+        if not modalities or len(modalities) < len(tokens):
+            raise ValueError(f"the decoder takes tokens of {MODALITIES}, but got {list(tokens)}")
+        device = tokens[modalities[0]].device
+        before, after = (
+            self.embed(torch.tensor(ids, dtype=torch.long, device=device))
+            for ids in self._prompt_ids(modalities)
+        )
+        opening = dict(zip(MODALITIES, self.delimiters[0::2], strict=True))
+        closing = dict(zip(MODALITIES, self.delimiters[1::2], strict=True))
+        lengths = {m: token_lengths[m].tolist() for m in modalities}
+        prefixes = []
+        for b in range(len(tokens[modalities[0]])):
+            media = []
+            for m in modalities:
+                media += [opening[m][None], tokens[m][b, : lengths[m][b]], closing[m][None]]
+            prefixes.append(torch.cat([before, *media, after]))
+        return prefixes
+
+    def _check_window(self, length: int) -> None:
+        window = getattr(self.llm.config, "sliding_window", None)
+        if window is not None and length > window:
+            raise ValueError(
+                f"{length} positions do not fit into the LLM's sliding attention window "
+                f"({window}), which generation does not implement. Use shorter utterances, a "
+                "stronger downsampling or a smaller max_new_tokens"
+            )
+
+
+class ExtraRows(nn.Module):
+    """Tokens beyond the LLM's vocabulary, for models imported from elsewhere.
+
+    Some published models appended tokens (a pad token, delimiters) to the LLM's embedding and
+    output layers. They are part of such a model: its softmax runs over them, and a
+    text may contain them. They are not trained.
+
+    Args:
+        num: number of tokens; their ids follow the LLM's last one.
+        table: the LLM's embeddings ``(V, E)``, for the scale of the initial values.
+    """
+
+    def __init__(self, num: int, table: torch.Tensor):
+        super().__init__()
+        self.input = nn.Parameter(_like_rows_of(table, num), requires_grad=False)
+        self.output = nn.Parameter(self.input.detach().clone(), requires_grad=False)
+
+    def embed(self, table: nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
+        """Map ids ``(...)`` to ``(..., E)``, from ``table`` or from here."""
+        is_extra = ids >= table.num_embeddings
+        embeddings = table(ids.masked_fill(is_extra, 0))
+        extra = self.input[(ids - table.num_embeddings).clamp_min(0)]
+        return torch.where(is_extra[..., None], extra.to(embeddings.dtype), embeddings)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map ``(..., E)`` to ``(..., num)``."""
+        return F.linear(hidden, self.output.to(hidden.dtype))
+
+
+def _load(
+    model: str, gguf_file: str | None, attn_implementation: str | None, dtype: str | None
+) -> tuple[PreTrainedModel, Any]:
+    if model.endswith(".gguf") and Path(model).expanduser().is_file():
+        path = Path(model).expanduser()
+        directory, gguf_file = path.parent, path.name
+    else:
+        files = _HUB_FILES if gguf_file is None else (*_HUB_FILES[:1], gguf_file)
+        directory = locate(model, patterns=files)
+    if dtype is None:
+        dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+    llm = AutoModelForCausalLM.from_pretrained(
+        directory,
+        dtype=getattr(torch, dtype),
+        attn_implementation=attn_implementation,
+        gguf_file=gguf_file,
+    )
+    for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(llm.config, setting, None) not in (None, 1, 1.0):
+            raise ValueError(
+                f"'{model}' ({llm.config.model_type}) rescales its logits ({setting}), which this "
+                "decoder does not. Use an LLM of the Llama kind"
+            )
+    return llm, AutoTokenizer.from_pretrained(directory, gguf_file=gguf_file)
+
+
+def _inject_lora(llm: nn.Module, lora: dict[str, Any]) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    unknown = lora.keys() - LORA.keys()
+    if unknown:
+        raise ValueError(f"lora has no setting {sorted(unknown)}; it has {sorted(LORA)}")
+    lora = {**LORA, **lora}
+    config = LoraConfig(
+        r=lora["r"],
+        lora_alpha=lora["alpha"],
+        lora_dropout=lora["dropout"],
+        target_modules=list(lora["target_modules"]),
+        task_type="CAUSAL_LM",
+    )
+    inject_adapter_in_model(config, llm)
+    for name, parameter in llm.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+
+
+def _checkpoint_layers(llm: nn.Module) -> None:
+    """Recompute the layers in the backward pass.
+
+    Hugging Face's own switch acts on modules in training mode only, which a frozen base never is.
+    """
+    for layer in llm.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.forward = types.MethodType(_checkpointed_forward, layer)
+
+
+def _checkpointed_forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    forward = types.MethodType(type(self).forward, self)
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+
+@torch.no_grad()
+def _like_rows_of(table: torch.Tensor, num: int) -> torch.Tensor:
+    """Draw float32 rows ``(num, E)`` that look like those of ``table`` ``(V, E)``."""
+    step = math.ceil(len(table) / 4096)  # a sample of the rows tells as much
+    rows = table[::step].float()
+    return rows.mean() + rows.std() * torch.randn(num, table.size(1))

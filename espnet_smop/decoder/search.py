@@ -1,0 +1,212 @@
+"""Batched beam search for a causal LM that is given embeddings.
+
+The rules are those of Hugging Face's ``generate`` (candidates, length normalisation, when an
+utterance is done), and so are the results. What differs is how the beams are laid out. There,
+every beam is a batch row: the prefix, here hundreds of audio and video tokens, is encoded and
+kept ``beam_size`` times, and the whole cache is copied whenever beams are reordered. Here an
+utterance is one row, and its beams are tokens side by side in that row, told apart by the
+attention mask: the prefix is encoded and stored once, and reordering moves a mask of booleans.
+Utterances that are done leave the batch, and every utterance has its own length limit.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch.nn import functional as F
+from transformers import DynamicCache
+
+_NEVER = -1.0e9
+
+
+class LanguageModel(Protocol):
+    """What the search needs to know of an LLM."""
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Map token ids ``(...)`` to input embeddings ``(..., E)``."""
+
+    def hidden_states(
+        self,
+        embeddings: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor | None = None,
+        cache: DynamicCache | None = None,
+    ) -> torch.Tensor:
+        """Map ``(B, T, E)`` to the last layer's output ``(B, T, E)``."""
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map ``(..., E)`` to ``(..., V)``."""
+
+
+@dataclass(frozen=True)
+class Beam:
+    """A hypothesis: token ids without EOS, score, and whether it ended with EOS.
+
+    The score is the sum of the log probabilities (EOS included) over ``length ** penalty``.
+    """
+
+    ids: list[int]
+    score: float
+    finished: bool
+
+
+@torch.no_grad()
+def beam_search(
+    model: LanguageModel,
+    prefix: torch.Tensor,
+    prefix_lengths: torch.Tensor,
+    max_tokens: torch.Tensor,
+    *,
+    eos: int,
+    beam_size: int,
+    nbest: int = 1,
+    length_penalty: float = 1.0,
+    sample: bool = False,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> list[list[Beam]]:
+    """Continue every prefix by the most probable texts.
+
+    Args:
+        model: the LLM.
+        prefix: ``(B, P, E)`` embeddings, right-padded.
+        prefix_lengths: ``(B,)`` valid embeddings of each prefix.
+        max_tokens: ``(B,)`` most tokens to generate, EOS included; at least 1.
+        eos: id of the token that ends a text.
+        beam_size: K; 1 is greedy search.
+        nbest: hypotheses to return per utterance, at most ``beam_size``.
+        length_penalty: exponent of the length in the normalised score; 0 turns it off.
+        sample: draw the candidates at random, without replacement, instead of taking the best.
+            Every utterance sees the same random numbers, so its result does not depend on its
+            batch.
+        temperature: divides the logits. The score is that of the tempered distribution.
+        seed: of the random numbers.
+
+    Returns:
+        For each utterance ``nbest`` hypotheses, best first.
+    """
+    device = prefix.device
+    batch, prefix_size, _ = prefix.shape
+    limit = int(max_tokens.max())
+    k = beam_size
+    noise = torch.Generator().manual_seed(seed) if sample else None
+
+    # One row an utterance, (A, ...) with A the number of utterances not yet done.
+    utterance = torch.arange(batch, device=device)
+    max_tokens = max_tokens.to(device)
+    positions = prefix_lengths.to(device)
+    in_prefix = torch.arange(prefix_size, device=device) < positions[:, None]  # (A, P)
+    running = torch.zeros(batch, k, limit, dtype=torch.long, device=device)
+    running_scores = torch.full((batch, k), _NEVER, device=device)
+    running_scores[:, 0] = 0.0  # the first step has one hypothesis, not K equal ones
+    # Which of the K·t tokens in the cache are a beam's own past.
+    past = torch.zeros(batch, k, k * limit, dtype=torch.bool, device=device)
+    # The best complete hypotheses so far: scores, ids, number of tokens, ended by EOS?
+    complete = (
+        torch.full((batch, k), _NEVER, device=device),
+        torch.zeros(batch, k, limit, dtype=torch.long, device=device),
+        torch.zeros(batch, k, dtype=torch.long, device=device),
+        torch.zeros(batch, k, dtype=torch.bool, device=device),
+    )
+    is_top = torch.arange(2 * k, device=device) < k
+    results: list[list[Beam]] = [[] for _ in range(batch)]
+
+    cache = DynamicCache()
+    hidden = model.hidden_states(prefix, in_prefix.long(), cache=cache)  # (B, P, E)
+    last = hidden[torch.arange(batch, device=device), positions - 1]  # (B, E)
+    hidden = last[:, None].expand(-1, k, -1)  # (A, K, E)
+
+    for step in range(limit):
+        # a. Candidates: the 2 K best continuations, so that K remain if K of them are EOS.
+        log_probs = F.log_softmax(model.logits(hidden).float() / temperature, dim=-1)
+        scores = (running_scores[:, :, None] + log_probs).flatten(1)  # (A, K V)
+        vocabulary = log_probs.size(-1)
+        candidates = _top(scores, min(2 * k, scores.size(1)), noise)  # (A, 2 K)
+        scores = scores.gather(1, candidates)
+        parents, tokens = candidates // vocabulary, candidates % vocabulary
+        texts = _pick(running, parents)
+        texts[:, :, step] = tokens
+
+        # b. Those that end now, if among the K best, compete with the complete ones.
+        is_eos = tokens == eos
+        at_limit = max_tokens == step + 1
+        ends = is_eos | at_limit[:, None]
+        length = step + 1
+        ending_scores = (scores / length**length_penalty).masked_fill(
+            ~(ends & is_top[: ends.size(1)]), _NEVER
+        )
+        ending = (ending_scores, texts, torch.full_like(tokens, length), is_eos)
+        merged = [torch.cat(pair, dim=1) for pair in zip(complete, ending, strict=True)]
+        best = merged[0].topk(k, dim=1).indices
+        complete = tuple(_pick(field, best) for field in merged)
+
+        # c. The K best of the others go on.
+        order = scores if noise is None else -torch.arange(0.0, ends.size(1), device=device)
+        best = order.expand_as(scores).masked_fill(ends, _NEVER).topk(k, dim=1).indices
+        running_scores = scores.masked_fill(ends, _NEVER).gather(1, best)
+        parents = parents.gather(1, best)
+        running = _pick(texts, best)
+
+        # d. Done: no running hypothesis beats the worst of K complete ones. In greedy search the
+        # first complete one is the result.
+        if k == 1:
+            done = complete[0][:, 0] > _NEVER
+        else:
+            done = running_scores.amax(dim=1) / length**length_penalty <= complete[0].amin(dim=1)
+        done = done | at_limit
+        going = done.logical_not().nonzero()[:, 0]
+        if len(going) < len(utterance):
+            for row in done.nonzero()[:, 0].tolist():
+                fields = [field[row] for field in complete]
+                results[int(utterance[row])] = _beams(*fields, nbest)
+            if not len(going):
+                break
+            rows = (utterance, max_tokens, positions, in_prefix, running, running_scores, past)
+            utterance, max_tokens, positions, in_prefix, running, running_scores, past = (
+                field[going] for field in rows
+            )
+            complete = tuple(field[going] for field in complete)
+            parents = parents[going]
+            cache.batch_select_indices(going)
+
+        # e. Feed the new tokens. Each sees the prefix, its parent's past and itself.
+        if step:
+            past = _pick(past, parents)
+        new = torch.arange(k, device=device)
+        past[:, new, step * k + new] = True
+        visible = torch.cat(
+            [in_prefix[:, None].expand(-1, k, -1), past[:, :, : (step + 1) * k]], dim=-1
+        )  # (A, K, P + K (step + 1))
+        hidden = model.hidden_states(
+            model.embed(running[:, :, step]),
+            visible[:, None],
+            positions=(positions + step)[:, None].expand(-1, k),
+            cache=cache,
+        )
+    return results
+
+
+def _top(scores: torch.Tensor, count: int, noise: torch.Generator | None) -> torch.Tensor:
+    """Return indices ``(A, count)`` of the best, or a draw without replacement (Gumbel top-k)."""
+    if noise is None:
+        return scores.topk(count, dim=1).indices
+    uniform = torch.rand(scores.size(1), generator=noise).clamp_min(1e-20)
+    gumbel = -torch.log(-torch.log(uniform)).to(scores.device)
+    return (scores + gumbel).topk(count, dim=1).indices
+
+
+def _pick(field: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Select ``(A, M, ...)`` from ``(A, N, ...)`` by ``(A, M)``."""
+    rows = torch.arange(len(field), device=field.device)[:, None]
+    return field[rows, indices]
+
+
+def _beams(
+    scores: torch.Tensor, ids: torch.Tensor, lengths: torch.Tensor, ended: torch.Tensor, nbest: int
+) -> list[Beam]:
+    columns = (scores.tolist(), ids.tolist(), lengths.tolist(), ended.tolist())
+    return [
+        Beam(ids=text[: length - by_eos], score=score, finished=by_eos)
+        for score, text, length, by_eos in zip(*columns, strict=True)
+        if score > _NEVER / 2
+    ][:nbest]

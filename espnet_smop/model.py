@@ -1,0 +1,191 @@
+"""The paper's Figure 1: encode, project, decode, and the loss of it all."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from espnet2.torch_utils.device_funcs import force_gatherable
+from espnet2.train.abs_espnet_model import AbsESPnetModel
+from torch import nn
+
+from espnet_smop.base_model import frozen_keys
+from espnet_smop.decoder.llm import LLMDecoder
+from espnet_smop.frontend.abs_frontend import AbsAVFrontend
+from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput
+
+MODALITIES = ("audio", "video")
+_INPUT_NAMES = {"audio": "speech", "video": "video"}
+_SCP_FILES = {"audio": "wav.scp", "video": "video.scp"}
+
+
+class ESPnetAVSRModel(AbsESPnetModel):
+    """Llama-SMoP: frozen encoders, a trained projector and an LLM with LoRA.
+
+    A model has the modalities whose frontend is given: ASR, VSR and AVSR are the same code.
+
+    Source: Llama-SMoP (arXiv 2505.14336), Figure 1 and Section 2.
+
+    Args:
+        audio_frontend: encoder of waveforms, or None.
+        video_frontend: encoder of mouth crops, or None.
+        projector: from encoder features to LLM tokens.
+        decoder: the LLM.
+    """
+
+    def __init__(
+        self,
+        *,
+        audio_frontend: AbsAVFrontend | None,
+        video_frontend: AbsAVFrontend | None,
+        projector: AbsProjector,
+        decoder: LLMDecoder,
+    ):
+        super().__init__()
+        frontends = {"audio": audio_frontend, "video": video_frontend}
+        self.frontends = nn.ModuleDict({m: f for m, f in frontends.items() if f is not None})
+        self.projector = projector
+        self.decoder = decoder
+
+    def forward(
+        self,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+        speech: torch.Tensor | None = None,
+        speech_lengths: torch.Tensor | None = None,
+        video: torch.Tensor | None = None,
+        video_lengths: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """Compute the training loss of a batch.
+
+        Args:
+            text: token ids without BOS and EOS, ``(B, L)``, padded with any value.
+            text_lengths: ``(B,)``.
+            speech: waveforms ``(B, samples)`` at 16 kHz.
+            speech_lengths: ``(B,)``, in samples.
+            video: mouth crops ``(B, T, 88, 88)`` at 25 fps.
+            video_lengths: ``(B,)``, in frames.
+            kwargs: ignored (``utt_id``).
+
+        Returns:
+            The loss, statistics for the reporter, and the number of target tokens: the weight
+            that makes accumulated and distributed gradients those of the global batch.
+        """
+        projected = self.project(speech, speech_lengths, video, video_lengths)
+        decoded = self.decoder(projected.tokens, projected.lengths, text, text_lengths)
+        loss = decoded.loss + projected.aux_loss
+        stats = {
+            "loss": loss.detach(),
+            "loss_ce": decoded.loss.detach(),
+            "acc": decoded.accuracy.detach(),
+            **projected.stats,
+        }
+        return force_gatherable((loss, stats, decoded.num_tokens), loss.device)
+
+    def project(
+        self,
+        speech: torch.Tensor | None,
+        speech_lengths: torch.Tensor | None,
+        video: torch.Tensor | None,
+        video_lengths: torch.Tensor | None,
+    ) -> ProjectorOutput:
+        """Encode the inputs and map them to LLM tokens; shapes as in :meth:`forward`.
+
+        Raises:
+            ValueError: an input that the model needs is not given.
+        """
+        inputs = {"audio": (speech, speech_lengths), "video": (video, video_lengths)}
+        features, lengths, layers = {}, {}, {}
+        for modality, frontend in self.frontends.items():
+            signal, signal_lengths = inputs[modality]
+            if signal is None:
+                name = _INPUT_NAMES[modality]
+                raise ValueError(
+                    f"the model has a {modality}_frontend, but the data has no '{name}': give "
+                    f"{_SCP_FILES[modality]} as name '{name}', or set {modality}_frontend: null"
+                )
+            if modality in self.projector.needs_layers:
+                layers[modality], lengths[modality] = frontend.layers(signal, signal_lengths)
+                features[modality] = layers[modality][-1]
+            else:
+                features[modality], lengths[modality] = frontend(signal, signal_lengths)
+        return self.projector(features, lengths, layers)
+
+    def collect_feats(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return nothing: there is no feature normalisation to collect statistics for."""
+        return {}
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return the fingerprint of each frozen base model, by part."""
+        prints = {}
+        for modality, frontend in self.frontends.items():
+            for name, value in frontend.fingerprints().items():
+                prints[f"{modality}_frontend.{name}"] = value
+        for name, value in self.decoder.fingerprints().items():
+            prints[f"decoder.{name}"] = value
+        return prints
+
+    # What a checkpoint holds
+
+    def state_dict(self, *args, **kwargs) -> dict[str, torch.Tensor]:
+        """Return what training may change and its buffers, without the frozen base models."""
+        state = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        for name in frozen_keys(self):
+            state.pop(prefix + name, None)
+        return state
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, torch.Tensor], strict: bool = True, assign: bool = False
+    ):
+        """Load what :meth:`state_dict` gave.
+
+        The keys are always checked, also where ESPnet asks for ``strict=False`` (inference): a
+        projector that silently keeps its random values is never wanted.
+
+        Raises:
+            RuntimeError: a key is missing, unexpected or of another shape; they are listed.
+        """
+        expected = self.state_dict()
+        missing = sorted(expected.keys() - state_dict.keys())
+        unexpected = sorted(state_dict.keys() - expected.keys())
+        mismatched = [
+            f"{name} (checkpoint {tuple(value.shape)}, model {tuple(expected[name].shape)})"
+            for name, value in sorted(state_dict.items())
+            if name in expected and value.shape != expected[name].shape
+        ]
+        problems = [
+            f"{kind}: {_shorten(names)}"
+            for kind, names in (
+                ("missing", missing),
+                ("unexpected", unexpected),
+                ("of another shape", mismatched),
+            )
+            if names
+        ]
+        if problems:
+            raise RuntimeError(
+                "the checkpoint does not fit the model, "
+                + "; ".join(problems)
+                + ". Use the config.yaml that lies beside the checkpoint"
+            )
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    # Frozen bases keep the dtype they were loaded in
+
+    def to(self, *args, **kwargs) -> "ESPnetAVSRModel":
+        """Move all parts to a device; change the dtype of what is trained only."""
+        device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
+        if device is not None:
+            super().to(device=device, non_blocking=non_blocking)
+        if dtype is not None:
+            trained = self.state_dict()
+            for name, tensor in [*self.named_parameters(), *self.named_buffers()]:
+                if name in trained and tensor.is_floating_point():
+                    tensor.data = tensor.data.to(dtype)
+        return self
+
+
+def _shorten(names: list[str], limit: int = 8) -> str:
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest

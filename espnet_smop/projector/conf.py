@@ -1,0 +1,47 @@
+"""Checking and completing a projector's configuration: errors say what was given and expected."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MODALITIES = ("audio", "video")
+
+
+def one_of(name: str, given: Any, choices: Iterable[Any]) -> Any:
+    """Return ``given`` if it is one of ``choices``.
+
+    Raises:
+        ValueError: it is not; the message lists the choices.
+    """
+    choices = tuple(choices)
+    if given not in choices:
+        listed = ", ".join("null" if c is None else str(c) for c in choices)
+        raise ValueError(f"{name} is {given!r}, expected one of: {listed}")
+    return given
+
+
+def positive(name: str, given: Any) -> int:
+    """Return ``given`` if it is a whole number above 0.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise ValueError(f"{name} is {given!r}, expected a whole number of at least 1")
+    return given
+
+
+def complete(name: str, given: Mapping[str, Any] | None, defaults: Mapping[str, Any]) -> dict:
+    """Fill a partial dictionary with defaults.
+
+    ``--projector_conf downsample.video=2`` makes a partial one.
+
+    Raises:
+        ValueError: ``given`` is no dictionary or has a key that ``defaults`` does not have.
+    """
+    if given is None:
+        return dict(defaults)
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{name} is {given!r}, expected a dictionary with {', '.join(defaults)}")
+    for key in given:
+        one_of(f"a key of {name}", key, defaults)
+    return {**defaults, **given}

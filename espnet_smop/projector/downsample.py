@@ -1,0 +1,107 @@
+"""Fewer tokens for the LLM: consecutive encoder frames become one token."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+
+from espnet_smop.projector.conf import one_of, positive
+
+
+def valid_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
+    """Return a mask ``(B, size)`` that is True on each utterance's first ``lengths`` positions."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+class Downsample(nn.Module, ABC):
+    """Turns ``rate`` consecutive frames into one token.
+
+    Groups start at an utterance's first frame and padding is taken for zeros, so a token does not
+    depend on how far the batch is padded. What becomes of the ``length % rate`` frames that are
+    left at an utterance's end is the choice of ``remainder``:
+
+    - ``keep``: they make one more token, ``ceil(length / rate)`` in all. No speech is lost.
+    - ``drop``: they are discarded, ``floor(length / rate)`` tokens; an utterance shorter than
+      ``rate`` gets none. This is what published Llama-SMoP checkpoints were trained with.
+
+    Args:
+        input_size: frame width D.
+        rate: frames per token.
+        remainder: ``keep`` or ``drop``.
+    """
+
+    def __init__(self, input_size: int, rate: int, *, remainder: str = "keep"):
+        super().__init__()
+        self.input_size = input_size
+        self.rate = positive("the downsampling rate", rate)
+        self.remainder = one_of("downsample.remainder", remainder, ("keep", "drop"))
+
+    @property
+    @abstractmethod
+    def output_size(self) -> int:
+        """Token width."""
+
+    @abstractmethod
+    def reduce(self, groups: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Reduce ``(B, T', rate, D)``, zero beyond ``lengths`` frames, to ``(B, T', D')``."""
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Downsample.
+
+        Args:
+            x: ``(B, T, D)``, anything at all beyond the lengths.
+            lengths: ``(B,)`` in frames.
+
+        Returns:
+            tokens ``(B, T', D')``, zero beyond the new lengths, and these ``(B,)``.
+        """
+        batch, frames, size = x.shape
+        whole = frames - frames % self.rate
+        if self.remainder == "drop":
+            x, frames = x[:, :whole], whole
+            lengths = lengths - lengths % self.rate
+        elif whole < frames:
+            x = nn.functional.pad(x, (0, 0, 0, whole + self.rate - frames))
+        x = torch.where(valid_mask(lengths, x.shape[1])[..., None], x, 0)
+        # (B, T', rate, D)
+        groups = x.reshape(batch, x.shape[1] // self.rate, self.rate, size)
+        return self.reduce(groups, lengths), (lengths + self.rate - 1) // self.rate
+
+
+class Stack(Downsample):
+    """Lays the frames of a group side by side; a kept remainder is filled up with zeros.
+
+    Loses nothing and makes tokens ``rate`` times as wide. The paper's choice.
+    """
+
+    @property
+    def output_size(self) -> int:
+        """``rate · D``."""
+        return self.rate * self.input_size
+
+    def reduce(self, groups: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Concatenate along the channel."""
+        return groups.flatten(2)
+
+
+class AveragePool(Downsample):
+    """Takes the mean of a group; a kept remainder is the mean of the frames that are there.
+
+    Tokens keep the encoder's width. The choice of published Llama-SMoP checkpoints.
+    """
+
+    @property
+    def output_size(self) -> int:
+        """D."""
+        return self.input_size
+
+    def reduce(self, groups: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Average over the valid frames of each group."""
+        # (1, T') first frame of each group
+        first = torch.arange(groups.shape[1], device=groups.device)[None] * self.rate
+        # (B, T') frames in each group
+        frames = (lengths[:, None] - first).clamp(1, self.rate)
+        return groups.sum(2) / frames[..., None].to(groups.dtype)
+
+
+DOWNSAMPLES = {"stack": Stack, "avgpool": AveragePool}

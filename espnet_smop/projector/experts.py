@@ -1,0 +1,92 @@
+"""The experts: N two-layer MLPs of one shape."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from espnet_smop.projector.conf import positive
+
+
+class Expert(NamedTuple):
+    """One expert's parameters, or those of all N with one more dimension in front.
+
+    Attributes:
+        w1: ``(H, D)``.
+        b1: ``(H,)``.
+        w2: ``(E, H)``.
+        b2: ``(E,)``.
+        scale: ``(E,)`` of the LayerNorm; None without one.
+        shift: ``(E,)`` of the LayerNorm; None without one.
+    """
+
+    w1: torch.Tensor
+    b1: torch.Tensor
+    w2: torch.Tensor
+    b2: torch.Tensor
+    scale: torch.Tensor | None
+    shift: torch.Tensor | None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Project ``(M, D)`` to ``(M, E)`` with one expert."""
+        y = nn.functional.linear(x, self.w1, self.b1).relu_()
+        y = nn.functional.linear(y, self.w2, self.b2)
+        if self.scale is not None:
+            y = nn.functional.layer_norm(y, y.shape[-1:], self.scale, self.shift)
+        return y
+
+    def unbind(self) -> list["Expert"]:
+        """Take N stacked experts apart.
+
+        One ``unbind`` per parameter: indexing them expert by expert would make the backward pass
+        write a gradient of the size of all experts for each of them.
+        """
+        columns = [[None] * len(self.w1) if p is None else p.unbind() for p in self]
+        return [Expert(*row) for row in zip(*columns, strict=True)]
+
+
+class ExpertPool(nn.Module):
+    """N experts Linear → ReLU → Linear (→ LayerNorm).
+
+    Parameters of all experts are stacked: an optimizer sees six tensors, a grouped matrix product
+    takes them as they are, and each of them has a gradient in every step, also if some expert gets
+    no token (so DDP needs no ``unused_parameters``). Each expert starts as ``nn.Linear`` and
+    ``nn.LayerNorm`` do. How tokens get to their experts is not the pool's matter, see
+    ``dispatch.py``.
+
+    Args:
+        input_size: token width D.
+        hidden_size: H.
+        output_size: E.
+        num_experts: N.
+        layer_norm: end each expert with a LayerNorm, as in published Llama-SMoP checkpoints.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        num_experts: int,
+        layer_norm: bool = True,
+    ):
+        super().__init__()
+        self.num_experts = n = positive("num_experts", num_experts)
+        positive("hidden_size", hidden_size)
+        self.w1 = nn.Parameter(torch.empty(n, hidden_size, input_size))
+        self.b1 = nn.Parameter(torch.empty(n, hidden_size))
+        self.w2 = nn.Parameter(torch.empty(n, output_size, hidden_size))
+        self.b2 = nn.Parameter(torch.empty(n, output_size))
+        self.scale = nn.Parameter(torch.ones(n, output_size)) if layer_norm else None
+        self.shift = nn.Parameter(torch.zeros(n, output_size)) if layer_norm else None
+        for weight, bias in ((self.w1, self.b1), (self.w2, self.b2)):
+            bound = 1 / math.sqrt(weight.shape[-1])
+            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(bias, -bound, bound)
+
+    def stacked(self, dtype: torch.dtype) -> Expert:
+        """Return all experts' parameters in ``dtype``."""
+        params = (self.w1, self.b1, self.w2, self.b2, self.scale, self.shift)
+        return Expert(*(None if p is None else p.to(dtype) for p in params))

@@ -1,0 +1,3 @@
+"""Fusion of several encoder layers."""
+
+FUSIONS = {}

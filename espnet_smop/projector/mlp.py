@@ -1,0 +1,41 @@
+"""The dense baseline: one MLP per modality, as in Llama-AVSR."""
+
+from espnet_smop.projector.smop import SMoPProjector
+
+
+class MLPProjector(SMoPProjector):
+    """A SMoP with one expert per modality, so without routers: Linear → ReLU → Linear.
+
+    With fusion this is the paper's DCI and MM-Fuser baselines.
+
+    Args:
+        input_sizes: modality → width of the encoder's features.
+        output_size: width E of the LLM's embeddings.
+        num_layers: modality → number of encoder layers.
+        hidden_size: width of the hidden layer.
+        layer_norm: end with a LayerNorm.
+        downsample: see ``Stem``; a partial dictionary is completed with the defaults.
+        fusion: see ``Stem``.
+    """
+
+    def __init__(
+        self,
+        input_sizes: dict[str, int],
+        output_size: int,
+        num_layers: dict[str, int],
+        *,
+        hidden_size: int = 2048,
+        layer_norm: bool = False,
+        downsample: dict | None = None,
+        fusion: dict | None = None,
+    ):
+        super().__init__(
+            input_sizes,
+            output_size,
+            num_layers,
+            num_experts=1,
+            hidden_size=hidden_size,
+            expert_layer_norm=layer_norm,
+            downsample=downsample,
+            fusion=fusion,
+        )

@@ -1,0 +1,187 @@
+"""Who goes where: the router, its auxiliary losses and its statistics."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from espnet_smop.projector.conf import positive
+
+
+@dataclass
+class Routing:
+    """Where M tokens go among N experts.
+
+    Padding goes nowhere: its indices are N, one past the last expert, and its weights are 0. So
+    shapes do not depend on the lengths, and a GPU need not be waited for.
+
+    Attributes:
+        logits: ``(M, N)``, at least float32.
+        probs: ``(M, N)``, softmax of the logits.
+        indices: ``(M, K)`` experts by falling probability; N for padding.
+        weights: ``(M, K)`` their weights in the sum.
+        valid: ``(M,)`` True where the token is not padding.
+    """
+
+    logits: torch.Tensor
+    probs: torch.Tensor
+    indices: torch.Tensor
+    weights: torch.Tensor
+    valid: torch.Tensor
+
+    def split(self, sizes: Sequence[int]) -> list["Routing"]:
+        """Cut along the tokens, the inverse of ``Routing.cat``."""
+        return [
+            Routing(*parts)
+            for parts in zip(*(t.split(list(sizes)) for t in vars(self).values()), strict=True)
+        ]
+
+    @staticmethod
+    def cat(routings: Iterable["Routing"]) -> "Routing":
+        """Join along the tokens."""
+        columns = zip(*(vars(r).values() for r in routings), strict=True)
+        return Routing(*(torch.cat(tensors) for tensors in columns))
+
+
+class Router(nn.Module):
+    """Linear router without bias: ``TopK(softmax(x W), K)`` (Llama-SMoP, Sec. 2.2).
+
+    Logits and softmax are computed in float32 whatever the precision around it, since rounding them
+    to bfloat16 changes which expert is chosen (Switch Transformer, Sec. 2.4).
+
+    Args:
+        input_size: token width D.
+        num_experts: N.
+        top_k: K, experts per token, at most N.
+        normalize: divide the K kept scores by their sum; False leaves them as the paper's equation
+            has it, True is what published checkpoints were trained with.
+
+    Raises:
+        ValueError: K is greater than N.
+    """
+
+    def __init__(self, *, input_size: int, num_experts: int, top_k: int, normalize: bool = True):
+        super().__init__()
+        positive("num_experts", num_experts)
+        if positive("top_k", top_k) > num_experts:
+            raise ValueError(
+                f"top_k is {top_k}, but there are {num_experts} experts: "
+                "lower top_k or raise num_experts"
+            )
+        self.num_experts = num_experts
+        self.top_k = top_k
+        self.normalize = normalize
+        self.gate = nn.Linear(input_size, num_experts, bias=False)
+
+    def forward(self, x: torch.Tensor, valid: torch.Tensor | None = None) -> Routing:
+        """Route tokens.
+
+        Args:
+            x: ``(M, D)``.
+            valid: ``(M,)`` False for padding; None if there is none.
+        """
+        if valid is None:
+            valid = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            logits = nn.functional.linear(x.to(dtype), self.gate.weight.to(dtype))
+        probs = logits.softmax(-1)
+        weights, indices = probs.topk(self.top_k, dim=-1)
+        if self.normalize:
+            weights = weights / weights.sum(-1, keepdim=True)
+        padding = ~valid[:, None]
+        indices = indices.masked_fill(padding, self.num_experts)
+        return Routing(logits, probs, indices, weights.masked_fill(padding, 0.0), valid)
+
+
+class NoRouter(nn.Module):
+    """The router of a single expert: nothing to decide, no parameters, no losses."""
+
+    def forward(self, x: torch.Tensor, valid: torch.Tensor | None = None) -> None:
+        """Return None, which sends all tokens to the only expert."""
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """All-reduce with an all-reduced gradient."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> torch.Tensor:
+        grad = grad.clone()
+        dist.all_reduce(grad)
+        return grad
+
+
+def auxiliary_losses(
+    routings: Iterable[Routing], *, over_ranks: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a router's load-balancing loss and z-loss over its valid tokens.
+
+    Load balancing is ``N · Σ_e f_e · P_e`` (Switch Transformer, Eq. 4), with ``f_e`` the share of
+    tokens that have expert e among their K and ``P_e`` its mean softmax: K when balanced. The
+    z-loss is the mean of ``logsumexp(logits)²`` (ST-MoE, Eq. 5). Without a valid token both are 0.
+
+    Args:
+        routings: all that the router did in this step; one entry per modality, for example.
+        over_ranks: sum over the processes of ``torch.distributed`` first. A product of means over
+            ranks is not the mean of products: only so is the loss that of the global batch. Its
+            gradient is summed over the ranks too, which under DDP's averaging, plain or by ESPnet's
+            weights, gives the gradient of the global batch. All processes must call it.
+    """
+    # (2N + 2,)
+    sums = torch.stack([_sums(r) for r in routings]).sum(0)
+    num_experts = len(sums) // 2 - 1
+    if over_ranks:
+        sums = _SumOverRanks.apply(sums)
+    probs, counts, z, tokens = sums.split([num_experts, num_experts, 1, 1])
+    tokens = tokens.detach().clamp(min=1)
+    balance = num_experts * (counts.detach() / tokens * (probs / tokens)).sum()
+    return balance, (z / tokens).squeeze(0)
+
+
+def _sums(routing: Routing) -> torch.Tensor:
+    """Return sums over valid tokens ``(2N + 2,)``: softmax, times chosen, z, tokens."""
+    num_experts = routing.probs.shape[-1]
+    valid = routing.valid.to(routing.probs.dtype)
+    z = routing.logits.logsumexp(-1).square()
+    return torch.cat(
+        [
+            valid @ routing.probs,
+            _times_chosen(routing.indices, num_experts).sum(0).to(valid.dtype),
+            (valid @ z)[None],
+            valid.sum()[None],
+        ]
+    )
+
+
+def _times_chosen(indices: torch.Tensor, num_experts: int) -> torch.Tensor:
+    """Count ``(K, N)`` how often each expert is each choice.
+
+    Unlike ``bincount`` this does not make the host wait for a GPU.
+    """
+    return (indices[..., None] == torch.arange(num_experts, device=indices.device)).sum(0)
+
+
+@torch.no_grad()
+def expert_shares(routing: Routing) -> dict[str, torch.Tensor]:
+    """Return the share of tokens whose first or second choice an expert is.
+
+    Returns:
+        ``first_0`` … and, if K > 1, ``second_0`` …: scalar tensors on the tokens' device; zeros if
+        there is no token.
+    """
+    num_experts = routing.probs.shape[-1]
+    # (K, N)
+    shares = _times_chosen(routing.indices[:, :2], num_experts) / routing.valid.sum().clamp(min=1)
+    return {
+        f"{choice}_{e}": share
+        for choice, row in zip(("first", "second"), shares, strict=False)
+        for e, share in enumerate(row)
+    }

@@ -1,0 +1,262 @@
+"""Sparse mixtures of projectors in three routings (Llama-SMoP, arXiv 2505.14336, Fig. 2)."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput
+from espnet_smop.projector.conf import MODALITIES, complete, one_of
+from espnet_smop.projector.dispatch import DISPATCHES, mix
+from espnet_smop.projector.downsample import valid_mask
+from espnet_smop.projector.experts import ExpertPool
+from espnet_smop.projector.router import (
+    NoRouter,
+    Router,
+    Routing,
+    auxiliary_losses,
+    expert_shares,
+)
+from espnet_smop.projector.stem import Stem
+
+Tokens = dict[str, torch.Tensor]
+"""Modality → a row for each token of the batch."""
+
+Routings = dict[str, dict[str, Routing | None]]
+"""Router → modality → where its tokens went; None where one expert needs no router."""
+
+
+class Parts(NamedTuple):
+    """What the three routings are composed of.
+
+    Attributes:
+        router: makes a router from a token width and a number of experts.
+        pool: makes an expert pool from the same.
+        mix: sends tokens through a pool, ``mix(pool, x, routing)``.
+    """
+
+    router: Callable[[int, int], nn.Module]
+    pool: Callable[[int, int], ExpertPool]
+    mix: Callable[[ExpertPool, torch.Tensor, Routing | None], torch.Tensor]
+
+
+class JEJR(nn.Module):
+    """Joint experts, joint router: audio and video tokens are one sequence for one SMoP."""
+
+    def __init__(self, sizes: dict[str, int], num_experts: dict[str, int], parts: Parts):
+        super().__init__()
+        self.align = Align(sizes)
+        self.router = parts.router(self.align.output_size, common(num_experts))
+        self.pool = parts.pool(self.align.output_size, common(num_experts))
+        self.mix = parts.mix
+
+    def forward(self, x: Tokens, valid: Tokens) -> tuple[Tokens, Routings]:
+        """Project tokens ``(M, D)`` to ``(M, E)``."""
+        x = self.align(x)
+        routing = self.router(join(x), join(valid))
+        y = self.mix(self.pool, join(x), routing)
+        return cut(y, like=x), {"joint": cut(routing, like=x)}
+
+
+class JEDR(nn.Module):
+    """Joint experts, disjoint routers: each modality has its router, both share one pool."""
+
+    def __init__(self, sizes: dict[str, int], num_experts: dict[str, int], parts: Parts):
+        super().__init__()
+        self.align = Align(sizes)
+        n = common(num_experts)
+        self.routers = nn.ModuleDict({m: parts.router(self.align.output_size, n) for m in sizes})
+        self.pool = parts.pool(self.align.output_size, n)
+        self.mix = parts.mix
+
+    def forward(self, x: Tokens, valid: Tokens) -> tuple[Tokens, Routings]:
+        """Project tokens ``(M, D)`` to ``(M, E)``."""
+        x = self.align(x)
+        routings = {m: self.routers[m](x[m], valid[m]) for m in x}
+        y = self.mix(self.pool, join(x), join(routings))
+        return cut(y, like=x), {m: {m: routings[m]} for m in x}
+
+
+class DEDR(nn.Module):
+    """Disjoint experts, disjoint routers: each modality has a SMoP of its own."""
+
+    def __init__(self, sizes: dict[str, int], num_experts: dict[str, int], parts: Parts):
+        super().__init__()
+        self.routers = nn.ModuleDict({m: parts.router(sizes[m], num_experts[m]) for m in sizes})
+        self.pools = nn.ModuleDict({m: parts.pool(sizes[m], num_experts[m]) for m in sizes})
+        self.mix = parts.mix
+
+    def forward(self, x: Tokens, valid: Tokens) -> tuple[Tokens, Routings]:
+        """Project tokens ``(M, D)`` to ``(M, E)``."""
+        routings = {m: self.routers[m](x[m], valid[m]) for m in x}
+        y = {m: self.mix(self.pools[m], x[m], routings[m]) for m in x}
+        return y, {m: {m: routings[m]} for m in x}
+
+
+ROUTINGS = {"jejr": JEJR, "jedr": JEDR, "dedr": DEDR}
+
+
+class Align(nn.Module):
+    """Makes tokens equally wide: a linear layer takes the narrower modality to the other's width.
+
+    Where widths are equal there is no layer.
+    """
+
+    def __init__(self, sizes: dict[str, int]):
+        super().__init__()
+        self.output_size = max(sizes.values())
+        self.linears = nn.ModuleDict(
+            {m: nn.Linear(d, self.output_size) for m, d in sizes.items() if d != self.output_size}
+        )
+
+    def forward(self, x: Tokens) -> Tokens:
+        """Widen tokens ``(M, D)``."""
+        return {m: self.linears[m](t) if m in self.linears else t for m, t in x.items()}
+
+
+def common(num_experts: dict[str, int]) -> int:
+    """Return the size of a pool that modalities share."""
+    if len(set(num_experts.values())) > 1:
+        raise ValueError(
+            f"num_experts is {num_experts}, but joint experts are one pool: give one number, or "
+            "choose routing: dedr for a pool per modality"
+        )
+    return next(iter(num_experts.values()))
+
+
+def join(parts: dict[str, torch.Tensor | Routing | None]) -> torch.Tensor | Routing | None:
+    """Put the modalities' tokens, or their routings, in a row."""
+    first, *_ = parts.values()
+    if first is None:
+        return None
+    return (Routing if isinstance(first, Routing) else torch).cat(list(parts.values()))
+
+
+def cut(whole: torch.Tensor | Routing | None, *, like: Tokens) -> dict:
+    """Undo ``join``."""
+    if whole is None:
+        return dict.fromkeys(like)
+    return dict(zip(like, whole.split([len(t) for t in like.values()]), strict=True))
+
+
+class SMoPProjector(AbsProjector):
+    """Encoder features → fusion → downsampling → experts chosen token by token → LLM tokens.
+
+    Args:
+        input_sizes: modality → width of the encoder's features.
+        output_size: width E of the LLM's embeddings.
+        num_layers: modality → number of encoder layers.
+        routing: ``jejr``, ``jedr`` or ``dedr``. With one modality they are all the same.
+        num_experts: N of each pool, or for ``dedr`` modality → N. One expert is a plain MLP
+            without a router, so ``{audio: 1, video: 4}`` is a dense projector beside a sparse one.
+        top_k: K, experts per token.
+        normalize_top_k: let the K weights sum to 1, as published checkpoints do; False is the
+            paper's equation.
+        hidden_size: width of the experts' hidden layer.
+        expert_layer_norm: end experts with a LayerNorm, as published checkpoints do; False is the
+            paper's two-layer MLP.
+        downsample: see ``Stem``; a partial dictionary is completed with the defaults.
+        fusion: see ``Stem``.
+        load_balancing_weight: weight of each router's load-balancing loss.
+        router_z_weight: weight of each router's z-loss.
+        dispatch: see ``dispatch.py``; only for measurements is it anything but ``auto``.
+    """
+
+    def __init__(
+        self,
+        input_sizes: dict[str, int],
+        output_size: int,
+        num_layers: dict[str, int],
+        *,
+        routing: str = "dedr",
+        num_experts: int | dict[str, int] = 3,
+        top_k: int = 2,
+        normalize_top_k: bool = True,
+        hidden_size: int = 2048,
+        expert_layer_norm: bool = True,
+        downsample: dict | None = None,
+        fusion: dict | None = None,
+        load_balancing_weight: float = 0.01,
+        router_z_weight: float = 0.001,
+        dispatch: str = "auto",
+    ):
+        super().__init__()
+        one_of("routing", routing, ROUTINGS)
+        one_of("dispatch", dispatch, ("auto", *DISPATCHES))
+        if isinstance(num_experts, Mapping):
+            num_experts = complete("num_experts", num_experts, dict.fromkeys(MODALITIES, 3))
+        else:
+            num_experts = dict.fromkeys(MODALITIES, num_experts)
+        self.load_balancing_weight = load_balancing_weight
+        self.router_z_weight = router_z_weight
+        self.stem = Stem(
+            input_sizes=input_sizes, num_layers=num_layers, downsample=downsample, fusion=fusion
+        )
+        self.needs_layers = frozenset(self.stem.fusions)
+
+        def router(size: int, n: int) -> nn.Module:
+            if n == 1:
+                return NoRouter()
+            return Router(input_size=size, num_experts=n, top_k=top_k, normalize=normalize_top_k)
+
+        def pool(size: int, n: int) -> ExpertPool:
+            return ExpertPool(
+                input_size=size,
+                hidden_size=hidden_size,
+                output_size=output_size,
+                num_experts=n,
+                layer_norm=expert_layer_norm,
+            )
+
+        sizes = self.stem.output_sizes
+        self.mixture = ROUTINGS[routing](
+            sizes,
+            {m: num_experts[m] for m in sizes},
+            Parts(router, pool, partial(mix, how=dispatch)),
+        )
+
+    def forward(
+        self,
+        features: dict[str, torch.Tensor],
+        lengths: dict[str, torch.Tensor],
+        layers: dict[str, list[torch.Tensor]] | None = None,
+    ) -> ProjectorOutput:
+        """Project the features of every modality; see ``AbsProjector``.
+
+        In training under ``torch.distributed`` the auxiliary losses are those of the global batch.
+        """
+        tokens, lengths = self.stem(features, lengths, layers or {})
+        valid = {m: valid_mask(lengths[m], tokens[m].shape[1]) for m in tokens}
+        y, routings = self.mixture(
+            {m: t.flatten(0, 1) for m, t in tokens.items()},
+            {m: v.flatten() for m, v in valid.items()},
+        )
+        y = {m: torch.where(valid[m][..., None], y[m].view(*valid[m].shape, -1), 0) for m in y}
+        balance, z, shares = self._account(routings, y)
+        return ProjectorOutput(
+            tokens=y,
+            lengths=lengths,
+            aux_loss=self.load_balancing_weight * balance + self.router_z_weight * z,
+            stats={"loss_balance": balance.detach(), "loss_z": z.detach(), **shares},
+        )
+
+    def _account(
+        self, routings: Routings, y: Tokens
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the sums of the routers' auxiliary losses, and the experts' shares of tokens."""
+        over_ranks = self.training and dist.is_available() and dist.is_initialized()
+        balance = z = next(iter(y.values())).new_zeros((), dtype=torch.float32)
+        shares = {}
+        for name, by_modality in routings.items():
+            used = {m: r for m, r in by_modality.items() if r is not None}
+            if not used:
+                continue
+            router_balance, router_z = auxiliary_losses(used.values(), over_ranks=over_ranks)
+            balance, z = balance + router_balance, z + router_z
+            for modality, routing in used.items():
+                for choice, share in expert_shares(routing).items():
+                    shares[f"router_{name}/{modality}_{choice}"] = share
+        return balance, z, shares

@@ -1,0 +1,255 @@
+"""The ESPnet task: which classes there are, their arguments, and how they become a model."""
+
+import argparse
+import difflib
+import inspect
+import logging
+from collections.abc import Callable, Collection
+
+import numpy as np
+import torch
+from espnet2.tasks.abs_task import AbsTask
+from espnet2.torch_utils.safe_torch_load import safe_torch_load
+from espnet2.train.class_choices import ClassChoices
+from espnet2.train.collate_fn import CommonCollateFn
+from espnet2.train.preprocessor import AbsPreprocessor
+from espnet2.utils.nested_dict_action import NestedDictAction
+from espnet2.utils.types import str2bool
+from torch import nn
+
+from espnet_smop.base_model import BaseModelError
+from espnet_smop.decoder.llm import LLMDecoder
+from espnet_smop.decoder.prompt import prompt_for
+from espnet_smop.decoder.tokenizer import TextEncoder
+from espnet_smop.fileio.video import register
+from espnet_smop.frontend.abs_frontend import AbsAVFrontend
+from espnet_smop.frontend.avhubert import AVHuBERTFrontend
+from espnet_smop.frontend.whisper import WhisperFrontend
+from espnet_smop.model import ESPnetAVSRModel
+from espnet_smop.projector.abs_projector import AbsProjector
+from espnet_smop.projector.mlp import MLPProjector
+from espnet_smop.projector.smop import SMoPProjector
+from espnet_smop.train.preprocessor import AVSRPreprocessor
+from espnet_smop.train.trainer import AVSRTrainer
+
+register()
+
+audio_frontend_choices = ClassChoices(
+    "audio_frontend",
+    classes={"whisper": WhisperFrontend},
+    type_check=AbsAVFrontend,
+    default="whisper",
+    optional=True,
+)
+video_frontend_choices = ClassChoices(
+    "video_frontend",
+    classes={"avhubert": AVHuBERTFrontend},
+    type_check=AbsAVFrontend,
+    default="avhubert",
+    optional=True,
+)
+projector_choices = ClassChoices(
+    "projector",
+    classes={"mlp": MLPProjector, "smop": SMoPProjector},
+    type_check=AbsProjector,
+    default="smop",
+)
+decoder_choices = ClassChoices("decoder", classes={"llm": LLMDecoder}, default="llm")
+preprocessor_choices = ClassChoices(
+    "preprocessor",
+    classes={"avsr": AVSRPreprocessor},
+    type_check=AbsPreprocessor,
+    default="avsr",
+)
+
+
+class AVSRTask(AbsTask):
+    """Trains and decodes :class:`~espnet_smop.model.ESPnetAVSRModel`."""
+
+    num_optimizers = 1
+    trainer = AVSRTrainer
+    class_choices_list = [  # noqa: RUF012 (ESPnet's attribute)
+        audio_frontend_choices,
+        video_frontend_choices,
+        projector_choices,
+        decoder_choices,
+        preprocessor_choices,
+    ]
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments of this task to ESPnet's."""
+        group = parser.add_argument_group(description="Task related")
+        group.add_argument(
+            "--base_fingerprints",
+            action=NestedDictAction,
+            default={},
+            help="Fingerprints of the frozen base models, written into config.yaml by training; "
+            "a model is built only with the bases that they name",
+        )
+        group = parser.add_argument_group(description="Preprocess related")
+        group.add_argument(
+            "--use_preprocessor",
+            type=str2bool,
+            default=True,
+            help="Apply the preprocessor to the data or not",
+        )
+        for choices in cls.class_choices_list:
+            choices.add_arguments(group)
+
+    @classmethod
+    def build_collate_fn(
+        cls, args: argparse.Namespace, train: bool
+    ) -> Callable[
+        [Collection[tuple[str, dict[str, np.ndarray]]]],
+        tuple[list[str], dict[str, torch.Tensor]],
+    ]:
+        """Return the function that pads utterances into a batch."""
+        return CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> AbsPreprocessor | None:
+        """Return the preprocessor, with the tokenizer of the LLM."""
+        if not args.use_preprocessor:
+            return None
+        conf = args.decoder_conf
+        encode_text = TextEncoder(conf["model"], gguf_file=conf.get("gguf_file"))
+        return _build(
+            "preprocessor",
+            preprocessor_choices.get_class(args.preprocessor),
+            args.preprocessor_conf,
+            train,
+            encode_text,
+        )
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """Speech and video are optional here: the model says which of them it misses."""
+        return () if inference else ("text",)
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """Return the inputs of which the model takes those it has a frontend for."""
+        return ("speech", "video", "text") if inference else ("speech", "video")
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> ESPnetAVSRModel:
+        """Build the model and check, or note in ``args``, which base models it stands on.
+
+        Raises:
+            BaseModelError: a base model is missing or is not the one of the experiment.
+            ValueError: no frontend, or a wrong argument in a ``*_conf``.
+        """
+        frontends: dict[str, AbsAVFrontend] = {}
+        for modality, choices in (
+            ("audio", audio_frontend_choices),
+            ("video", video_frontend_choices),
+        ):
+            name = getattr(args, choices.name)
+            if name is not None:
+                conf = getattr(args, f"{choices.name}_conf")
+                frontends[modality] = _build(choices.name, choices.get_class(name), conf)
+        if not frontends:
+            raise ValueError("set audio_frontend (whisper), video_frontend (avhubert) or both")
+        decoder_conf = dict(args.decoder_conf)
+        if decoder_conf.get("prompt") is None:
+            # The prompt belongs to the experiment: inference takes it from config.yaml
+            decoder_conf["prompt"] = prompt_for(frontends)
+            args.decoder_conf = decoder_conf
+        decoder = _build("decoder", decoder_choices.get_class(args.decoder), decoder_conf)
+        projector = _build(
+            "projector",
+            projector_choices.get_class(args.projector),
+            args.projector_conf,
+            {modality: frontend.output_size() for modality, frontend in frontends.items()},
+            decoder.embed_size,
+            {modality: frontend.num_layers for modality, frontend in frontends.items()},
+        )
+        model = ESPnetAVSRModel(
+            audio_frontend=frontends.get("audio"),
+            video_frontend=frontends.get("video"),
+            projector=projector,
+            decoder=decoder,
+        )
+        _check_fingerprints(args, model.fingerprints())
+        logging.info("Trained parameters:\n%s", trained_table(model))
+        return model
+
+    @classmethod
+    def load_model(
+        cls, config_file: str, model_file: str | None = None, device: str = "cpu"
+    ) -> tuple[ESPnetAVSRModel, argparse.Namespace]:
+        """Build the model of an experiment and load its trained parameters.
+
+        Unlike ESPnet's ``build_model_from_file`` this accepts no missing key.
+
+        Args:
+            config_file: ``config.yaml`` of the experiment.
+            model_file: checkpoint; None leaves the random initialisation.
+            device: where the model shall be.
+        """
+        model, args = cls.build_model_from_file(config_file, None, device)
+        if model_file is not None:
+            model.load_state_dict(safe_torch_load(model_file, map_location=device))
+        return model.eval(), args
+
+
+def _build(kind: str, class_: type, conf: dict, *args):
+    """Call ``class_(*args, **conf)``; an unknown or missing key of ``conf`` is named."""
+    known = inspect.signature(class_).parameters
+    for key in conf:
+        if key not in known:
+            raise ValueError(f"{kind}_conf has an unknown key '{key}'. {_suggest(key, known)}")
+    try:
+        return class_(*args, **conf)
+    except TypeError as e:
+        if "missing" in str(e):
+            raise ValueError(f"{kind}_conf lacks a key: {e}") from e
+        raise
+
+
+def _suggest(key: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    if near:
+        return f"Did you mean '{near[0]}'?"
+    return f"Known: {', '.join(sorted(known))}"
+
+
+def _check_fingerprints(args: argparse.Namespace, found: dict[str, str]) -> None:
+    expected = getattr(args, "base_fingerprints", None) or {}
+    differing = [name for name, value in expected.items() if found.get(name) != value]
+    if differing:
+        details = ", ".join(
+            f"{name} (expected {expected[name]}, found {found.get(name, 'none')})"
+            for name in differing
+        )
+        raise BaseModelError(
+            f"other base models than this experiment was trained with: {details}. "
+            "Check the `model:` settings in config.yaml"
+        )
+    args.base_fingerprints = found
+
+
+def trained_table(model: nn.Module) -> str:
+    """Return a table of modules, their parameters and how many of them are trained."""
+    rows, totals = [], [0, 0]
+    for name, module in _parts(model):
+        count = sum(p.numel() for p in module.parameters())
+        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        totals = [totals[0] + count, totals[1] + trained]
+        rows.append((name, count, trained))
+    rows.append(("all", *totals))
+    lines = [f"{'module':<24} {'parameters':>14} {'trained':>12} {'%':>7}"]
+    lines += [
+        f"{name:<24} {count:>14,} {trained:>12,} {100 * trained / max(count, 1):>7.2f}"
+        for name, count, trained in rows
+    ]
+    return "\n".join(lines)
+
+
+def _parts(model: nn.Module):
+    for name, child in model.named_children():
+        if isinstance(child, nn.ModuleDict):
+            yield from ((f"{name}.{key}", module) for key, module in child.items())
+        else:
+            yield name, child

@@ -1,0 +1,137 @@
+"""CTC training of an encoder from scratch, for corpora whose encoders are not published ones.
+
+The mini recipe makes its "pretrained" encoders with this and then freezes them, so that its main
+training is the paper's. Source of the loss: Graves et al. 2006.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rapidfuzz.distance import Levenshtein
+from torch import nn
+from torch.nn import functional as F
+
+
+class CTCModel(nn.Module):
+    """An encoder with a linear output layer over tokens and the blank (index 0).
+
+    Args:
+        encode: from inputs and lengths to features ``(B, T, D)`` and lengths ``(B,)``; a module.
+        width: D.
+        vocabulary: number of tokens; token i has output i + 1.
+    """
+
+    def __init__(self, encode: nn.Module, *, width: int, vocabulary: int):
+        super().__init__()
+        self.encode = encode
+        self.output = nn.Linear(width, vocabulary + 1)
+
+    def forward(
+        self, x: torch.Tensor, x_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return log probabilities ``(B, T, V + 1)`` and lengths ``(B,)``."""
+        features, lengths = self.encode(x, x_lengths)
+        return F.log_softmax(self.output(features).float(), dim=-1), lengths
+
+    def loss(self, x, x_lengths, text, text_lengths) -> torch.Tensor:
+        """Return the mean loss per token; ``text`` is ``(B, L)``, padded with anything."""
+        log_probs, lengths = self(x, x_lengths)
+        return F.ctc_loss(
+            log_probs.transpose(0, 1), text.clamp(min=0) + 1, lengths, text_lengths,
+            reduction="mean", zero_infinity=True,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def greedy(self, x, x_lengths) -> list[list[int]]:
+        """Return the best path's token ids per utterance."""
+        log_probs, lengths = self(x, x_lengths)
+        best = log_probs.argmax(-1)
+        hypotheses = []
+        for row, length in zip(best, lengths.tolist(), strict=True):
+            ids = torch.unique_consecutive(row[:length])
+            hypotheses.append((ids[ids > 0] - 1).tolist())
+        return hypotheses
+
+
+@dataclass
+class CTCConfig:
+    """How long and how fast to train.
+
+    Attributes:
+        epochs: passes over the training data.
+        batch_size: utterances per step.
+        lr: peak learning rate of AdamW (linear warm-up over a tenth, then cosine to zero).
+        weight_decay: of AdamW.
+        grad_clip: largest gradient norm.
+        seed: of shuffling, dropout and augmentation.
+    """
+
+    epochs: int = 10
+    batch_size: int = 16
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    grad_clip: float = 5.0
+    seed: int = 0
+
+
+Batches = Callable[[int], Iterator[tuple[torch.Tensor, ...]]]
+"""From an epoch to its batches (x, x_lengths, text, text_lengths)."""
+
+
+def train_ctc(model: CTCModel, train: Batches, steps_per_epoch: int, config: CTCConfig) -> None:
+    """Train a model in place, logging progress and the time left every ten seconds."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+    )
+    total = config.epochs * steps_per_epoch
+    warmup = max(1, total // 10)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda s: (
+            (s + 1) / warmup
+            if s < warmup
+            else 0.5 * (1 + np.cos(np.pi * (s - warmup) / max(1, total - warmup)))
+        ),
+    )
+    start = reported = time.perf_counter()
+    step, recent = 0, []
+    for epoch in range(1, config.epochs + 1):
+        model.train()
+        for batch in train(epoch):
+            loss = model.loss(*batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+            if torch.isfinite(norm):
+                optimizer.step()
+            scheduler.step()
+            step += 1
+            recent.append(loss.item())
+            now = time.perf_counter()
+            if now - reported > 10 or step == total:
+                left = (now - start) / step * (total - step)
+                logging.info(
+                    "epoch %d/%d, step %d/%d, loss %.3f, %.0f s left",
+                    epoch, config.epochs, step, total, np.mean(recent), left,
+                )  # fmt: skip
+                reported, recent = now, []
+
+
+def error_rate(
+    model: CTCModel, batches: Iterator[tuple[torch.Tensor, ...]],
+    decode: Callable[[Sequence[int]], str],
+) -> float:  # fmt: skip
+    """Return the word error rate of greedy decoding, in percent."""
+    model.eval()
+    errors = words = 0
+    for x, x_lengths, text, text_lengths in batches:
+        hypotheses = model.greedy(x, x_lengths)
+        for ids, row, length in zip(hypotheses, text, text_lengths.tolist(), strict=True):
+            reference = decode(row[:length].tolist()).split()
+            errors += Levenshtein.distance(reference, decode(ids).split())
+            words += len(reference)
+    return 100 * errors / max(words, 1)

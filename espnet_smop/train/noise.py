@@ -1,0 +1,90 @@
+"""Additive noise at a given signal-to-noise ratio."""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+SAMPLE_RATE = 16000
+
+
+def mix(speech: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
+    """Return ``speech + g · noise`` with g such that the energies' ratio is ``snr`` dB.
+
+    Args:
+        speech: ``(samples,)`` float.
+        noise: ``(samples,)`` float, as long as ``speech``.
+        snr: signal-to-noise ratio in dB; 0 means equal energies.
+    """
+    speech_energy = float(np.sum(np.square(speech, dtype=np.float64)))
+    noise_energy = float(np.sum(np.square(noise, dtype=np.float64)))
+    if speech_energy == 0 or noise_energy == 0:
+        return speech
+    gain = np.sqrt(speech_energy / noise_energy) * 10 ** (-snr / 20)
+    return (speech + gain * noise).astype(speech.dtype)
+
+
+@functools.cache
+def load(path: str) -> np.ndarray:
+    """Read a noise file, float32 ``(samples,)`` at 16 kHz; kept in memory for the process.
+
+    Raises:
+        ValueError: the file is missing, not 16 kHz or has no samples.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"noise file {path} does not exist (stage 7 makes babble noise)")
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    if rate != SAMPLE_RATE or len(samples) == 0:
+        raise ValueError(
+            f"noise file {path} has {len(samples)} samples at {rate} Hz; convert it to 16 kHz"
+        )
+    return samples.mean(axis=1)
+
+
+class NoiseAdder:
+    """Adds a random stretch of a noise file.
+
+    Args:
+        file: noise at 16 kHz.
+        snr: one ratio in dB, or several to choose from at random. None adds no noise; 0 is 0 dB.
+        probability: share of utterances that get noise.
+        deterministic: derive stretch and ratio from the utterance id, so that a noisy test set
+            is the same in every run and whatever the batching. Otherwise NumPy's global random
+            state decides (training).
+        seed: changes the deterministic choice.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        *,
+        snr: float | Sequence[float] | None,
+        probability: float = 1.0,
+        deterministic: bool = False,
+        seed: int = 0,
+    ):
+        self.file = file
+        self.snrs = [] if snr is None else [float(s) for s in np.atleast_1d(snr)]
+        self.probability = probability
+        self.deterministic = deterministic
+        self.seed = seed
+
+    def __call__(self, uid: str, speech: np.ndarray) -> np.ndarray:
+        """Return noisy ``speech`` ``(samples,)``."""
+        if not self.snrs:
+            return speech
+        if self.deterministic:
+            digest = hashlib.sha256(f"{self.seed} {uid}".encode()).digest()
+            rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        else:
+            rng = np.random.default_rng(np.random.randint(2**31))
+        if rng.random() >= self.probability:
+            return speech
+        noise = load(self.file)
+        snr = self.snrs[rng.integers(len(self.snrs))]
+        start = rng.integers(len(noise))
+        stretch = np.take(noise, np.arange(start, start + len(speech)), mode="wrap")
+        return mix(speech, stretch, snr)

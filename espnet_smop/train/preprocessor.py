@@ -1,0 +1,117 @@
+"""From what a data directory holds to what the model takes, utterance by utterance."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from espnet2.train.preprocessor import AbsPreprocessor
+
+from espnet_smop.train.augmentation import adaptive_time_mask, crop, horizontal_flip
+from espnet_smop.train.noise import SAMPLE_RATE, NoiseAdder
+
+VIDEO_RATE = 25
+VIDEO_MEAN, VIDEO_STD = 0.421, 0.165
+"""Of grey mouth crops in [0, 1]; what published AV-HuBERT weights were trained with."""
+
+
+def normalise_speech(speech: np.ndarray) -> np.ndarray:
+    """Give a waveform ``(samples,)`` zero mean and unit (biased) variance."""
+    return ((speech - speech.mean()) / np.sqrt(speech.var() + 1e-8)).astype(np.float32)
+
+
+def normalise_video(video: np.ndarray) -> np.ndarray:
+    """Map uint8 grey frames ``(T, H, W)`` to float32 of about zero mean and unit variance."""
+    scale = np.float32(1 / (255 * VIDEO_STD))
+    return video.astype(np.float32) * scale - np.float32(VIDEO_MEAN / VIDEO_STD)
+
+
+class AVSRPreprocessor(AbsPreprocessor):
+    """Tokenises the text; crops, augments and normalises the video; adds noise to the speech.
+
+    Augmentation acts in training only.
+
+    Args:
+        train: whether this is for training batches.
+        encode_text: from a sentence to token ids, without BOS and EOS.
+        flip_probability: of mirroring a video.
+        random_crop: cut the 88 x 88 square at a random place (training).
+        video_mask: adaptive time masking, ``{max_width, stride}`` in seconds; None for none.
+        speech_mask: the same for the waveform.
+        speech_normalise: zero mean and unit variance per utterance, after the noise.
+        noise: arguments of :class:`~espnet_smop.train.noise.NoiseAdder`; None adds none. In
+            evaluation it is deterministic per utterance.
+        noise_in_validation: whether validation hears noise as well.
+    """
+
+    def __init__(
+        self,
+        train: bool,
+        encode_text: Callable[[str], list[int]] | None = None,
+        *,
+        flip_probability: float = 0.5,
+        random_crop: bool = True,
+        video_mask: dict[str, float] | None = {"max_width": 0.4, "stride": 1.0},  # noqa: B006
+        speech_mask: dict[str, float] | None = {"max_width": 0.4, "stride": 1.0},  # noqa: B006
+        speech_normalise: bool = True,
+        noise: dict[str, Any] | None = None,
+        noise_in_validation: bool = False,
+    ):
+        super().__init__(train)
+        self.encode_text = encode_text
+        self.flip_probability = flip_probability
+        self.random_crop = random_crop
+        self.video_mask = video_mask
+        self.speech_mask = speech_mask
+        self.speech_normalise = speech_normalise
+        self.noise = None
+        if noise is not None and (train or noise_in_validation):
+            self.noise = NoiseAdder(**{"deterministic": not train, **noise})
+
+    def __call__(self, uid: str, data: dict[str, str | np.ndarray]) -> dict[str, np.ndarray]:
+        """Turn ``speech`` ``(samples,)``, ``video`` uint8 ``(T, H, W)`` and ``text`` into arrays.
+
+        Raises:
+            ValueError: an utterance has no samples, no frames or frames too small.
+        """
+        out = {}
+        for name, value in data.items():
+            if name == "speech":
+                out[name] = self._speech(uid, value)
+            elif name == "video":
+                out[name] = self._video(uid, value)
+            elif name == "text":
+                out[name] = np.asarray(self.encode_text(value), dtype=np.int64)
+            else:
+                out[name] = value
+        return out
+
+    def _speech(self, uid: str, speech: np.ndarray) -> np.ndarray:
+        if speech.ndim == 2:
+            speech = speech.mean(axis=1)
+        if len(speech) == 0:
+            raise ValueError(f"utterance {uid} has no audio samples: drop it (stage 4)")
+        if not np.isfinite(speech).all():
+            raise ValueError(f"utterance {uid} has audio samples that are not finite")
+        speech = speech.astype(np.float32)
+        if self.noise is not None:
+            speech = self.noise(uid, speech)
+        if self.speech_normalise:
+            speech = normalise_speech(speech)
+        if self.train and self.speech_mask is not None:
+            speech = adaptive_time_mask(speech, **_in_units(self.speech_mask, SAMPLE_RATE))
+        return speech
+
+    def _video(self, uid: str, video: np.ndarray) -> np.ndarray:
+        if len(video) == 0:
+            raise ValueError(f"utterance {uid} has no video frames: drop it (stage 4)")
+        video = crop(video, random=self.train and self.random_crop)
+        if self.train:
+            video = horizontal_flip(video, probability=self.flip_probability)
+        video = normalise_video(video)
+        if self.train and self.video_mask is not None:
+            video = adaptive_time_mask(video, **_in_units(self.video_mask, VIDEO_RATE))
+        return video
+
+
+def _in_units(mask: dict[str, float], rate: int) -> dict[str, int]:
+    return {name: round(seconds * rate) for name, seconds in mask.items()}

@@ -1,0 +1,49 @@
+import random
+
+import pytest
+
+from espnet_smop.corpus.utterance import CorpusError, Utterance
+from espnet_smop.corpus.validation import split_by_list, split_by_speaker
+
+
+def utterance(part, speaker, clip):
+    name = f"{part}/{speaker}/{clip}"
+    return Utterance(name.replace("/", "_"), speaker, name, "a", "v", "text", name)
+
+
+@pytest.fixture
+def utterances():
+    return [utterance("trainval", f"s{i:02d}", c) for i in range(20) for c in range(i % 4 + 1)] + [
+        utterance("pretrain", f"s{i:02d}", c) for i in range(25) for c in range(3)
+    ]
+
+
+def test_whole_speakers_deterministically(utterances):
+    train, valid = split_by_speaker(utterances, 0.2)
+    shuffled = random.Random(0).sample(utterances, len(utterances))
+    again_train, again_valid = split_by_speaker(shuffled, 0.2)
+    assert {u.id for u in valid} == {u.id for u in again_valid}
+    assert {u.id for u in train} == {u.id for u in again_train}
+    assert not {u.speaker for u in train} & {u.speaker for u in valid}
+    assert all(u.name.startswith("trainval/") for u in valid)
+    assert 10 <= len(valid) <= 14  # of 50 in trainval
+
+
+def test_few_speakers(utterances):
+    two = [u for u in utterances if u.speaker in ("s01", "s02")]
+    train, valid = split_by_speaker(two, 0.99)
+    assert train and valid
+    with pytest.raises(CorpusError, match="fewer than two speakers"):
+        split_by_speaker([u for u in utterances if u.speaker == "s01"], 0.1)
+    pretrain = [u for u in utterances if u.name.startswith("pretrain")]
+    assert split_by_speaker(pretrain, 0.04)[1]
+
+
+def test_by_list(utterances):
+    names = ["trainval/s03/1", "trainval_s02_0", "s07", "trainval/unknown/1"]
+    train, valid = split_by_list(utterances, names)
+    assert len(train) + len(valid) == len(utterances)
+    assert {u.speaker for u in valid} == {"s02", "s03", "s07"}
+    assert sum(u.speaker == "s03" for u in valid) == 1
+    with pytest.raises(CorpusError, match="names none"):
+        split_by_list(utterances, ["nobody"])

@@ -1,0 +1,126 @@
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from espnet_smop.decoder.llm import LLMDecoder
+
+
+def left_padded(prefixes):
+    size = max(map(len, prefixes))
+    embeddings = torch.stack(
+        [torch.cat([p.new_full((size - len(p), p.size(1)), 7.0), p]) for p in prefixes]
+    )
+    mask = torch.tensor([[0] * (size - len(p)) + [1] * len(p) for p in prefixes])
+    return embeddings, mask
+
+
+def hugging_face(decoder, tokens, lengths, *, beam_size, nbest, length_penalty, max_new_tokens):
+    """Ids (without EOS) and scores from ``generate`` of the library."""
+    embeddings, mask = left_padded(decoder._prefixes(tokens, lengths))
+    config = GenerationConfig(
+        num_beams=beam_size,
+        num_return_sequences=nbest,
+        length_penalty=length_penalty,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        repetition_penalty=1.0,
+        temperature=1.0,
+        top_p=1.0,
+        eos_token_id=decoder.eos_token_id,
+        pad_token_id=decoder.eos_token_id,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    decoder.llm.generation_config = config  # otherwise unset values come from the model's
+    out = decoder.llm.generate(
+        inputs_embeds=embeddings, attention_mask=mask, generation_config=config
+    )
+    ids = [
+        row[: row.index(decoder.eos_token_id)] if decoder.eos_token_id in row else row
+        for row in out.sequences.tolist()
+    ]
+    scores = None if beam_size == 1 else out.sequences_scores.tolist()
+    return ids, scores
+
+
+@pytest.mark.parametrize("architecture", ["llama3", "smollm", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "beam_size, nbest, length_penalty", [(1, 1, 1.0), (3, 3, 1.0), (4, 1, 0.0), (15, 4, 0.6)]
+)
+def test_equals_hugging_face(make_llm, media, architecture, beam_size, nbest, length_penalty):
+    torch.manual_seed(0)
+    decoder = LLMDecoder(make_llm(architecture), lora=None)
+    tokens, lengths = media([9, 4, 13, 6, 2, 11], decoder.embed_size, seed=beam_size)
+    search = {
+        "beam_size": beam_size,
+        "nbest": nbest,
+        "length_penalty": length_penalty,
+        "max_new_tokens": 24,
+    }
+    ours = decoder.generate(tokens, lengths, **search)
+    ids, scores = hugging_face(decoder, tokens, lengths, **search)
+    flat = [h for hypotheses in ours for h in hypotheses]
+    assert len({len(h.ids) for h in flat}) > 1
+    assert all(h.finished == (len(h.ids) < 24) for h in flat)
+    assert [h.ids for h in flat] == ids
+    if scores:
+        torch.testing.assert_close([h.score for h in flat], scores, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["llama3", "mistral", "qwen3"])
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("beam_size", [1, 4, 15])
+def test_batch_invariance(make_llm, media, architecture, sample, beam_size):
+    torch.manual_seed(0)
+    decoder = LLMDecoder(make_llm(architecture), lora=None)
+    tokens, lengths = media([5, 19, 3, 12, 1, 8, 30, 7], decoder.embed_size)
+    search = {"beam_size": beam_size, "nbest": min(beam_size, 3), "sample": sample}
+    search |= {"max_length_ratio": 1.5}
+    together = decoder.generate(tokens, lengths, **search)
+    for b, expected in enumerate(together):
+        one = {m: t[b : b + 1, : lengths[m][b]] for m, t in tokens.items()}
+        (alone,) = decoder.generate(one, {m: n[b : b + 1] for m, n in lengths.items()}, **search)
+        assert [h.ids for h in alone] == [h.ids for h in expected]
+        torch.testing.assert_close(
+            [h.score for h in alone], [h.score for h in expected], atol=1e-5, rtol=1e-5
+        )
+
+
+def test_limits_count_tokens_of_the_longer_modality(make_llm, media):
+    decoder = LLMDecoder(make_llm(), lora=None)
+    decoder.eos_token_id = len(decoder.tokenizer) - 1  # hardly ever said
+    tokens, lengths = media([2, 9, 30], decoder.embed_size)  # of audio; one more of video
+    search = {"beam_size": 2, "max_new_tokens": 12}
+    results = decoder.generate(tokens, lengths, max_length_ratio=0.5, **search)
+    assert [len(h.ids) for (h,) in results] == [2, 5, 12]
+    assert not any(h.finished for (h,) in results)
+
+
+def test_sampling(make_llm, media):
+    decoder = LLMDecoder(make_llm(), lora=None)
+    tokens, lengths = media([9, 4], decoder.embed_size)
+
+    def texts(**search):
+        results = decoder.generate(tokens, lengths, sample=True, max_new_tokens=8, **search)
+        return [h.ids for (h,) in results]
+
+    greedy = [h.ids for (h,) in decoder.generate(tokens, lengths, beam_size=1, max_new_tokens=8)]
+    assert texts(beam_size=1, seed=1) == texts(beam_size=1, seed=1)
+    assert texts(beam_size=1, seed=1) != texts(beam_size=1, seed=2)
+    assert texts(beam_size=1, temperature=1e-3) == greedy
+
+
+def test_sampling_follows_the_distribution(make_llm, media):
+    torch.manual_seed(0)
+    decoder = LLMDecoder(make_llm(), lora=None)
+    tokens, lengths = media([6], decoder.embed_size)
+    (prefix,) = decoder._prefixes(tokens, lengths)
+    hidden = decoder.hidden_states(prefix[None], torch.ones(1, len(prefix), dtype=torch.long))
+    expected = (decoder.logits(hidden[0, -1]) / 2.0).softmax(dim=-1)
+    search = {"beam_size": 1, "max_new_tokens": 1, "sample": True, "temperature": 2.0}
+    drawn = [decoder.generate(tokens, lengths, seed=i, **search)[0][0].ids for i in range(300)]
+    counts = torch.zeros_like(expected)
+    for ids in drawn:
+        counts[ids[0] if ids else decoder.eos_token_id] += 1
+    # Total variation: about 0.1 by chance, 0.5 from the greedy or the untempered distribution.
+    assert 0.5 * (counts / 300 - expected).abs().sum() < 0.2

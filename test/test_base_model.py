@@ -1,0 +1,90 @@
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
+
+from espnet_smop.base_model import BaseModelError, fingerprint, freeze, frozen_keys, locate
+
+
+def make_base() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 4))
+
+
+def test_frozen_base_ignores_train_mode():
+    model = nn.ModuleDict({"base": freeze(make_base()), "head": nn.Linear(4, 2)})
+    model.train()
+    assert model["head"].training
+    assert not any(m.training for m in model["base"].modules())
+    before = copy.deepcopy(model["base"].state_dict())
+    x = torch.randn(16, 4)
+    assert torch.equal(model["base"](x), model["base"](x))
+    assert all(torch.equal(before[k], v) for k, v in model["base"].state_dict().items())
+    assert not any(p.requires_grad for p in model["base"].parameters())
+
+
+def test_adapters_stay_trainable_and_outside_the_frozen_keys():
+    base = freeze(make_base())
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["0"], lora_dropout=0.5), base)
+    model = nn.ModuleDict({"base": base})
+    model.train()
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trained and all("lora_" in n for n in trained)
+    assert base[0].lora_dropout["default"].training
+    assert not base[1].training
+    keys = frozen_keys(model)
+    assert keys.isdisjoint(trained)
+    assert keys | trained == set(model.state_dict())
+
+
+def test_freezing_survives_deepcopy():
+    clone = copy.deepcopy(nn.Sequential(freeze(make_base())))
+    clone.train()
+    assert not clone[0][1].training
+
+
+def test_fingerprint_tells_values_shapes_and_names_apart_but_not_dtypes():
+    base = make_base()
+    reference = fingerprint(base)
+    assert fingerprint(make_base()) == reference
+    half = make_base().to(torch.bfloat16)
+    assert fingerprint(half) == fingerprint(half.to(torch.float32))
+    with torch.no_grad():
+        base[3].bias[0] += 1
+    assert fingerprint(base) != reference
+    assert fingerprint(nn.Sequential(*make_base(), nn.Linear(1, 1))) != reference
+
+
+def test_fingerprint_is_the_same_with_adapters():
+    reference = fingerprint(make_base())
+    base = make_base()
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["0"]), base)
+    assert fingerprint(base) == reference
+
+
+def test_locate(tmp_path, monkeypatch):
+    assert locate(str(tmp_path)) == tmp_path
+    with pytest.raises(BaseModelError, match="is not a directory"):
+        locate(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [("GatedRepoError", "HF_TOKEN"), ("RepositoryNotFoundError", "neither"), (None, "--local-dir")],
+)
+def test_locate_explains_what_the_hub_refuses(monkeypatch, error, message):
+    import httpx2 as httpx
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def refuse(*args, **kwargs):
+        if error is None:
+            raise ConnectionError("no network")
+        response = httpx.Response(403, request=httpx.Request("GET", "https://example.org"))
+        raise getattr(errors, error)("refused", response=response)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(BaseModelError, match=message):
+        locate("someone/model")

@@ -1,0 +1,139 @@
+import pytest
+import torch
+
+from espnet_smop.tasks.avsr import AVSRTask
+
+
+def random_batch(sizes=(30, 17, 8), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.tensor(sizes)
+    longest = max(sizes)
+    batch = {
+        "speech": torch.randn(len(sizes), longest * 640, generator=generator),
+        "speech_lengths": frames * 640,
+        "video": torch.randn(len(sizes), longest, 88, 88, generator=generator),
+        "video_lengths": frames,
+        "text": torch.randint(3, 40, (len(sizes), 6), generator=generator),
+        "text_lengths": torch.tensor([6, 3, 4, 5, 2][: len(sizes)]),
+    }
+    for i, n in enumerate(sizes):
+        batch["speech"][i, n * 640 :] = 0
+        batch["video"][i, n:] = 0
+    return batch
+
+
+def only(batch, i):
+    """Return utterance i alone, without padding."""
+    single = {}
+    for name in ("speech", "video", "text"):
+        length = batch[f"{name}_lengths"][i]
+        single[name] = batch[name][i : i + 1, :length]
+        single[f"{name}_lengths"] = length[None]
+    return single
+
+
+@pytest.mark.parametrize("routing", ["jejr", "jedr", "dedr"])
+@pytest.mark.parametrize("modalities", [("audio",), ("video",), ("audio", "video")])
+def test_the_cross_entropy_of_an_utterance_does_not_depend_on_its_batch(
+    model_args, routing, modalities
+):
+    conf = {"routing": routing, "num_experts": 4, "hidden_size": 16}
+    changes = {f"{m}_frontend": None for m in {"audio", "video"} - set(modalities)}
+    model = AVSRTask.build_model(model_args(projector_conf=conf, **changes)).eval()
+    batch = random_batch()
+    loss, stats, weight = model(**batch)
+    singles = [model(**only(batch, i)) for i in range(3)]
+    assert float(weight) == 6 + 3 + 4 + 3
+    total = sum(float(s["loss_ce"]) * float(w) for _, s, w in singles)
+    assert total / float(weight) == pytest.approx(float(stats["loss_ce"]), abs=1e-4)
+    assert float(loss) > float(stats["loss_ce"])
+
+
+def test_hypotheses_do_not_depend_on_the_batch(model_args):
+    model = AVSRTask.build_model(model_args()).eval()
+    batch = random_batch((30, 17, 8, 25, 12))
+
+    def texts(batch):
+        inputs = (batch[n] for n in ("speech", "speech_lengths", "video", "video_lengths"))
+        projected = model.project(*inputs)
+        nbests = model.decoder.generate(
+            projected.tokens, projected.lengths, beam_size=4, max_new_tokens=12
+        )
+        return [nbest[0].ids for nbest in nbests]
+
+    assert texts(batch) == [texts(only(batch, i))[0] for i in range(5)]
+
+
+def test_the_checkpoint_holds_what_is_trained_and_nothing_else(model_args):
+    model = AVSRTask.build_model(model_args(decoder_conf={**model_args().decoder_conf}))
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert set(model.state_dict()) == trained
+    assert {name.split(".")[0] for name in trained} == {"projector", "decoder"}
+    assert sum("lora_" in name for name in trained) == 2 * 2 * 2  # layers, q and v, A and B
+
+
+def test_untrained_delimiters_are_in_the_checkpoint(model_args):
+    conf = {**model_args().decoder_conf, "train_delimiters": False}
+    model = AVSRTask.build_model(model_args(decoder_conf=conf))
+    assert not model.decoder.delimiters.requires_grad
+    assert "decoder.delimiters" in model.state_dict()
+
+
+def test_loading_restores_the_model(model_args):
+    first, second = (AVSRTask.build_model(model_args()).eval() for _ in range(2))
+    batch = random_batch()
+    assert float(first(**batch)[0]) != float(second(**batch)[0])
+    second.load_state_dict(first.state_dict())
+    assert float(first(**batch)[0]) == float(second(**batch)[0])
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_checkpoint_that_does_not_fit_is_refused(model_args, strict):
+    model = AVSRTask.build_model(model_args())
+    state = model.state_dict()
+    name = next(iter(state))
+    without = {k: v for k, v in state.items() if k != name}
+    with pytest.raises(RuntimeError, match=f"missing: {name}"):
+        model.load_state_dict(without, strict=strict)
+    with pytest.raises(RuntimeError, match="unexpected: ctc.weight"):
+        model.load_state_dict({**state, "ctc.weight": state[name]}, strict=strict)
+    with pytest.raises(RuntimeError, match=r"of another shape: .*\(checkpoint \(2,\), model"):
+        model.load_state_dict({**state, name: torch.zeros(2)}, strict=strict)
+
+
+def test_only_what_is_trained_changes_in_training(model_args):
+    model = AVSRTask.build_model(model_args()).train()
+    everything = {n: t.clone() for n, t in torch.nn.Module.state_dict(model).items()}
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.1
+    )
+    for step in range(20):
+        loss, _, _ = model(**random_batch(seed=step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    trained = set(model.state_dict())
+    after = torch.nn.Module.state_dict(model)
+    assert {n for n, t in everything.items() if not torch.equal(t, after[n])} == trained
+
+
+def test_frozen_bases_keep_their_dtype(model_args):
+    changes = {
+        "audio_frontend_conf": {**model_args().audio_frontend_conf, "dtype": "bfloat16"},
+        "decoder_conf": {**model_args().decoder_conf, "dtype": "bfloat16"},
+    }
+    model = AVSRTask.build_model(model_args(**changes)).to(dtype=torch.float32, device="cpu")
+    assert model.frontends["audio"].encoder.conv1.weight.dtype == torch.bfloat16
+    assert model.decoder.llm.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    loss, _, _ = model(**random_batch())
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_a_missing_input_is_named(model_args):
+    model = AVSRTask.build_model(model_args())
+    batch = random_batch()
+    del batch["video"], batch["video_lengths"]
+    with pytest.raises(ValueError, match=r"no 'video': give video.scp.*video_frontend: null"):
+        model(**batch)
