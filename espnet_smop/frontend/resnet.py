@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 _STEM_FRAMES = 5
 _FRAMES_AT_ONCE = 256
@@ -38,8 +37,8 @@ class BasicBlock(nn.Module):
 class VideoResNet(nn.Module):
     """3-D stem over five frames, then a 2-D residual trunk (Stafylakis & Tzimiropoulos 2017).
 
-    Nothing but the stem mixes frames, so everything is computed for real frames only: padding
-    costs nothing, and in training it does not enter BatchNorm's statistics.
+    Nothing but the stem's convolution mixes frames, so the rest is computed for real frames only:
+    padding costs little, and in training it does not enter BatchNorm's statistics.
 
     Args:
         stem_channels: channels of the stem, 64 in published models.
@@ -60,10 +59,16 @@ class VideoResNet(nn.Module):
     ):
         super().__init__()
         activation = {"prelu": nn.PReLU, "relu": lambda _: nn.ReLU()}[relu_type]
-        self.stem_stride = stem_stride
-        # The convolution's module holds the weight; `forward` applies it in two dimensions.
         self.frontend3D = nn.Sequential(
-            nn.Conv3d(1, stem_channels, (_STEM_FRAMES, 7, 7), bias=False),
+            nn.Conv3d(
+                1,
+                stem_channels,
+                (_STEM_FRAMES, 7, 7),
+                stride=(1, stem_stride, stem_stride),
+                padding=(_STEM_FRAMES // 2, 3, 3),
+                bias=False,
+            ),
+            # From here on frame by frame.
             nn.BatchNorm2d(stem_channels),
             activation(stem_channels),
             nn.MaxPool2d(3, 2, padding=1),
@@ -95,21 +100,15 @@ class VideoResNet(nn.Module):
         Returns:
             ``(B, T, C)``, zero for frames that are not real.
         """
-        # With one input channel, a 3-D convolution over 5 frames is a 2-D convolution over 5
-        # channels, which is faster. (N, 5, H, W); the unfolded layout is channels-last already.
-        half = _STEM_FRAMES // 2
-        windows = F.pad(video, (0, 0, 0, 0, half, half)).unfold(1, _STEM_FRAMES, 1)
-        frames = windows[inside].permute(0, 3, 1, 2)
+        x = self.frontend3D[0](video[:, None])  # (B, C, T, H', W')
+        # (N, C, H', W') in channels-last layout, which suits the trunk's small maps
+        frames = x.permute(0, 2, 3, 4, 1)[inside].permute(0, 3, 1, 2)
         # BatchNorm needs all frames at once in training. Else small portions are faster, as they
-        # stay in the cache, and long videos need no more memory than short ones.
+        # stay in the cache, and long videos need little more memory than short ones.
         portion = len(frames) if self.training else _FRAMES_AT_ONCE
-        encoded = torch.cat([self._encode(part) for part in frames.split(max(portion, 1))])
-        out = encoded.new_zeros(*inside.shape, self.output_size)
-        return out.masked_scatter(inside[..., None], encoded)
-
-    def _encode(self, frames: torch.Tensor) -> torch.Tensor:
-        convolution, *rest = self.frontend3D
-        x = F.conv2d(frames, convolution.weight.squeeze(1), stride=self.stem_stride, padding=3)
-        for module in rest:
-            x = module(x)
-        return self.trunk(x).mean(dim=(2, 3))
+        encoded = [
+            self.trunk(self.frontend3D[1:](part)).mean(dim=(2, 3))
+            for part in frames.split(max(portion, 1))
+        ]
+        out = x.new_zeros(*inside.shape, self.output_size)
+        return out.masked_scatter(inside[..., None], torch.cat(encoded))

