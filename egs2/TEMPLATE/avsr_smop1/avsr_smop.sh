@@ -186,7 +186,7 @@ esac
 split_words() {
     local lines
     words=()
-    [ -n "$1" ] || return 0
+    [ -n "${1// /}" ] || return 0
     lines="$(xargs printf '%s\n' <<< "$1")" || fail "quotes do not match: $1"
     mapfile -t words <<< "${lines}"
 }
@@ -223,6 +223,7 @@ if [ -z "${noise}" ]; then
 fi
 noise_name="$(basename "${noise}")"
 noise_name="${noise_name%.*}"
+noise_name="${noise_name//_/-}" # between underscores in names of decode directories
 token_dir="${datadir}/token_list/bpe_unigram${nbpe}"
 avsr_stats_dir="${avsr_stats_dir:-${expdir}/avsr_stats}"
 
@@ -446,7 +447,7 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
         [ "${ngpu}" -gt 0 ] || num_threads="${SMOP_CORES}"
     fi
     mkdir -p "${avsr_exp}"
-    log "model of ${modalities}; last trained epoch is resumed"
+    log "model of ${modalities}; goes on after the last finished epoch, if there is one"
     OMP_NUM_THREADS="${num_threads}" "${python}" -m espnet2.bin.launch \
         --cmd "${cuda_cmd} --num_threads ${num_threads}" \
         --log "${avsr_exp}/train.log" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
