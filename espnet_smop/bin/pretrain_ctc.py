@@ -97,9 +97,9 @@ def build_encoder(modality: str, conf: dict[str, Any]) -> nn.Module:
         "encoder_ffn_embed_dim": 512,
         "encoder_attention_heads": 4,
         "conv_pos": 32,
-        "resnet_stem_channels": 24,
+        "resnet_stem_channels": 16,
         "resnet_stem_stride": 4,
-        "resnet_channels": [24, 48, 64, 96],
+        "resnet_channels": [16, 32, 64, 128],
         "resnet_blocks": [1, 1, 1, 1],
         "resnet_relu_type": "relu",
     }
