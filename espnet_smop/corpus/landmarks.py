@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from espnet_smop.corpus.media import read_pictures
-from espnet_smop.corpus.mouth import check_landmarks
+from espnet_smop.corpus.mouth import check_landmarks, fill_missing
 
 SUFFIXES = (".npy", ".npz", ".pkl")
 """Of landmark files, in the order in which they are looked for beside a clip."""
@@ -154,15 +155,16 @@ class FileLandmarks:
 
 
 class DetectedLandmarks:
-    """Landmarks detected on every k-th picture; the frames between are left to interpolation.
+    """Landmarks detected on every k-th picture, with the head followed between.
 
-    Between two looks 0.2 s apart a head moves almost linearly, and smoothing over ±6 frames
-    follows anyway, so that crops hardly differ from those of looking at every picture
-    (`benchmarks/landmarks.py` measures by how much) at a fraction of the time.
+    Between two pictures with points, these are interpolated for the face's shape, while its
+    position follows the optical flow (the median over the points, after Lucas and Kanade 1981),
+    corrected to meet the next detection. `benchmarks/landmarks.py` measures how far the crops
+    then are from those of detecting on every picture.
 
     Args:
         detect: from a picture to points ``(P, 2)``, or to None where there is no face.
-        every: look at each so-many-th picture. After a picture without a face the next ones are
+        every: detect on each so-many-th picture. After a picture without a face the next ones are
             looked at until a face is found.
         rgb: pictures are passed as uint8 ``(H, W, 3)`` instead of grey ``(H, W)``.
     """
@@ -171,7 +173,7 @@ class DetectedLandmarks:
         self,
         detect: Callable[[np.ndarray], np.ndarray | None],
         *,
-        every: int = 5,
+        every: int = 3,
         rgb: bool = False,
     ):
         if every < 1:
@@ -183,20 +185,49 @@ class DetectedLandmarks:
     def __call__(self, recording: str, video: str) -> np.ndarray:
         """Look at the video's pictures."""
         found: dict[int, np.ndarray] = {}
-        length = due = 0
+        path: dict[int, np.ndarray] = {}  # where the face went, in pixels
+        due = 0
+        points = before = None
+        here = np.zeros(2)
         for position, picture in enumerate(read_pictures(video)):
-            length = picture.index + 1
-            if position < due:
-                continue
-            points = self.detect(picture.rgb() if self.rgb else picture.grey())
+            grey = picture.grey()
             if points is not None:
-                found[picture.index] = points
-                due = position + self.every
-        shape = next((p.shape for p in found.values()), (68, 2))
-        landmarks = np.full((length, *shape), np.nan, np.float32)
-        for index, points in found.items():
-            landmarks[index] = points
+                step = _flow(before, grey, points)
+                here, points = here + step, points + step
+            path[picture.index], before = here, grey
+            if position >= due:
+                seen = self.detect(picture.rgb() if self.rgb else grey)
+                if seen is not None:
+                    found[picture.index] = points = np.asarray(seen, np.float32)
+                    due = position + self.every
+        return _between(found, path)
+
+
+def _flow(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return how far a face moved from one grey picture to the next, (x, y)."""
+    start = points.astype(np.float32)[:, None]
+    moved, tracked, _ = cv2.calcOpticalFlowPyrLK(before, after, start, None, winSize=(15, 15))
+    steps = (moved - start)[tracked.astype(bool)[:, 0], 0]
+    return np.median(steps, axis=0) if len(steps) else np.zeros(2, np.float32)
+
+
+def _between(found: Mapping[int, np.ndarray], path: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Return ``(T, P, 2)`` from the pictures with points and the path that the face took.
+
+    What is interpolated are the points relative to the path. Frames of the source that were not
+    read, because it has more than 25 a second, are NaN; without any points all are.
+    """
+    shape = next((points.shape for points in found.values()), (68, 2))
+    landmarks = np.full((max(path) + 1, *shape), np.nan, np.float32)
+    if not found:
         return landmarks
+    for index, points in found.items():
+        landmarks[index] = points - path[index]
+    filled = fill_missing(landmarks)
+    landmarks[:] = np.nan
+    for index, here in path.items():
+        landmarks[index] = filled[index] + here
+    return landmarks
 
 
 class DlibLandmarks(DetectedLandmarks):
@@ -208,7 +239,7 @@ class DlibLandmarks(DetectedLandmarks):
         upsample: if no face is found, look again with the picture enlarged 2 to this power.
     """
 
-    def __init__(self, *, every: int = 5, predictor: str | None = None, upsample: int = 1):
+    def __init__(self, *, every: int = 3, predictor: str | None = None, upsample: int = 1):
         try:
             import dlib
         except ImportError:
@@ -218,15 +249,23 @@ class DlibLandmarks(DetectedLandmarks):
             ) from None
         self._detector = dlib.get_frontal_face_detector()
         self._predictor = dlib.shape_predictor(predictor or _packaged_predictor())
-        self._upsample = upsample
+        self._enlargements = [0, upsample] if upsample else [0]
         super().__init__(self._detect, every=every)
 
+    def __call__(self, recording: str, video: str) -> np.ndarray:
+        """Look at the video's pictures."""
+        self._enlargements.sort()  # what a clip gets must not depend on the one before
+        return super().__call__(recording, video)
+
     def _detect(self, picture: np.ndarray) -> np.ndarray | None:
-        faces = self._detector(picture, 0)
-        if not faces and self._upsample:
-            faces = self._detector(picture, self._upsample)
-        if not faces:
+        for enlargement in self._enlargements:
+            faces = self._detector(picture, enlargement)
+            if faces:
+                break
+        else:
             return None
+        # The next picture's face is as large as this one's: look there first.
+        self._enlargements.sort(key=lambda other: other != enlargement)
         face = max(faces, key=lambda box: box.area())
         return np.array([(p.x, p.y) for p in self._predictor(picture, face).parts()], np.float32)
 

