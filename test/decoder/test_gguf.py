@@ -32,9 +32,7 @@ def as_media(decoder, texts):
     """Embeddings of texts in place of audio tokens: a language model can read these."""
     ids = [torch.tensor(decoder.encode_text(text)) for text in texts]
     with torch.no_grad():
-        tokens = torch.nn.utils.rnn.pad_sequence(
-            [decoder.embed(i) for i in ids], batch_first=True
-        )
+        tokens = torch.nn.utils.rnn.pad_sequence([decoder.embed(i) for i in ids], batch_first=True)
     return {"audio": tokens}, {"audio": torch.tensor([len(i) for i in ids])}
 
 
