@@ -9,6 +9,7 @@ attention mask: the prefix is encoded and stored once, and reordering moves a ma
 Utterances that are done leave the batch, and every utterance has its own length limit.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +17,7 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-_NEVER = -1.0e9
+_NEVER = -math.inf
 
 
 class LanguageModel(Protocol):
@@ -74,7 +75,8 @@ def beam_search(
         max_tokens: ``(B,)`` most tokens to generate, EOS included; at least 1.
         eos: id of the token that ends a text.
         beam_size: K; 1 is greedy search.
-        nbest: hypotheses to return per utterance, at most ``beam_size``.
+        nbest: hypotheses to return per utterance, at most ``beam_size``; fewer are returned if
+            the vocabulary and the length limit allow no more.
         length_penalty: exponent of the length in the normalised score; 0 turns it off.
         sample: draw the candidates at random, without replacement, instead of taking the best.
             Every utterance sees the same random numbers, so its result does not depend on its
@@ -208,5 +210,5 @@ def _beams(
     return [
         Beam(ids=text[: length - by_eos], score=score, finished=by_eos)
         for score, text, length, by_eos in zip(*columns, strict=True)
-        if score > _NEVER / 2
+        if score > _NEVER
     ][:nbest]
