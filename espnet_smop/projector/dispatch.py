@@ -5,7 +5,8 @@ All ways give the same sums, ``Σ_k weights[:, k] · E_indices[:, k](x)``, and t
 - ``eager``: expert by expert; the reference to read.
 - ``dense``: every expert takes every token, what was not chosen counts 0. N / K times the work, but
   a few large operations of static shapes: for few tokens on a GPU, and for ``torch.compile``.
-- ``grouped``: tokens sorted by expert, then one grouped matrix product per layer.
+- ``grouped``: tokens sorted by expert, so that each layer is one grouped matrix product on a GPU,
+  without waiting for it, and a product per expert where there is no fast one.
 - ``auto``: the fastest of these by the rules of ``choose``.
 """
 
@@ -45,13 +46,26 @@ def mix(
             (expert,) = experts.unbind()
             return expert(x)
         if how == "auto":
-            how = choose(device, pool.num_experts, routing.indices.shape[1], len(x))
+            how = choose(device, pool.num_experts, len(x))
         return DISPATCHES[how](experts, x, routing.indices, routing.weights.to(dtype))
 
 
-def choose(device: str, num_experts: int, top_k: int, tokens: int) -> str:
-    """Return the fastest dispatch; the rules follow ``benchmarks/projector.py``."""
-    return "eager"
+def choose(device: str, num_experts: int, tokens: int) -> str:
+    """Return the fastest dispatch for this many tokens; see ``benchmarks/projector.py``.
+
+    On a CPU work is all that counts, and ``grouped`` does the least. On a GPU few tokens cost less
+    than starting kernels does, and then ``dense`` starts the fewest. What is compiled needs static
+    shapes, which is ``dense`` again.
+    """
+    if torch.compiler.is_compiling():
+        return "dense"
+    if device == "cuda" and tokens * num_experts <= _FEW_ROWS:
+        return "dense"
+    return "grouped"
+
+
+_FEW_ROWS = 4096
+"""Tokens times experts up to which ``dense`` is faster on a GPU."""
 
 
 def eager(

@@ -72,7 +72,7 @@ class MMFuser(Fusion):
     """MM-Fuser (arXiv 2410.11829): features of the last layer query those of shallower layers.
 
     ``c = Attention(LN(last), LN(shallower))``, ``out = last + gate · (c + SelfAttention(LN(c)))``,
-    with a gate per channel that starts at 0, so that training starts from the encoder's own features.
+    with a gate per channel that starts at 0: training starts from the encoder's own features.
 
     The original is made for images: its two attentions are *deformable*, i.e. each query looks at a
     few points around its own place in each layer's 2-D feature map, at learned offsets. Here a
@@ -132,7 +132,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(size, size)
 
     def forward(self, x: torch.Tensor, source: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Attend from ``x`` ``(B, T, D)`` to ``source`` ``(B, S, D)`` where ``valid`` ``(B, S)``."""
+        """Attend from ``x`` ``(B, T, D)`` to ``source`` ``(B, S, D)`` where ``valid``."""
         # An utterance without a frame attends to its padding: a softmax over nothing is NaN.
         mask = valid | ~valid.any(1, keepdim=True)
         # (B, heads, T, D / heads)

@@ -236,7 +236,7 @@ class SMoPProjector(AbsProjector):
             {m: t.flatten(0, 1) for m, t in tokens.items()},
             {m: v.flatten() for m, v in valid.items()},
         )
-        y = {m: torch.where(valid[m][..., None], y[m].view(*valid[m].shape, -1), 0) for m in y}
+        y = {m: torch.where(valid[m][..., None], y[m].unflatten(0, valid[m].shape), 0) for m in y}
         balance, z, shares = self._account(routings, y)
         return ProjectorOutput(
             tokens=y,
@@ -246,7 +246,7 @@ class SMoPProjector(AbsProjector):
         )
 
     def _own_precision(self, x: torch.Tensor) -> torch.Tensor:
-        """Take what a frozen encoder computed in its precision to that of the trained parameters."""
+        """Take features from the frozen encoder's precision to the trained parameters'."""
         if torch.is_autocast_enabled(x.device.type):
             return x
         return x.to(next(self.parameters()).dtype)

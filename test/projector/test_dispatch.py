@@ -146,5 +146,5 @@ def test_dense_compiles_without_a_graph_break():
 
 
 def test_unknown_dispatch():
-    with pytest.raises(ValueError, match="'fast'.*auto, eager, dense, grouped"):
+    with pytest.raises(ValueError, match=r"'fast'.*auto, eager, dense, grouped"):
         mix(make(2), torch.zeros(1, D), to_experts([[0]], 2), how="fast")

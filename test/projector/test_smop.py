@@ -4,9 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from espnet_smop.projector.dispatch import DISPATCHES
+from espnet_smop.projector.experts import ExpertPool
+from espnet_smop.projector.mlp import MLPProjector
 from espnet_smop.projector.public_names import load_public, to_public
+from espnet_smop.projector.router import Router
 from espnet_smop.projector.smop import SMoPProjector
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "smop_topk_moe.pt"
@@ -65,3 +70,236 @@ def test_golden_gradients_of_auxiliary_losses(golden, loss, weights):
     torch.testing.assert_close(x.grad, want["input"], atol=1e-4, rtol=1e-4)
     grad = projector.mixture.router.gate.weight.grad
     torch.testing.assert_close(grad, want["gate_weight"], atol=1e-4, rtol=1e-4)
+
+
+ROUTING_NAMES = ["jejr", "jedr", "dedr"]
+
+
+def make(modalities=("audio", "video"), **conf):
+    torch.manual_seed(0)
+    sizes = {m: {"audio": 8, "video": 16}[m] for m in modalities}
+    conf = {"hidden_size": 12, **conf}
+    projector = SMoPProjector(sizes, 10, {"audio": 4, "video": 2}, **conf).double()
+    for name, p in projector.named_parameters():
+        if "gate" in name or "scale" in name:
+            torch.nn.init.normal_(p)  # gates of fusion start at 0, which would hide it
+    return projector
+
+
+def features(lengths: dict[str, list[int]], padding: int, seed=0):
+    """Random features and layers; beyond the lengths they are NaN."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = {}
+    for m, ls in lengths.items():
+        shape = (len(ls), max(ls) + padding, {"audio": 8, "video": 16}[m])
+        layers[m] = [
+            torch.full(shape, torch.nan).double() for _ in range({"audio": 5, "video": 3}[m])
+        ]
+        for b, length in enumerate(ls):
+            for layer in layers[m]:
+                own = torch.Generator().manual_seed(
+                    int(torch.randint(2**31, (), generator=generator))
+                )
+                layer[b, :length] = torch.randn(length, shape[2], generator=own).double()
+    return (
+        {m: x[-1] for m, x in layers.items()},
+        {m: torch.tensor(x) for m, x in lengths.items()},
+        layers,
+    )
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    lengths=st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)), min_size=1, max_size=3),
+    padding=st.integers(0, 5),
+    routing=st.sampled_from(ROUTING_NAMES),
+    mode=st.sampled_from(["stack", "avgpool"]),
+    remainder=st.sampled_from(["keep", "drop"]),
+    rates=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    fusion=st.tuples(*[st.sampled_from([None, "dci", "mmfuser"])] * 2),
+    how=st.sampled_from(["auto", *DISPATCHES]),
+    modalities=st.sampled_from([("audio",), ("video",), ("audio", "video")]),
+)
+def test_batch_invariance(
+    lengths, padding, routing, mode, remainder, rates, fusion, how, modalities
+):
+    """Tokens of an utterance are the same alone, and the losses do not count padding."""
+    projector = make(
+        modalities,
+        routing=routing,
+        dispatch=how,
+        downsample={"mode": mode, "audio": rates[0], "video": rates[1], "remainder": remainder},
+        fusion={"audio": fusion[0], "video": fusion[1]},
+    )
+    by_modality = dict(zip(("audio", "video"), map(list, zip(*lengths, strict=True)), strict=True))
+    x, x_lengths, layers = features({m: by_modality[m] for m in modalities}, padding)
+    batch = projector(x, x_lengths, layers)
+    batch.aux_loss.backward(retain_graph=True)
+    sum(t.sum() for t in batch.tokens.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in projector.parameters() if p.grad is not None)
+    for b in range(len(lengths)):
+        cut = {m: slice(0, int(x_lengths[m][b])) for m in modalities}
+        alone = projector(
+            {m: x[m][b : b + 1, cut[m]] for m in modalities},
+            {m: x_lengths[m][b : b + 1] for m in modalities},
+            {m: [layer[b : b + 1, cut[m]] for layer in layers[m]] for m in modalities},
+        )
+        for m in modalities:
+            n = int(alone.lengths[m])
+            assert n == int(batch.lengths[m][b])
+            torch.testing.assert_close(batch.tokens[m][b, :n], alone.tokens[m][0, :n])
+            assert not batch.tokens[m][b, n:].any()
+    shorter, _, _ = features({m: by_modality[m] for m in modalities}, 0)
+    _, _, layers = features({m: by_modality[m] for m in modalities}, 0)
+    unpadded = projector(shorter, x_lengths, layers)
+    torch.testing.assert_close(batch.aux_loss, unpadded.aux_loss)
+    torch.testing.assert_close(batch.stats, unpadded.stats)
+
+
+def forward(projector, modalities=("audio", "video"), frames=24):
+    x, lengths, layers = features({m: [frames, frames // 2] for m in modalities}, 0)
+    return projector(x, lengths, layers)
+
+
+def count(projector, kind):
+    return sum(isinstance(m, kind) for m in projector.modules())
+
+
+@pytest.mark.parametrize(
+    "routing,routers,pools,linears", [("jejr", 1, 1, 1), ("jedr", 2, 1, 1), ("dedr", 2, 2, 0)]
+)
+def test_routings_are_composed_as_in_the_paper(routing, routers, pools, linears):
+    projector = make(routing=routing)
+    assert count(projector, Router) == routers
+    assert count(projector, ExpertPool) == pools
+    # one more linear layer compensates unequal widths, and each router has one
+    assert count(projector, torch.nn.Linear) == linears + routers
+    same_width = make(routing=routing, downsample={"audio": 2, "video": 1})
+    assert count(same_width, torch.nn.Linear) == routers
+
+
+def test_joint_router_treats_tokens_of_both_modalities_alike():
+    projector = make(routing="jejr", downsample={"audio": 2, "video": 1})
+    x = torch.randn(2, 10, 8).double()
+    out = projector(
+        {"audio": x, "video": x.reshape(2, 5, 16)},
+        {"audio": torch.tensor([10, 6]), "video": torch.tensor([5, 3])},
+    )
+    torch.testing.assert_close(out.tokens["audio"], out.tokens["video"])
+
+
+@pytest.mark.parametrize("routing", ROUTING_NAMES)
+def test_losses_and_statistics_by_router_and_modality(routing):
+    projector = make(routing=routing, load_balancing_weight=0.5, router_z_weight=0.25).train()
+    out = forward(projector)
+    want = 0.5 * out.stats["loss_balance"] + 0.25 * out.stats["loss_z"]
+    torch.testing.assert_close(out.aux_loss.detach(), want)
+    for modality in ("audio", "video"):
+        router = "joint" if routing == "jejr" else modality
+        for choice in ("first", "second"):
+            names = [f"router_{router}/{modality}_{choice}_{e}" for e in range(3)]
+            assert sum(out.stats[name] for name in names) == pytest.approx(1)
+    assert len(out.stats) == 2 + 2 * 2 * 3
+    assert all(v.ndim == 0 and not v.requires_grad for v in out.stats.values())
+
+
+@pytest.mark.parametrize("routing", ROUTING_NAMES)
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_one_modality_is_one_router_and_one_pool(routing, modality):
+    projector = make((modality,), routing=routing, num_experts=4)
+    assert (count(projector, Router), count(projector, ExpertPool)) == (1, 1)
+    assert list(forward(projector, (modality,)).tokens) == [modality]
+
+
+@pytest.mark.parametrize("routing", ROUTING_NAMES)
+def test_one_expert_is_a_plain_mlp(routing):
+    projector = make(routing=routing, num_experts=1, expert_layer_norm=False)
+    assert count(projector, Router) == 0
+    out = forward(projector)
+    assert out.aux_loss == 0
+    assert list(out.stats) == ["loss_balance", "loss_z"]
+
+
+def test_mlp_projector_is_torchs_mlp():
+    torch.manual_seed(0)
+    projector = MLPProjector({"video": 4}, 10, {"video": 2}, hidden_size=12)
+    pool = projector.mixture.pools["video"]
+    mlp = torch.nn.Sequential(torch.nn.Linear(12, 12), torch.nn.ReLU(), torch.nn.Linear(12, 10))
+    with torch.no_grad():
+        for p, own in zip(mlp.parameters(), (pool.w1, pool.b1, pool.w2, pool.b2), strict=True):
+            p.copy_(own[0])
+    x = torch.randn(2, 9, 4)
+    out = projector({"video": x}, {"video": torch.tensor([9, 9])})
+    torch.testing.assert_close(out.tokens["video"], mlp(x.reshape(2, 3, 12)))
+
+
+TABLE_1 = {
+    "llama-avsr": (MLPProjector, {}),
+    "dci": (MLPProjector, {"fusion": {"audio": "dci", "video": "dci"}}),
+    "mmfuser": (MLPProjector, {"fusion": {"audio": "mmfuser", "video": "mmfuser"}}),
+    "smop-4-jejr": (SMoPProjector, {"routing": "jejr", "num_experts": 4}),
+    "smop-4-jedr": (SMoPProjector, {"routing": "jedr", "num_experts": 4}),
+    "smop-3-dedr": (SMoPProjector, {"routing": "dedr", "num_experts": 3}),
+    "smop-4-v-dci-a": (
+        SMoPProjector,
+        {"num_experts": {"audio": 1, "video": 4}, "fusion": {"audio": "dci"}},
+    ),
+    "smop-4-v-mmfuser-a": (
+        SMoPProjector,
+        {"num_experts": {"audio": 1, "video": 4}, "fusion": {"audio": "mmfuser"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("system", TABLE_1)
+def test_the_systems_of_table_1_train_by_configuration_alone(system):
+    build, conf = TABLE_1[system]
+    projector = build(
+        {"audio": 8, "video": 16}, 10, {"audio": 4, "video": 2}, hidden_size=12, **conf
+    )
+    assert projector.needs_layers == {m for m, kind in conf.get("fusion", {}).items() if kind}
+    out = forward(projector.train())
+    assert out.tokens["audio"].shape == (2, 8, 10)
+    (sum(t.square().sum() for t in out.tokens.values()) + out.aux_loss).backward()
+    assert all(p.grad is not None for p in projector.parameters())
+
+
+def test_encoders_in_bfloat16_do_not_change_the_precision_of_training():
+    projector = make(fusion={"audio": "mmfuser"}).float()
+    x, lengths, layers = features({"audio": [12], "video": [6]}, 0)
+    x = {m: t.bfloat16() for m, t in x.items()}
+    layers = {m: [t.bfloat16() for t in ts] for m, ts in layers.items()}
+    assert projector(x, lengths, layers).tokens["audio"].dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert projector(x, lengths, layers).tokens["audio"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "conf,message",
+    [
+        ({"routing": "jerj"}, "routing is 'jerj', expected one of: jejr, jedr, dedr"),
+        ({"num_experts": 0}, "num_experts is 0, expected a whole number"),
+        ({"num_experts": {"vidoe": 4}}, "a key of num_experts is 'vidoe', expected one of"),
+        ({"num_experts": 2, "top_k": 3}, "top_k is 3, but there are 2 experts"),
+        ({"routing": "jedr", "num_experts": {"audio": 4}}, "joint experts are one pool"),
+        ({"downsample": {"mode": "max"}}, "downsample.mode is 'max', expected one of: stack, avg"),
+        ({"downsample": {"rate": 3}}, "a key of downsample is 'rate', expected one of: mode, aud"),
+        ({"downsample": 3}, "downsample is 3, expected a dictionary"),
+        ({"fusion": {"audio": "dcl"}}, "fusion.audio is 'dcl', expected one of: null, dci, mmfu"),
+        ({"dispatch": "fast"}, "dispatch is 'fast', expected one of: auto, eager"),
+    ],
+)
+def test_errors_of_configuration(conf, message):
+    with pytest.raises(ValueError, match=message):
+        make(**conf)
+
+
+def test_errors_of_use():
+    with pytest.raises(ValueError, match="needs a modality"):
+        SMoPProjector({}, 10, {})
+    projector = make(fusion={"audio": "dci"})
+    x, lengths, _ = features({"audio": [4], "video": [4]}, 0)
+    with pytest.raises(ValueError, match="needs the hidden states of every encoder layer"):
+        projector(x, lengths)
+    with pytest.raises(ValueError, match="modality is 'audio', expected one of: video"):
+        make(("video",))(x, lengths)

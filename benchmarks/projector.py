@@ -1,0 +1,249 @@
+"""Time and memory of expert dispatch against a dense MLP of the same active work.
+
+    python benchmarks/projector.py                                   # CPU, float32, 2 threads
+    python benchmarks/projector.py --device cuda --precision bf16 --json projector.json
+
+A layer routes tokens of width 1024 to 2 of N experts 1024 → 2048 → 2048; router and sums
+included. Contenders run by turns in one process, and each figure is the median over rounds of the
+ratio to the dense MLP (1024 → 2 · 2048 → 2048) of the same round, so that other work on the
+machine hits both. `loop` is the algorithm of published code: expert by expert picks its tokens by a
+one-hot mask and adds what it makes of them by index.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from espnet_smop.projector.dispatch import DISPATCHES, choose, mix
+from espnet_smop.projector.experts import ExpertPool
+from espnet_smop.projector.router import Router
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "amp": torch.float32}
+
+
+def mlp(width: int, hidden: int, output: int, layer_norm: bool) -> nn.Sequential:
+    layers = [nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, output)]
+    return nn.Sequential(*layers, *([nn.LayerNorm(output)] if layer_norm else []))
+
+
+class Loop(nn.Module):
+    """The algorithm of published code."""
+
+    def __init__(self, args: argparse.Namespace, num_experts: int):
+        super().__init__()
+        self.num_experts, self.top_k, self.output = num_experts, args.top_k, args.output
+        self.gate = nn.Linear(args.width, num_experts, bias=False)
+        self.experts = nn.ModuleList(
+            mlp(args.width, args.hidden, args.output, args.layer_norm) for _ in range(num_experts)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Project ``(M, D)`` to ``(M, E)``."""
+        probs = self.gate(x).softmax(-1, dtype=torch.float32)
+        weights, selected = probs.topk(self.top_k, dim=-1)
+        weights = (weights / weights.sum(-1, keepdim=True)).to(x.dtype)
+        out = torch.zeros(len(x), self.output, dtype=x.dtype, device=x.device)
+        # (N, K, M)
+        mask = nn.functional.one_hot(selected, self.num_experts).permute(2, 1, 0)
+        for expert, chosen in zip(self.experts, mask, strict=True):
+            choice, token = torch.where(chosen)
+            y = expert(x[token]) * weights[token, choice, None]
+            out.index_add_(0, token, y.to(x.dtype))
+        return out
+
+
+class SMoP(nn.Module):
+    """Router and pool of the package under one dispatch."""
+
+    def __init__(self, router: Router, pool: ExpertPool, how: str):
+        super().__init__()
+        self.router, self.pool, self.how = router, pool, how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Project ``(M, D)`` to ``(M, E)``."""
+        return mix(self.pool, x, self.router(x), how=self.how)
+
+
+def contenders(args: argparse.Namespace, num_experts: int, tokens: int) -> dict[str, nn.Module]:
+    router = Router(input_size=args.width, num_experts=num_experts, top_k=args.top_k)
+    pool = ExpertPool(
+        input_size=args.width,
+        hidden_size=args.hidden,
+        output_size=args.output,
+        num_experts=num_experts,
+        layer_norm=args.layer_norm,
+    )
+    models = {
+        "mlp": mlp(args.width, args.top_k * args.hidden, args.output, args.layer_norm),
+        "loop": Loop(args, num_experts),
+    }
+    for how in (*DISPATCHES, "auto"):
+        if how != "dense" or args.device == "cuda" or num_experts * tokens <= args.max_dense_rows:
+            models[how] = SMoP(router, pool, how)
+    return {m: model.to(args.device, PRECISIONS[args.precision]) for m, model in models.items()}
+
+
+def step(
+    model: nn.Module, x: torch.Tensor, grad: torch.Tensor, args: argparse.Namespace, backward: bool
+) -> Callable[[], None]:
+    autocast = torch.autocast(args.device, torch.bfloat16)
+
+    def run() -> None:
+        with autocast if args.precision == "amp" else nullcontext():
+            if not backward:
+                with torch.no_grad():
+                    model(x)
+                return
+            y = model(x)
+        y.backward(grad.to(y.dtype))
+        x.grad = None
+        model.zero_grad()
+
+    return run
+
+
+def measure(run: Callable[[], None], args: argparse.Namespace) -> float:
+    """Return milliseconds per run."""
+    clock = time.process_time if args.clock == "process" else time.perf_counter
+    if args.device == "cuda":
+        torch.cuda.synchronize()
+    start = clock()
+    for _ in range(args.inner):
+        run()
+    if args.device == "cuda":
+        torch.cuda.synchronize()
+    return (clock() - start) / args.inner * 1e3
+
+
+def peak_memory(run: Callable[[], None], args: argparse.Namespace) -> float:
+    """Return the peak of one run above what was there before, in MiB: activations and gradients."""
+    if args.device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        run()
+    events = profile.profiler.kineto_results.events()
+    now = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return peak / 2**20
+
+
+def compare(args: argparse.Namespace, num_experts: int, tokens: int) -> dict:
+    torch.manual_seed(0)
+    dtype = PRECISIONS[args.precision]
+    x = torch.randn(tokens, args.width, device=args.device, dtype=dtype, requires_grad=True)
+    grad = torch.randn(tokens, args.output, device=args.device, dtype=dtype)
+    models = contenders(args, num_experts, tokens)
+    result = {
+        "experts": num_experts,
+        "tokens": tokens,
+        "auto": choose(args.device, num_experts, tokens),
+    }
+    for name, backward in (("forward", False), ("training", True)):
+        runs = {m: step(model, x, grad, args, backward) for m, model in models.items()}
+        for run in runs.values():
+            for _ in range(args.warmup):
+                run()
+        times = {m: [] for m in runs}
+        for _ in range(args.rounds):
+            for m, run in runs.items():
+                times[m].append(measure(run, args))
+        result[name] = {
+            m: {
+                "ms": statistics.median(ts),
+                "ratio": statistics.median(t / d for t, d in zip(ts, times["mlp"], strict=True)),
+            }
+            for m, ts in times.items()
+        }
+    result["memory"] = {m: peak_memory(run, args) for m, run in runs.items()}
+    return result
+
+
+def table(results: list[dict], key: str, columns: list[str]) -> str:
+    """Return a markdown table of one quantity."""
+    lines = [
+        f"| N | tokens | mlp | {' | '.join(columns)} | auto is |",
+        "|---" * (len(columns) + 4) + "|",
+    ]
+    for r in results:
+        if key == "memory":
+            first = f"{r[key]['mlp']:.0f} MiB"
+            cells = [f"{r[key][c] / r[key]['loop']:.2f}" if c in r[key] else "–" for c in columns]
+        else:
+            first = f"{r[key]['mlp']['ms']:.2f} ms"
+            cells = [f"{r[key][c]['ratio']:.2f}" if c in r[key] else "–" for c in columns]
+        lines.append(
+            f"| {r['experts']} | {r['tokens']} | {first} | {' | '.join(cells)} | {r['auto']} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument(
+        "--precision", default="fp32", choices=PRECISIONS, help="amp: autocast to bf16"
+    )
+    parser.add_argument("--tokens", type=int, nargs="+", default=[64, 512, 4096, 16384])
+    parser.add_argument("--experts", type=int, nargs="+", default=[3, 4, 8, 16])
+    parser.add_argument("--top_k", type=int, default=2)
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--hidden", type=int, default=2048)
+    parser.add_argument("--output", type=int, default=2048)
+    parser.add_argument("--layer_norm", action="store_true", help="in the experts and in the MLP")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--inner", type=int, help="runs per measurement (CPU 1, GPU 10)")
+    parser.add_argument("--warmup", type=int, help="runs before (CPU 1, GPU 10)")
+    parser.add_argument("--clock", default="wall", choices=["wall", "process"])
+    parser.add_argument("--max_dense_rows", type=int, default=32768, help="N · tokens, on a CPU")
+    parser.add_argument("--json", type=Path, help="write all figures there")
+    args = parser.parse_args()
+    many = 10 if args.device == "cuda" else 1
+    args.inner, args.warmup = args.inner or many, args.warmup or many
+    torch.set_num_threads(args.threads)
+
+    machine = platform.processor() or platform.machine()
+    if args.device == "cuda":
+        machine = torch.cuda.get_device_name()
+    head = f"{machine}, {args.precision}, torch {torch.__version__}, K = {args.top_k}"
+    print(f"{head}, {args.rounds} rounds{', LayerNorm' * args.layer_norm}\n")
+    results = []
+    for num_experts in args.experts:
+        for tokens in args.tokens:
+            results.append(compare(args, num_experts, tokens))
+            print(
+                table(results[-1:], "training", ["loop", *DISPATCHES, "auto"]).splitlines()[-1],
+                flush=True,
+            )
+    columns = ["loop", *DISPATCHES, "auto"]
+    for key, title in (
+        ("forward", "Forward: time over that of the MLP"),
+        ("training", "Forward and backward: time over that of the MLP"),
+        ("memory", "Peak memory of forward and backward, over that of the loop"),
+    ):
+        print(f"\n{title}\n\n{table(results, key, columns)}")
+    if args.json:
+        args.json.write_text(json.dumps({"machine": head, "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

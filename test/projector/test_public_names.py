@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from espnet_smop.projector.experts import ExpertPool
+from espnet_smop.projector.public_names import load_public, to_public
+from espnet_smop.projector.router import Router
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "smop_topk_moe.pt"
+
+
+def parts(*, layer_norm=True, num_experts=4):
+    router = Router(input_size=24, num_experts=num_experts, top_k=2)
+    pool = ExpertPool(
+        input_size=24,
+        hidden_size=32,
+        output_size=40,
+        num_experts=num_experts,
+        layer_norm=layer_norm,
+    )
+    return router, pool
+
+
+def test_round_trip_is_identical():
+    state = torch.load(GOLDEN, weights_only=True)["state_dict"]
+    router, pool = parts()
+    load_public(state, router, pool)
+    back = to_public(router, pool)
+    assert list(back) == list(state)
+    assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+def test_what_does_not_fit_is_named():
+    state = to_public(*parts())
+    with pytest.raises(ValueError, match=r"has no experts\.4\.0\.bias"):
+        load_public(state | {"gate.weight": state["gate.weight"]}, *parts(num_experts=5))
+    with pytest.raises(ValueError, match=r"experts\.0\.3\.bias.*do not fit"):
+        load_public(state, *parts(layer_norm=False))
+    with pytest.raises(ValueError, match=r"shape \(2,\), expected \(40,\)"):
+        load_public(state | {"experts.1.2.bias": torch.zeros(2)}, *parts())

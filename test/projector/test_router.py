@@ -1,0 +1,117 @@
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from espnet_smop.projector.router import Router, Routing, auxiliary_losses, expert_shares
+
+
+def route(tokens=20, *, num_experts=4, top_k=2, normalize=True, valid=None):
+    torch.manual_seed(0)
+    router = Router(input_size=6, num_experts=num_experts, top_k=top_k, normalize=normalize)
+    return router, router(torch.randn(tokens, 6), valid)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_weights_are_the_largest_probabilities(normalize):
+    _, routing = route(normalize=normalize)
+    want = routing.probs.sort(-1, descending=True).values[:, :2]
+    if normalize:
+        want = want / want.sum(-1, keepdim=True)
+    torch.testing.assert_close(routing.weights, want)
+
+
+def test_balanced_routing_costs_k():
+    """Four tokens, each sure of another pair of four experts."""
+    logits = torch.full((4, 4), -20.0)
+    indices = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0]])
+    logits.scatter_(1, indices, 0.0)
+    routing = Routing(logits, logits.softmax(-1), indices, None, torch.ones(4, dtype=torch.bool))
+    balance, z = auxiliary_losses([routing])
+    torch.testing.assert_close(balance, torch.tensor(2.0))
+    torch.testing.assert_close(z, torch.tensor(2.0).log().square())
+
+
+def test_padding_goes_nowhere_and_counts_nowhere():
+    valid = torch.arange(20) % 3 > 0
+    router, _ = route()
+    x = torch.randn(20, 6)
+    padded, packed = router(x, valid), router(x[valid])
+    assert (padded.indices[~valid] == 4).all()
+    assert not padded.weights[~valid].any()
+    for a, b in zip(auxiliary_losses([padded]), auxiliary_losses([packed]), strict=True):
+        torch.testing.assert_close(a, b)
+    for a, b in zip(expert_shares(padded).items(), expert_shares(packed).items(), strict=True):
+        assert a == b
+
+
+def test_losses_of_parts_are_those_of_the_whole():
+    _, routing = route()
+    whole, parts = auxiliary_losses([routing]), auxiliary_losses(routing.split([7, 0, 13]))
+    torch.testing.assert_close(whole, parts)
+    joined = vars(Routing.cat(routing.split([7, 0, 13])))
+    assert all(torch.equal(joined[name], t) for name, t in vars(routing).items())
+
+
+@pytest.mark.parametrize("tokens,valid", [(0, None), (3, torch.zeros(3, dtype=torch.bool))])
+def test_without_a_token_losses_are_zero_and_have_a_gradient(tokens, valid):
+    router, routing = route(tokens, valid=valid)
+    balance, z = auxiliary_losses([routing])
+    assert balance == z == 0
+    (balance + z).backward()
+    assert not router.gate.weight.grad.any()
+    assert not any(expert_shares(routing).values())
+
+
+def test_shares_per_choice_sum_to_one():
+    _, routing = route(50, num_experts=3)
+    shares = expert_shares(routing)
+    assert list(shares) == [f"{c}_{e}" for c in ("first", "second") for e in range(3)]
+    for choice in ("first", "second"):
+        assert sum(shares[f"{choice}_{e}"] for e in range(3)) == pytest.approx(1)
+    assert shares["first_1"] == (routing.indices[:, 0] == 1).float().mean()
+    _, routing = route(top_k=1)
+    assert list(expert_shares(routing)) == [f"first_{e}" for e in range(4)]
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="top_k is 5, but there are 4 experts"):
+        Router(input_size=2, num_experts=4, top_k=5)
+    with pytest.raises(ValueError, match="top_k is 0"):
+        Router(input_size=2, num_experts=4, top_k=0)
+
+
+def _rank(rank: int, port: int, results) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    router, x = _router_and_tokens()
+    mine = x[:5] if rank == 0 else x[5:]  # unequal numbers of tokens
+    model = torch.nn.parallel.DistributedDataParallel(router)
+    losses = auxiliary_losses([model(mine)], over_ranks=True)
+    # ESPnet weights a rank's loss by its targets over the mean of all ranks'.
+    (sum(losses) * (0.5, 1.5)[rank]).backward()
+    results[rank] = (*(loss.item() for loss in losses), router.gate.weight.grad)
+    dist.destroy_process_group()
+
+
+def _router_and_tokens():
+    torch.manual_seed(3)
+    return Router(input_size=6, num_experts=3, top_k=2), torch.randn(16, 6)
+
+
+def test_losses_over_ranks_are_those_of_the_global_batch():
+    router, x = _router_and_tokens()
+    balance, z = auxiliary_losses([router(x)])
+    (balance + z).backward()
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with torch.multiprocessing.Manager() as manager:
+        results = manager.dict()
+        torch.multiprocessing.start_processes(_rank, (port, results), 2, start_method="fork")
+        for rank in range(2):
+            got_balance, got_z, grad = results[rank]
+            assert got_balance == pytest.approx(balance.item(), rel=1e-5)
+            assert got_z == pytest.approx(z.item(), rel=1e-5)
+            torch.testing.assert_close(grad, router.gate.weight.grad)
