@@ -213,7 +213,7 @@ fi
 
 # One at a time: a second run waits and then finds the environment complete.
 if command -v flock > /dev/null; then
-    exec 9> "${root}/tools/venv.lock"
+    exec 9< "${root}/tools"
     flock 9
 fi
 if is_complete && has_wanted_python; then

@@ -7,7 +7,7 @@ The mini recipe freezes what this makes. The result is a directory for ``audio_f
 Example::
 
     python -m espnet_smop.bin.pretrain_ctc --modality audio --train_dir dump/raw/train \
-        --valid_dir dump/raw/valid --tokenizer downloads/tiny_llama --out downloads/tiny_whisper
+        --valid_dir dump/raw/valid --out exp/base/whisper
 """
 
 import argparse
@@ -16,13 +16,14 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from espnet2.fileio.read_text import read_2columns_text
 from espnet2.iterators.sequence_iter_factory import worker_init_fn
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from espnet2.train.collate_fn import CommonCollateFn
@@ -34,7 +35,6 @@ from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from espnet_smop.bin.make_shapes import durations
-from espnet_smop.decoder.tokenizer import TextEncoder
 from espnet_smop.fileio.video import register
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
 from espnet_smop.frontend.log_mel import LogMel
@@ -104,6 +104,28 @@ def build_encoder(modality: str, conf: dict[str, Any]) -> nn.Module:
     return VideoEncoder(AVHuBERTConfig(**{**sizes, **conf}))
 
 
+class Letters:
+    """The characters of a text as CTC's tokens: small units learn soonest.
+
+    Args:
+        sentences: the text; characters that it lacks are left out when others are encoded.
+    """
+
+    def __init__(self, sentences: Iterable[str]):
+        self.letters = sorted(set().union(*sentences))
+
+    def __len__(self) -> int:
+        return len(self.letters)
+
+    def encode(self, text: str) -> list[int]:
+        """Return an index for each character."""
+        return [self.letters.index(c) for c in text if c in self.letters]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the characters of these indices."""
+        return "".join(self.letters[i] for i in ids)
+
+
 class Batches:
     """Padded batches of utterances of similar length, shuffled anew every epoch.
 
@@ -168,7 +190,6 @@ def pretrain(
     modality: str,
     train_dir: Path,
     valid_dir: Path,
-    tokenizer: str,
     out: Path,
     noise: str | None,
     snrs: list[float],
@@ -198,7 +219,7 @@ def pretrain(
         )
     set_all_random_seed(config.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encode_text = TextEncoder(tokenizer)
+    letters = Letters(read_2columns_text(train_dir / "text").values())
     conf = {"speech_mask": {"max_width": 0.2, "stride": 1.0}}
     if noise and modality == "audio":
         conf["noise"] = {"file": noise, "snr": snrs, "probability": noise_probability}
@@ -206,7 +227,7 @@ def pretrain(
         part: Batches(
             directory,
             modality,
-            AVSRPreprocessor(part == "train", encode_text, **conf),
+            AVSRPreprocessor(part == "train", letters.encode, **conf),
             batch_size=config.batch_size,
             seed=config.seed,
             num_workers=num_workers,
@@ -215,11 +236,11 @@ def pretrain(
         for part, directory in (("train", train_dir), ("valid", valid_dir))
     }
     encoder = build_encoder(modality, encoder_conf)
-    model = CTCModel(encoder, width=encoder.width, vocabulary=len(encode_text.tokenizer))
+    model = CTCModel(encoder, width=encoder.width, vocabulary=len(letters))
     model.to(device)
     start = time.perf_counter()
     train_ctc(model, batches["train"], len(batches["train"]), config)
-    error = error_rate(model, batches["valid"](0), encode_text.tokenizer.decode)
+    error = error_rate(model, batches["valid"](0), letters.decode)
     seconds = time.perf_counter() - start
     logging.info("%s encoder: validation WER %.1f %% after %.0f s", modality, error, seconds)
 
@@ -241,7 +262,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--modality", choices=("audio", "video"), required=True)
     parser.add_argument("--train_dir", type=Path, required=True, help="Directory below dump/raw")
     parser.add_argument("--valid_dir", type=Path, required=True, help="Directory below dump/raw")
-    parser.add_argument("--tokenizer", required=True, help="Directory with the LLM's tokenizer")
     parser.add_argument("--out", type=Path, required=True, help="Directory of the encoder")
     parser.add_argument("--noise", type=str_or_none, help="Noise file for the audio encoder")
     parser.add_argument(

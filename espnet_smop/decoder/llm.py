@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from torch import nn
 from torch.nn import functional as F
@@ -391,11 +392,16 @@ def _load(
         directory = locate(model, patterns=files)
     if dtype is None:
         dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+    options = {}
+    if gguf_file is not None and hasattr(transformers, "GgufConfig"):
+        # Recent versions may leave the weights packed, which adapters cannot be put on.
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     llm = AutoModelForCausalLM.from_pretrained(
         directory,
         dtype=getattr(torch, dtype),
         attn_implementation=attn_implementation,
         gguf_file=gguf_file,
+        **options,
     )
     for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(llm.config, setting, None) not in (None, 1, 1.0):

@@ -228,7 +228,9 @@ class SMoPProjector(AbsProjector):
 
         In training under ``torch.distributed`` the auxiliary losses are those of the global batch.
         """
-        tokens, lengths = self.stem(features, lengths, layers or {})
+        features = {m: self._own_precision(x) for m, x in features.items()}
+        layers = {m: [self._own_precision(x) for x in xs] for m, xs in (layers or {}).items()}
+        tokens, lengths = self.stem(features, lengths, layers)
         valid = {m: valid_mask(lengths[m], tokens[m].shape[1]) for m in tokens}
         y, routings = self.mixture(
             {m: t.flatten(0, 1) for m, t in tokens.items()},
@@ -242,6 +244,12 @@ class SMoPProjector(AbsProjector):
             aux_loss=self.load_balancing_weight * balance + self.router_z_weight * z,
             stats={"loss_balance": balance.detach(), "loss_z": z.detach(), **shares},
         )
+
+    def _own_precision(self, x: torch.Tensor) -> torch.Tensor:
+        """Take what a frozen encoder computed in its precision to that of the trained parameters."""
+        if torch.is_autocast_enabled(x.device.type):
+            return x
+        return x.to(next(self.parameters()).dtype)
 
     def _account(
         self, routings: Routings, y: Tokens

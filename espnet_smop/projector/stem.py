@@ -69,6 +69,11 @@ class Stem(nn.Module):
             one_of("the features' modality", modality, self.downsamples)
             x = features[modality]
             if modality in self.fusions:
+                if modality not in layers:
+                    raise ValueError(
+                        f"fusion of {modality} needs the hidden states of every encoder layer, got "
+                        "only its features: pass `layers` for the modalities in `needs_layers`"
+                    )
                 x = self.fusions[modality](layers[modality], lengths[modality])
             tokens[modality], token_lengths[modality] = self.downsamples[modality](
                 x, lengths[modality]

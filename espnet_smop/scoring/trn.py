@@ -36,7 +36,7 @@ def read_trn(path: str | os.PathLike) -> list[Utterance]:
     if not path.is_file():
         raise ScoringError(f"{path} does not exist. Run the scoring stage first")
     utterances = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
         tokens, _, name = line.rstrip().rpartition("(")
         if not name.endswith(")"):
             raise ScoringError(f"{path}:{number}: no (speaker-utterance) at the end of the line")

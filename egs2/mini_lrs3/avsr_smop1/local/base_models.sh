@@ -43,11 +43,11 @@ run() { # NAME MODULE [ARGUMENT]…
     echo "base model ${out}/${name}, log ${out}/logs/${name}.log"
     # shellcheck disable=SC2154 # train_cmd comes from cmd.sh
     "${train_cmd}" --num_threads "${OMP_NUM_THREADS}" "${out}/logs/${name}.log" \
-        "${SMOP_PYTHON}" -m "espnet_smop.bin.${module}" --tokenizer "${tokenizer}" \
+        "${SMOP_PYTHON}" -m "espnet_smop.bin.${module}" \
         --out "${out}/${name}" --seed "${seed}" "$@"
 }
 
-run llm pretrain_lm --kaldi --text "${train_dir}/text" --valid_text "${valid_dir}/text" \
+run llm pretrain_lm --tokenizer "${tokenizer}" --kaldi --text "${train_dir}/text" --valid_text "${valid_dir}/text" \
     --epochs "${lm_epochs}"
 for modality in ${modalities}; do
     case "${modality}" in

@@ -14,10 +14,15 @@ if [ $# -eq 0 ]; then
     set -- exp exp/*
 fi
 
-version() {
-    "${SMOP_PYTHON:-python3}" -c \
-        "import importlib.metadata as m; print('$1', m.version('$1'))" 2>/dev/null \
-        || echo "$1 (not installed)"
+version() { # NAME of a package and of its module
+    "${SMOP_PYTHON:-python3}" -c 'if True:
+        import importlib, importlib.metadata, sys
+        name = sys.argv[1]
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # used from its directory
+            version = importlib.import_module(name).__version__
+        print(name, version)' "$1" 2> /dev/null || echo "$1 (not installed)"
 }
 
 cat << EOF
@@ -28,7 +33,7 @@ cat << EOF
 - python version: \`$("${SMOP_PYTHON:-python3}" -c 'import sys; print(sys.version.replace("\n", ""))')\`
 - espnet version: \`$(version espnet)\`
 - espnet_smop version: \`$(version espnet_smop)\`
-- pytorch version: \`$(version torch)\`
+- pytorch version: \`py$(version torch)\`
 - Git hash: \`$(git rev-parse HEAD 2>/dev/null || echo unknown)\`
   - Commit date: \`$(git log -1 --format=%cd 2>/dev/null || echo unknown)\`
 EOF

@@ -14,6 +14,7 @@ interruption changes anything; what is complete is not made again.
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -166,9 +167,10 @@ def make(out: Path, settings: Settings, *, jobs: int) -> None:
     missing = [clip for clip in clips if not _truth_path(out, clip).exists()]
     if len(missing) < len(clips):
         print(f"make_corpus: {len(clips) - len(missing)} of {len(clips)} clips are there already")
-    with Progress(len(missing)) as progress:
-        for count in _run(out, settings, missing, jobs):
-            progress.step(count)
+    progress = _Progress(len(missing))
+    for count in _run(out, settings, missing, jobs):
+        progress.step(count)
+    print(f"make_corpus: {len(missing)} clips made in {progress.seconds():.0f} s", flush=True)
 
     truth = [_truth_path(out, clip).read_text() for clip in clips]
     if settings.form != "raw":
@@ -177,30 +179,25 @@ def make(out: Path, settings: Settings, *, jobs: int) -> None:
     write_text(out / "valid.id", "".join(f"{name}\n" for name in valid))
     write_text(out / "truth.jsonl", "".join(truth))
     write_text(out / ".done", asked)
+    shutil.rmtree(out / ".truth")
 
 
-class Progress:
-    """Prints a line with the time left every ten seconds, and one at the end."""
+class _Progress:
+    """Prints a line with the time left every ten seconds."""
 
     def __init__(self, total: int) -> None:
         self._total, self._count = total, 0
         self._start = self._printed = time.monotonic()
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            seconds = time.monotonic() - self._start
-            print(f"make_corpus: {self._count} clips made in {seconds:.0f} s", flush=True)
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
 
     def step(self, count: int) -> None:
         """Count ``count`` more clips."""
         self._count += count
-        now = time.monotonic()
-        if now - self._printed >= 10:
-            self._printed = now
-            left = (now - self._start) / self._count * (self._total - self._count)
+        if time.monotonic() - self._printed >= 10:
+            self._printed = time.monotonic()
+            left = self.seconds() / self._count * (self._total - self._count)
             print(f"make_corpus: {self._count}/{self._total} clips, {left:.0f} s left", flush=True)
 
 
@@ -289,7 +286,7 @@ def _speak(texts: tuple[str, ...], person: Speaker, rng: np.random.Generator) ->
         start = length / SAMPLE_RATE
         words += [Segment(w.label, w.start + start, w.end + start) for w in said.words]
         phones += [Segment(p.label, p.start + start, p.end + start) for p in said.phones]
-        # eSpeak ends in a long pause; what is left of it is drawn below.
+        # Without eSpeak's own pause at the end: pauses are drawn here.
         add(said.samples[: round(said.phones[-1].end * SAMPLE_RATE)])
     add(silence(0.12, 0.28))
     add(np.zeros(-length % _SAMPLES_PER_FRAME, np.float32))

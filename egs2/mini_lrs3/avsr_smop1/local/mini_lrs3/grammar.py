@@ -63,7 +63,7 @@ def sentences(rng: np.random.Generator, count: int) -> list[str]:
     drawn: dict[str, None] = {}
     while len(drawn) < count:
         text = sentence(rng)
-        words = text.split()
-        if len(set(words)) == len(words) or "the" in words:
+        names = [word for word in text.split() if word in SLOTS["NAME"]]
+        if len(set(names)) == len(names):
             drawn[text] = None
     return list(drawn)

@@ -1,0 +1,126 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from espnet2.fileio.read_text import read_2columns_text
+
+from espnet_smop.bin.avsr_inference import AVSRSpeech2Text, get_parser, main, order_by_length
+from espnet_smop.fileio.video import read_video
+from espnet_smop.tasks.avsr import AVSRTask
+
+
+@pytest.fixture
+def experiment(model_args, tmp_path):
+    args = model_args()
+    torch.manual_seed(0)
+    model = AVSRTask.build_model(args)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(vars(args)))
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    return tmp_path
+
+
+def arguments(experiment, dump_dir, output, *more):
+    return [
+        *("--avsr_train_config", str(experiment / "config.yaml")),
+        *("--avsr_model_file", str(experiment / "model.pth")),
+        *("--data_path_and_name_and_type", f"{dump_dir}/wav.scp,speech,sound"),
+        *("--data_path_and_name_and_type", f"{dump_dir}/video.scp,video,video"),
+        *("--output_dir", str(output), "--num_workers", "0", "--max_new_tokens", "10"),
+        *more,
+    ]
+
+
+def read(directory: Path) -> dict[str, dict[str, str]]:
+    files = {}
+    for path in directory.iterdir():
+        pairs = (line.rstrip("\n").partition(" ") for line in path.open())
+        files[path.name] = {key: value for key, _, value in pairs}
+    return files
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_the_batch_size_does_not_matter(experiment, dump_dir, tmp_path, noise):
+    soundfile.write(tmp_path / "n.wav", np.random.default_rng(0).normal(size=32000) * 0.1, 16000)
+    more = ("--noise", str(tmp_path / "n.wav"), "--snr", "0") if noise else ()
+    results = []
+    for size in (1, 8):
+        output = tmp_path / f"batch {size}"
+        words = ("--beam_size", "3", "--nbest", "2", "--batch_size", str(size), *more)
+        main(arguments(experiment, dump_dir, output, *words))
+        results.append([read(output / f"{n}best_recog") for n in (1, 2)])
+        assert not Path(f"{output}.partial").exists()
+    for n in range(2):
+        one, eight = (r[n] for r in results)
+        assert set(one) == {"text", "token", "token_int", "score"}
+        assert len(one["text"]) == 12
+        for name in ("text", "token", "token_int"):
+            assert one[name] == eight[name]
+        for uid, score in one["score"].items():
+            assert float(score) == pytest.approx(float(eight["score"][uid]), abs=1e-4)
+    first, second = (results[0][n]["score"] for n in range(2))
+    assert all(float(first[uid]) >= float(second[uid]) for uid in first)
+
+
+def test_speech2text_gives_what_the_command_writes(experiment, dump_dir, tmp_path):
+    main(arguments(experiment, dump_dir, tmp_path / "out", "--beam_size", "2"))
+    texts = read(tmp_path / "out" / "1best_recog")
+    speech2text = AVSRSpeech2Text(
+        experiment / "config.yaml", experiment / "model.pth",
+        beam_size=2, nbest=1, length_penalty=0.0, max_new_tokens=10,
+    )  # fmt: skip
+    scps = [read_2columns_text(dump_dir / name) for name in ("wav.scp", "video.scp")]
+    uid = min(scps[0])
+    [(text, tokens, ids, score)] = speech2text(
+        speech=soundfile.read(scps[0][uid])[0], video=read_video(scps[1][uid])
+    )
+    assert text == texts["text"][uid]
+    assert " ".join(tokens) == texts["token"][uid]
+    assert " ".join(map(str, ids)) == texts["token_int"][uid]
+    assert score == pytest.approx(float(texts["score"][uid]), abs=1e-5)
+
+
+def test_the_log_has_the_lines_that_espnet_measures_rtf_with(
+    experiment, dump_dir, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO)
+    main(arguments(experiment, dump_dir, tmp_path / "out", "--beam_size", "1"))
+    messages = [record.getMessage() for record in caplog.records]
+    starts = [m for m in messages if m.startswith("speech length: ")]
+    ends = [m for m in messages if m.startswith("best hypo")]
+    assert len(starts) == len(ends) == 2  # batches of 8 and 4
+    samples = sum(map(int, read_2columns_text(dump_dir / "utt2num_samples").values()))
+    assert sum(int(m.split()[-1]) for m in starts) == samples
+    assert any(m.startswith("RTF: ") for m in messages)
+    assert any("reached the length cap" in m for m in messages)  # a random model never stops
+
+
+def test_longest_first():
+    assert order_by_length(["a", "b", "c", "d"], {"a": 1, "b": 3, "c": 3}) == ["d", "b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--snr", "0"), "--snr needs --noise"),
+        (("--noise", "none.wav", "--snr", "0"), "none.wav does not exist"),
+        (("--avsr_model_file", "none.pth"), "none.pth"),
+    ],
+)
+def test_mistakes_end_in_one_line(experiment, dump_dir, tmp_path, more, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments(experiment, dump_dir, tmp_path / "out", *more))
+    assert message in str(stopped.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_zero_decibel_is_not_clean():
+    required = ["--output_dir", "o", "--data_path_and_name_and_type", "a,b,c"]
+    required += ["--avsr_train_config", "c"]
+    parse = get_parser().parse_args
+    assert parse([*required, "--snr", "0"]).snr == 0.0
+    assert parse([*required, "--snr", "-5"]).snr == -5.0
+    assert parse([*required, "--snr", "clean"]).snr is None

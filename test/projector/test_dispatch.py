@@ -1,0 +1,150 @@
+"""Every dispatch gives the sums of the definition, and the same gradients."""
+
+import copy
+
+import pytest
+import torch
+
+from espnet_smop.projector.dispatch import DISPATCHES, mix
+from espnet_smop.projector.experts import ExpertPool
+from espnet_smop.projector.router import Router, Routing
+
+D, H, E = 8, 16, 24
+
+
+def make(num_experts, *, layer_norm=True, dtype=torch.float64):
+    torch.manual_seed(0)
+    pool = ExpertPool(
+        input_size=D, hidden_size=H, output_size=E, num_experts=num_experts, layer_norm=layer_norm
+    )
+    if layer_norm:
+        torch.nn.init.normal_(pool.scale)
+        torch.nn.init.normal_(pool.shift)
+    return pool.to(dtype)
+
+
+def to_experts(indices, num_experts):
+    """A routing to given experts ``(M, K)`` with random weights."""
+    indices = torch.as_tensor(indices)
+    valid = indices[:, 0] < num_experts
+    weights = torch.rand(indices.shape, dtype=torch.float64) * valid[:, None]
+    empty = torch.empty(len(indices), num_experts)
+    return Routing(empty, empty, indices, weights.requires_grad_(), valid)
+
+
+def by_definition(pool, x, routing):
+    """One token at a time, with torch's own modules."""
+    rows = []
+    for token, experts, weights in zip(x, routing.indices.tolist(), routing.weights, strict=True):
+        row = torch.zeros(E, dtype=x.dtype)
+        for e, weight in zip(experts, weights, strict=True):
+            if e == pool.num_experts:
+                continue
+            y = torch.relu(pool.w1[e] @ token + pool.b1[e])
+            y = pool.w2[e] @ y + pool.b2[e]
+            if pool.scale is not None:
+                y = (y - y.mean()) / (y.var(correction=0) + 1e-5).sqrt()
+                y = y * pool.scale[e] + pool.shift[e]
+            row = row + weight * y
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def gradients(function, pool, x, routing):
+    pool, x, routing = copy.deepcopy((pool, x, routing))
+    x.requires_grad_()
+    y = function(pool, x, routing)
+    torch.manual_seed(1)
+    (y * torch.randn_like(y)).sum().backward()
+    grads = {name: p.grad for name, p in pool.named_parameters()}
+    return {"y": y.detach(), "x": x.grad, "weights": routing.weights.grad, **grads}
+
+
+CASES = {
+    "mixed": (4, [[0, 1], [3, 2], [1, 3], [2, 0], [1, 0], [0, 3], [1, 2]]),
+    "one token": (4, [[2, 0]]),
+    "an expert without a token": (3, [[0, 2], [2, 0], [0, 2]]),
+    "all tokens on one expert": (4, [[3]] * 9),
+    "all tokens on the first": (4, [[0]] * 5),
+    "top 1": (2, [[0], [1], [1]]),
+    "top 3 of 8": (8, [[7, 0, 3], [1, 2, 5], [7, 6, 0], [3, 4, 1]]),
+    "every expert": (3, [[0, 1, 2], [2, 1, 0]]),
+    "padding": (4, [[0, 1], [4, 4], [3, 2], [4, 4], [4, 4]]),
+}
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("how", [*DISPATCHES, "auto"])
+def test_agrees_with_the_definition(how, case, layer_norm):
+    num_experts, indices = CASES[case]
+    pool = make(num_experts, layer_norm=layer_norm)
+    x = torch.randn(len(indices), D, dtype=torch.float64)
+    routing = to_experts(indices, num_experts)
+    want = gradients(by_definition, pool, x, routing)
+    got = gradients(lambda *a: mix(*a, how=how), pool, x, routing)
+    for name, value in want.items():
+        padded = torch.isin(routing.indices, num_experts)
+        if name == "weights":  # of padding: they are constants
+            value, got[name] = value.masked_fill(padded, 0), got[name].masked_fill(padded, 0)
+        if value is None:
+            value = torch.zeros_like(got[name])
+        torch.testing.assert_close(got[name], value, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("how", [*DISPATCHES, "auto"])
+@pytest.mark.parametrize("indices", [torch.empty(0, 2, dtype=torch.long), [[4, 4], [4, 4]]])
+def test_without_a_token_every_parameter_has_a_zero_gradient(how, indices):
+    pool = make(4)
+    routing = to_experts(indices, 4)
+    x = torch.randn(len(indices), D, dtype=torch.float64, requires_grad=True)
+    y = mix(pool, x, routing, how=how)
+    assert y.shape == (len(indices), E)
+    assert not y.any()
+    y.sum().backward()
+    for p in (x, *pool.parameters()):
+        assert p.grad is not None
+        assert not p.grad.any()
+
+
+@pytest.mark.parametrize("how", [*DISPATCHES, "auto"])
+def test_gradients_of_sum_are_no_problem(how):
+    """The gradient of a sum is expanded, i.e. has stride 0."""
+    pool = make(3)
+    x = torch.randn(5, D, dtype=torch.float64, requires_grad=True)
+    mix(pool, x, to_experts([[0, 1]] * 5, 3), how=how).sum().backward()
+    assert x.grad.any()
+
+
+@pytest.mark.parametrize("how", [*DISPATCHES, "auto"])
+def test_autocast_computes_in_its_precision_and_gives_float32_gradients(how):
+    pool = make(4, dtype=torch.float32)
+    router = Router(input_size=D, num_experts=4, top_k=2)
+    x = torch.randn(33, D)
+    want = mix(pool, x, router(x), how="eager")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        routing = router(x)
+        y = mix(pool, x, routing, how=how)
+    assert routing.probs.dtype == torch.float32
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), want, atol=0.1, rtol=0.05)
+    y.float().square().sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in (*pool.parameters(), *router.parameters()))
+
+
+def test_dense_compiles_without_a_graph_break():
+    pool = make(4, dtype=torch.float32)
+    router = Router(input_size=D, num_experts=4, top_k=2)
+
+    def project(x, how):
+        return mix(pool, x, router(x), how=how)
+
+    compiled = torch.compile(project, fullgraph=True, backend="eager")
+    x = torch.randn(21, D)
+    for how in ("dense", "auto"):
+        torch.testing.assert_close(compiled(x, how), project(x, "eager"))
+
+
+def test_unknown_dispatch():
+    with pytest.raises(ValueError, match="'fast'.*auto, eager, dense, grouped"):
+        mix(make(2), torch.zeros(1, D), to_experts([[0]], 2), how="fast")

@@ -1,0 +1,192 @@
+"""avsr_smop.sh: its options, and what its stages call."""
+
+import re
+
+import pytest
+
+EXP = "exp/avsr_train/decode_avsr_model_valid.acc.ave"
+
+
+def values(arguments, name):
+    return [arguments[k + 1] for k, x in enumerate(arguments) if x == name]
+
+
+def test_all_stages_from_corpus_to_results(recipe):
+    done = recipe.run("--snrs", "clean -5", "--skip_packing", "false", "--skip_upload", "false")
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = [name for name, _ in recipe.calls()]
+    order = ["fix_data_dir", "format_av", "combine_av", "filter_utts", "make_babble",
+             "make_shapes", "launch", "avsr_inference"]  # fmt: skip
+    assert [n for k, n in enumerate(names) if n not in names[:k]] == order
+    for stage in (*range(1, 8), *range(10, 17)):
+        assert f"Stage {stage}: " in done.stdout
+    assert re.search(r"stage 11: \d+ s", done.stdout)
+    # Packing, upload and analysis are of a later version, or are there and were called.
+    assert (
+        done.stdout.count("needs a later version")
+        + len([n for n in names if n in ("pack", "upload", "analyze")])
+        == 3
+    )
+
+    # Only train and valid are filtered; the test set must lose nothing.
+    formatted = {values(a, "--out_dir")[0]: a for a in recipe.calls("format_av")}
+    assert formatted.keys() == {"dump/raw/org/train", "dump/raw/org/valid", "dump/raw/test"}
+    assert ["--strict_test" in a for a in formatted.values()] == [False, False, True]
+    assert len(recipe.calls("format_av")) == 6
+    assert len(recipe.calls("filter_utts")) == 2
+
+    (launch,) = recipe.calls("launch")
+    assert values(launch, "--train_data_path_and_name_and_type") == [
+        "dump/raw/train/wav.scp,speech,sound",
+        "dump/raw/train/video.scp,video,video",
+        "dump/raw/train/text,text,text",
+    ]
+    assert values(launch, "--valid_shape_file") == ["exp/avsr_stats/valid/duration_shape"]
+
+    text = (recipe.dir / EXP / "test" / "text").read_text().splitlines()
+    assert [line.split()[0] for line in text] == [f"test-s1-{k}" for k in range(1, 6)]
+    noisy = [a for a in recipe.calls("avsr_inference") if "--snr" in a]
+    assert len(noisy) == 2
+    assert values(noisy[0], "--noise") == ["dump/noise/babble.wav"]
+    assert values(noisy[0], "--snr") == ["-5"]
+    results = (recipe.dir / "exp/avsr_train/RESULTS.md").read_text()
+    for dset in ("test", "test_babble_snr-5"):
+        row = f"|decode_avsr_model_valid.acc.ave/{dset}|5|10|100.0|0.0|0.0|0.0|0.0|0.0|"
+        assert row in results
+    assert "espnet version: `espnet 20" in results
+
+
+def test_a_stage_runs_alone_and_again(recipe):
+    assert recipe.run("--stop_stage", "11").returncode == 0
+    before = len(recipe.calls())
+    for _ in range(2):
+        done = recipe.run("--stage", "12", "--stop_stage", "12")
+        assert done.returncode == 0, done.stderr
+        assert "Stage 11" not in done.stdout
+    assert {name for name, _ in recipe.calls()[before:]} == {"avsr_inference"}
+    assert len(recipe.calls()) == before + 4
+
+
+def test_skipping(recipe):
+    assert recipe.run("--stop_stage", "7").returncode == 0
+    before = len(recipe.calls())
+    done = recipe.run("--skip_data_prep", "true", "--skip_eval", "true", "--skip_stages", "16")
+    assert done.returncode == 0, done.stderr
+    assert {name for name, _ in recipe.calls()[before:]} == {"make_shapes", "launch"}
+    done = recipe.run("--skip_data_prep", "true", "--skip_train", "true")
+    assert re.findall(r"Stage (\d+):", done.stdout) == ["12", "13", "16"]
+
+
+def test_only_video_is_read_without_audio_frontend(recipe):
+    recipe.write("conf/train.yaml", "audio_frontend: null\nvideo_frontend: avhubert\n")
+    done = recipe.run("--snrs", "clean 0 5", "--stop_stage", "13")
+    assert done.returncode == 0, done.stderr
+    (launch,) = recipe.calls("launch")
+    assert "wav.scp" not in str(launch)
+    # Lips do not hear noise: one decoding serves all ratios.
+    assert len(recipe.calls("avsr_inference")) == 2
+    assert "wav.scp" not in str(recipe.calls("avsr_inference"))
+
+
+def test_arguments_with_quotes_and_their_tag(recipe):
+    assert recipe.run("--stop_stage", "10").returncode == 0
+    args = "--max_epoch 3 --projector_conf '{routing: jejr, top_k: 1}'"
+    done = recipe.run("--stage", "11", "--stop_stage", "11", "--avsr_args", args)
+    assert done.returncode == 0, done.stderr
+    (launch,) = recipe.calls("launch")
+    assert launch[-4:] == ["--max_epoch", "3", "--projector_conf", "{routing: jejr, top_k: 1}"]
+    exps = [p.name for p in (recipe.dir / "exp").iterdir()]
+    assert "avsr_train_max_epoch_3_projector_conf_routing_jejr_top_k_1" in exps
+
+
+def test_a_lost_hypothesis_is_an_error_that_names_it(recipe):
+    assert recipe.run("--stop_stage", "11").returncode == 0
+    (recipe.dir / "env/lose").write_text("test-s1-3")
+    done = recipe.run("--stage", "12")
+    assert done.returncode == 1
+    assert "lacks 1 of 5 ids: test-s1-3" in done.stderr
+    assert "go on with --stage 12" in done.stderr
+    assert "Stage 13" not in done.stdout
+
+
+def test_a_failing_job_says_which_log(recipe):
+    (recipe.dir / "env/fail_format_av").touch()
+    done = recipe.run()
+    assert done.returncode == 1
+    assert "log dump/raw/org/train/logs/format_av.1.log" in done.stderr
+    assert "format_av failed as it was told to" in done.stderr
+    assert not (recipe.dir / "dump/raw/org/train/text").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("3", "data/train/text is missing or empty: run stage 1 first"),
+        ("4", "dump/raw/org/train/text is missing or empty: run stage 3 first"),
+        ("11", "dump/raw/train/text is missing or empty: run stage 4 first"),
+        ("12", "exp/avsr_train/config.yaml is missing or empty: run stage 11 first"),
+    ],
+)
+def test_a_missing_earlier_stage_is_named(recipe, stage, message):
+    done = recipe.run("--stage", stage)
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--unknown", "1"], "there is no option --unknown"),
+        (["--PATH", "x"], "there is no option --PATH"),
+        (["--command_line", "x"], "there is no option --command_line"),
+        (["--stage"], "option --stage needs a value"),
+        (["--stage", "two"], "--stage is a number, not 'two'"),
+        (["--stage=2"], "write '--stage VALUE'"),
+        (["--skip_train", "yes"], "--skip_train is true or false, not 'yes'"),
+        (["--snrs", "clean loud"], "'loud' is neither clean nor a number"),
+        (["--feats_type", "fbank"], "only raw"),
+        (["--modality", "both"], "asr, vsr or avsr"),
+        (["--nj", "0"], "--nj must be 1 or more"),
+        (["--valid_set", ""], "--valid_set is required"),
+        (["stray"], "unexpected argument 'stray'"),
+        (["-j", "3"], "options begin with --"),
+    ],
+)
+def test_wrong_options_are_explained(recipe, arguments, message):
+    done = recipe.run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "--help" in done.stderr
+    assert recipe.calls() == []
+
+
+@pytest.mark.slow  # imports torch
+def test_a_trained_model_is_decoded_from_its_directory(recipe):
+    assert recipe.run("--stop_stage", "11").returncode == 0
+    (recipe.dir / "exp/avsr_train").rename(recipe.dir / "a model")
+    done = recipe.run("--skip_data_prep", "true", "--download_model", "a model")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(recipe.calls("launch")) == 1
+    assert (recipe.dir / "exp/a_model/RESULTS.md").exists()
+
+
+def test_help_explains_every_option(recipe):
+    script = (recipe.dir / "avsr_smop.sh").read_text()
+    defaults = script[script.index("# General\n") : script.index('help_message="')]
+    options = re.findall(r"^([a-z_]+)=", defaults, flags=re.MULTILINE)
+    assert len(options) > 50
+    done = recipe.run("--help")
+    assert done.returncode == 0
+    for option in options:
+        assert re.search(rf"^ +--{option} .+[.:)]?", done.stdout, flags=re.MULTILINE), option
+    explained = re.findall(r"^ +--([a-z_]+)", done.stdout, flags=re.MULTILINE)
+    assert sorted(explained) == sorted(options)
+    assert not (recipe.dir / "env/calls").exists()
+
+
+def test_environment_is_made_on_first_use_and_a_bad_one_is_named(recipe):
+    (recipe.dir / "env/bin/python").unlink()
+    done = recipe.run()
+    assert done.returncode == 1
+    assert "cannot be run or lacks ESPnet" in done.stderr
+    assert "tools/setup.sh --into" in done.stderr

@@ -1,0 +1,63 @@
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from espnet_smop.train.ctc import CTCConfig, CTCModel, error_rate, train_ctc
+
+
+class Identity(nn.Module):
+    def forward(self, x, x_lengths):
+        return x, x_lengths
+
+
+def test_loss_equals_the_sum_over_all_alignments():
+    """A brute-force sum over the paths that collapse to the text."""
+    torch.manual_seed(0)
+    model = CTCModel(Identity(), width=3, vocabulary=2)
+    x = torch.randn(1, 4, 3)
+    log_probs, _ = model(x, torch.tensor([4]))
+    total = 0.0
+    for path in itertools.product(range(3), repeat=4):
+        collapsed = [k for k, _ in itertools.groupby(path) if k != 0]
+        if collapsed == [1, 2]:
+            total += math.exp(sum(float(log_probs[0, t, k].detach()) for t, k in enumerate(path)))
+    loss = model.loss(x, torch.tensor([4]), torch.tensor([[0, 1]]), torch.tensor([2]))
+    assert float(loss.detach()) == pytest.approx(-math.log(total) / 2, abs=1e-5)
+
+
+def test_greedy_collapses_repeats_and_blanks_within_the_length():
+    model = CTCModel(Identity(), width=3, vocabulary=2)
+    with torch.no_grad():
+        model.output.weight.copy_(torch.eye(3))
+        model.output.bias.zero_()
+    path = torch.tensor([1, 1, 0, 1, 2, 2, 0, 2])
+    x = torch.nn.functional.one_hot(path, 3).float()[None] * 9
+    assert model.greedy(x, torch.tensor([8])) == [[0, 0, 1, 1]]
+    assert model.greedy(x, torch.tensor([3])) == [[0]]
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(4, 16, batch_first=True)
+
+    def forward(self, x, x_lengths):
+        return self.gru(x)[0], x_lengths
+
+
+def test_training_learns_to_spell():
+    torch.manual_seed(0)
+    model = CTCModel(Recurrent(), width=16, vocabulary=4)
+    text = torch.stack([torch.randperm(4)[:3] for _ in range(32)])
+    x = nn.functional.one_hot(text.repeat_interleave(3, dim=1), 4).float()
+    batch = (x, torch.full((32,), 9), text, torch.full((32,), 3))
+
+    def decode(ids):
+        return " ".join(map(str, ids))
+
+    assert error_rate(model, iter([batch]), decode) > 60
+    train_ctc(model, lambda epoch: iter([batch]), 1, CTCConfig(epochs=150, lr=2e-2))
+    assert error_rate(model, iter([batch]), decode) < 5
