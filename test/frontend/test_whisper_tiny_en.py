@@ -20,7 +20,7 @@ from espnet_smop.frontend.whisper import WhisperFrontend
 ROOT = Path(__file__).parents[2]
 SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
-EVERY = 4  # of the prompts
+EVERY = 6  # of the prompts
 
 pytestmark = [
     pytest.mark.long,

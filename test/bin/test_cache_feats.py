@@ -1,0 +1,114 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from espnet2.train.dataset import ESPnetDataset
+
+from espnet_smop.bin.cache_feats import main
+from espnet_smop.fileio.video import read_video
+from espnet_smop.frontend.avhubert import AVHuBERTFrontend
+from espnet_smop.frontend.whisper import WhisperFrontend
+from espnet_smop.train.preprocessor import AVSRPreprocessor
+
+QUIET = {"speech_mask": None, "video_mask": None, "flip_probability": 0.0, "random_crop": False}
+
+
+@pytest.fixture
+def config(model_args, tmp_path):
+    """A function that writes a training config."""
+
+    def write(**changes):
+        keys = [
+            f"{part}{end}"
+            for part in ("audio_frontend", "video_frontend", "projector")
+            for end in ("", "_conf")
+        ]
+        settings = {k: v for k, v in vars(model_args(**changes)).items() if k in keys}
+        settings["preprocessor_conf"] = changes.get("preprocessor_conf", QUIET)
+        path = tmp_path / "train.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_stores_what_the_frontend_computes(
+    config, dump_dir, tmp_path, capsys, modality, tiny_whisper, tiny_avhubert
+):
+    out = tmp_path / "feature cache" / modality
+    command = ["--config", config(), "--modality", modality, "--data_dir", str(dump_dir)]
+    command += ["--out", str(out), "--batch_size", "5"]
+    assert main(command) == 0
+    scp = capsys.readouterr().out.splitlines()[-1]
+    dataset = ESPnetDataset([(scp, "feats", "kaldi_ark")])
+    preprocess = AVSRPreprocessor(train=False)
+    file = {"audio": "wav.scp", "video": "video.scp"}[modality]
+    lines = (dump_dir / file).read_text().splitlines()
+    assert len(lines) == len(Path(scp).read_text().splitlines()) == 12
+    for line in lines:
+        uid, path = line.split()
+        if modality == "audio":
+            x = preprocess(uid, {"speech": soundfile.read(path)[0]})["speech"]
+            frontend = WhisperFrontend(tiny_whisper)
+        else:
+            x = preprocess(uid, {"video": read_video(path)})["video"]
+            frontend = AVHuBERTFrontend(tiny_avhubert)
+        expected, _ = frontend(torch.from_numpy(x)[None], torch.tensor([len(x)]))
+        np.testing.assert_allclose(dataset[uid][1]["feats"], expected[0].numpy(), atol=5e-4)
+    # Again: left as it is.
+    before = (out / "feats.ark").stat().st_mtime_ns
+    assert main([*command, "--check"]) == 0 and main(command) == 0
+    assert (out / "feats.ark").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "modality", "named"),
+    [
+        ({"preprocessor_conf": {}}, "video", "flip_probability is on"),
+        (
+            {"preprocessor_conf": QUIET | {"speech_mask": {"max_width": 0.4, "stride": 1.0}}},
+            "audio",
+            "speech_mask is on",
+        ),
+        ({"projector_conf": {"fusion": {"audio": "dci"}}}, "audio", r"fusion\.audio"),
+        ({"audio_frontend": None}, "audio", "no audio_frontend"),
+    ],
+)
+def test_what_cannot_be_cached_is_refused(
+    config, dump_dir, tmp_path, capsys, changes, modality, named
+):
+    command = ["--config", config(**changes), "--modality", modality]
+    assert main([*command, "--data_dir", str(dump_dir), "--out", str(tmp_path / "out")]) == 1
+    assert re.search(named, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_lora_and_another_base_are_refused(
+    config, dump_dir, tmp_path, capsys, tiny_whisper, make_whisper_like
+):
+    out, common = tmp_path / "out", ["--modality", "audio", "--data_dir", str(dump_dir)]
+    lora = {"model": tiny_whisper, "lora": {"r": 2}}
+    assert main(["--config", config(audio_frontend_conf=lora), *common, "--out", str(out)]) == 1
+    assert "lora" in capsys.readouterr().err
+    assert main(["--config", config(), *common, "--out", str(out)]) == 0
+    other = {"model": make_whisper_like(tiny_whisper)}
+    assert main(["--config", config(audio_frontend_conf=other), *common, "--out", str(out)]) == 1
+    assert "fingerprints.whisper" in capsys.readouterr().err
+
+
+@pytest.fixture
+def make_whisper_like(tmp_path):
+    """A function that saves a Whisper of the same sizes with other weights."""
+    from transformers import WhisperConfig, WhisperModel
+
+    def make(directory):
+        torch.manual_seed(9)
+        WhisperModel(WhisperConfig.from_pretrained(directory)).save_pretrained(tmp_path / "other")
+        return str(tmp_path / "other")
+
+    return make
