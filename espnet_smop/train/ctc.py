@@ -71,8 +71,8 @@ class CTCConfig:
     """
 
     epochs: int = 10
-    batch_size: int = 16
-    lr: float = 2e-3
+    batch_size: int = 8
+    lr: float = 1.5e-3
     weight_decay: float = 0.01
     grad_clip: float = 5.0
     seed: int = 0
