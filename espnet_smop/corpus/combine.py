@@ -15,6 +15,7 @@ from espnet_smop.corpus.format_job import (
     video_path,
 )
 from espnet_smop.corpus.media import FRAME_RATE
+from espnet_smop.fileio.atomic import PARTIAL, atomic_write
 
 
 def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str:
@@ -57,8 +58,10 @@ def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str
             f"{data_dir}: {len(undone)} utterances are not formatted yet ({undone[0]}, …); "
             "run stage 3 again, it goes on where it stopped"
         )
+    for leftover in (out_dir / "data").rglob(f"{PARTIAL}*"):
+        leftover.unlink()  # of a killed job; none runs now
     report = _report(good, broken)
-    with datadir.atomic_write(out_dir / "report.txt") as file:
+    with atomic_write(out_dir / "report.txt") as file:
         file.write(report)
     if broken and settings["keep_all"] and not allow_broken:
         listed = "; ".join(broken.values())
@@ -80,7 +83,7 @@ def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str
             "utt2num_frames": {u: record.frames for u, (record, _, _) in good.items()},
         },
     )
-    with datadir.atomic_write(out_dir / "feats_type") as file:
+    with atomic_write(out_dir / "feats_type") as file:
         file.write("raw\n")
     return report
 

@@ -21,6 +21,7 @@ from espnet_smop.corpus import datadir
 from espnet_smop.corpus.clips import ClipError, Recording, cut_clips, write_clip
 from espnet_smop.corpus.landmarks import LandmarkError, LandmarkProvider
 from espnet_smop.corpus.media import FRAME_RATE, MediaError
+from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.fileio.video import SUFFIX
 
 _PROGRESS_SECONDS = 5
@@ -235,7 +236,7 @@ def _format(
 
 def write_settings(out_dir: Path, **values: object) -> None:
     """Note how this directory is made; `combine` reads it."""
-    with datadir.atomic_write(out_dir / "records" / "settings.json") as file:
+    with atomic_write(out_dir / "records" / "settings.json") as file:
         json.dump(values, file)
 
 

@@ -94,6 +94,7 @@ def test_resume_makes_only_what_is_missing(lrs3, tmp_path):
         combine(data / "train", dump)
     format_set(data / "train", dump, num_jobs=3)
     combine(data / "train", dump)
+    assert not list((dump / "data").rglob(".part-*"))
     partner = {p for p in files if p.stem == victim.stem}
     assert all(p.stat().st_mtime_ns == t for p, t in files.items() if p not in partner)
     assert victim.is_file()
