@@ -6,9 +6,9 @@ from pathlib import Path
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.format_job import (
     audio_path,
-    best_records,
     is_done,
     keys,
+    latest_records,
     read_records,
     read_settings,
     recordings,
@@ -37,20 +37,20 @@ def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str
     """
     tables = datadir.read_data_dir(data_dir)
     settings = read_settings(out_dir)
-    records = best_records(read_records(out_dir))
+    made, failed = latest_records(read_records(out_dir))
     utt2spk = tables["utt2spk"]
     paths = tables.get("landmarks.scp", {})
     good, broken, undone = {}, {}, []
     for recording in recordings(tables):
         wanted = keys(recording, paths.get(recording.id), settings["settings"])
         for utterance, key in wanted.items():
-            record = records.get((utterance, key))
+            record, failure = made.get(utterance), failed.get(utterance)
             audio = audio_path(out_dir, utt2spk[utterance], utterance)
             video = video_path(out_dir, utt2spk[utterance], utterance)
-            if record is not None and record.error:
-                broken[utterance] = record.error
-            elif is_done(record, key, audio, video):
+            if is_done(record, key, audio, video):
                 good[utterance] = (record, audio, video)
+            elif failure is not None and failure.key == key:
+                broken[utterance] = failure.error
             else:
                 undone.append(utterance)
     if undone:
