@@ -7,8 +7,9 @@ from pathlib import Path
 import soundfile
 
 from espnet_smop.corpus.babble import mix_babble
-from espnet_smop.corpus.datadir import DataDirError, atomic_write, read_table
+from espnet_smop.corpus.datadir import DataDirError, read_table
 from espnet_smop.corpus.media import SAMPLE_RATE
+from espnet_smop.fileio.atomic import atomic_write
 
 
 def get_parser() -> argparse.ArgumentParser:

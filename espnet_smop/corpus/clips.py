@@ -8,8 +8,6 @@ sets kept and noted.
 """
 
 import dataclasses
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from espnet_smop.corpus.media import (
     read_pictures,
 )
 from espnet_smop.corpus.mouth import CROP_SIZE, NoFaceError, centre_transform, crop, crop_transforms
+from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.fileio.video import write_video
 
 MAX_GAP_SECONDS = 1.0
@@ -162,14 +161,6 @@ def _fit(samples: np.ndarray, length: int) -> np.ndarray:
 
 def write_clip(clip: Clip, audio: Path, video: Path) -> None:
     """Write an utterance's two files, each atomically, the video last."""
-    audio.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(suffix=audio.suffix, prefix=".part-", dir=audio.parent)
-    os.close(handle)
-    try:
-        soundfile.write(temporary, clip.samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, audio)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_write(audio, "wb") as file:
+        soundfile.write(file, clip.samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     write_video(video, clip.frames)

@@ -6,15 +6,16 @@ from pathlib import Path
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.format_job import (
     audio_path,
-    best_records,
     is_done,
     keys,
+    latest_records,
     read_records,
     read_settings,
     recordings,
     video_path,
 )
 from espnet_smop.corpus.media import FRAME_RATE
+from espnet_smop.fileio.atomic import PARTIAL, atomic_write
 
 
 def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str:
@@ -36,20 +37,20 @@ def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str
     """
     tables = datadir.read_data_dir(data_dir)
     settings = read_settings(out_dir)
-    records = best_records(read_records(out_dir))
+    made, failed = latest_records(read_records(out_dir))
     utt2spk = tables["utt2spk"]
     paths = tables.get("landmarks.scp", {})
     good, broken, undone = {}, {}, []
     for recording in recordings(tables):
         wanted = keys(recording, paths.get(recording.id), settings["settings"])
         for utterance, key in wanted.items():
-            record = records.get((utterance, key))
+            record, failure = made.get(utterance), failed.get(utterance)
             audio = audio_path(out_dir, utt2spk[utterance], utterance)
             video = video_path(out_dir, utt2spk[utterance], utterance)
-            if record is not None and record.error:
-                broken[utterance] = record.error
-            elif is_done(record, key, audio, video):
+            if is_done(record, key, audio, video):
                 good[utterance] = (record, audio, video)
+            elif failure is not None and failure.key == key:
+                broken[utterance] = failure.error
             else:
                 undone.append(utterance)
     if undone:
@@ -57,8 +58,10 @@ def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str
             f"{data_dir}: {len(undone)} utterances are not formatted yet ({undone[0]}, …); "
             "run stage 3 again, it goes on where it stopped"
         )
+    for leftover in (out_dir / "data").rglob(f"{PARTIAL}*"):
+        leftover.unlink()  # of a killed job; none runs now
     report = _report(good, broken)
-    with datadir.atomic_write(out_dir / "report.txt") as file:
+    with atomic_write(out_dir / "report.txt") as file:
         file.write(report)
     if broken and settings["keep_all"] and not allow_broken:
         listed = "; ".join(broken.values())
@@ -80,7 +83,7 @@ def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str
             "utt2num_frames": {u: record.frames for u, (record, _, _) in good.items()},
         },
     )
-    with datadir.atomic_write(out_dir / "feats_type") as file:
+    with atomic_write(out_dir / "feats_type") as file:
         file.write("raw\n")
     return report
 

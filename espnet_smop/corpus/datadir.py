@@ -7,12 +7,10 @@ recording where there is a ``segments`` and by utterance where there is none (ea
 one utterance then).
 """
 
-import contextlib
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+
+from espnet_smop.fileio.atomic import atomic_write
 
 MEDIA = ("wav.scp", "video.scp")
 PER_UTTERANCE = ("text", "utt2spk", "utt2num_samples", "utt2num_frames")
@@ -22,23 +20,6 @@ REQUIRED = ("wav.scp", "video.scp", "text", "utt2spk")
 
 class DataDirError(RuntimeError):
     """A data directory is not as it should be; the message is one line with file and remedy."""
-
-
-@contextlib.contextmanager
-def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
-    """Open a file that appears under its name only when it is complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".part-{path.name}-", dir=path.parent)
-    os.close(handle)
-    try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read_table(path: str | Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.media import SAMPLE_RATE
+from espnet_smop.fileio.atomic import atomic_write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,6 @@ def filter_utterances(in_dir: Path, out_dir: Path, limits: Limits) -> str:
         raise datadir.DataDirError(f"{line}: nothing is left; widen the limits")
     datadir.write_data_dir(out_dir, kept)
     datadir.write_table(out_dir / "dropped.txt", dropped)
-    with datadir.atomic_write(out_dir / "feats_type") as file:
+    with atomic_write(out_dir / "feats_type") as file:
         file.write("raw\n")
     return line

@@ -21,6 +21,7 @@ from espnet_smop.corpus import datadir
 from espnet_smop.corpus.clips import ClipError, Recording, cut_clips, write_clip
 from espnet_smop.corpus.landmarks import LandmarkError, LandmarkProvider
 from espnet_smop.corpus.media import FRAME_RATE, MediaError
+from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.fileio.video import SUFFIX
 
 _PROGRESS_SECONDS = 5
@@ -30,12 +31,13 @@ _PROGRESS_SECONDS = 5
 class Record:
     """What became of an utterance.
 
-    ``key`` tells its sources, cut and settings; ``error`` is empty for a good one, and ``notes``
-    tell what was done to keep it.
+    ``key`` tells its sources, cut and settings, ``time`` when it was made (seconds since the
+    epoch); ``error`` is empty for a good one, and ``notes`` tell what was done to keep it.
     """
 
     utterance: str
     key: str
+    time: float
     samples: int = 0
     frames: int = 0
     error: str = ""
@@ -105,24 +107,17 @@ def read_records(out_dir: Path) -> Iterator[Record]:
 
 
 def is_done(record: Record | None, key: str, audio: Path, video: Path) -> bool:
-    """Whether an utterance need not be made again."""
-    return (
-        record is not None
-        and not record.error
-        and record.key == key
-        and audio.is_file()
-        and video.is_file()
-    )
+    """Whether an utterance, by its latest success, need not be made again."""
+    return record is not None and record.key == key and audio.is_file() and video.is_file()
 
 
-def best_records(records: Iterable[Record]) -> dict[tuple[str, str], Record]:
-    """Return the record by utterance and key; a success replaces a failure."""
-    best: dict[tuple[str, str], Record] = {}
-    for record in records:
-        known = best.get((record.utterance, record.key))
-        if known is None or known.error:
-            best[record.utterance, record.key] = record
-    return best
+def latest_records(records: Iterable[Record]) -> tuple[dict[str, Record], dict[str, Record]]:
+    """Return each utterance's latest success, which made the files that are there, and failure."""
+    good: dict[str, Record] = {}
+    failed: dict[str, Record] = {}
+    for record in sorted(records, key=lambda record: record.time):
+        (failed if record.error else good)[record.utterance] = record
+    return good, failed
 
 
 def run_job(
@@ -153,7 +148,7 @@ def run_job(
     tables = datadir.read_data_dir(data_dir)
     write_settings(out_dir, settings=settings, keep_all=keep_all)
     paths = tables.get("landmarks.scp", {})
-    known = best_records(read_records(out_dir))
+    known, _ = latest_records(read_records(out_dir))
     mine = recordings(tables)[job - 1 :: num_jobs]
     utt2spk = tables["utt2spk"]
     broken = 0
@@ -164,7 +159,7 @@ def run_job(
             u
             for u, key in wanted.items()
             if not is_done(
-                known.get((u, key)),
+                known.get(u),
                 key,
                 audio_path(out_dir, utt2spk[u], u),
                 video_path(out_dir, utt2spk[u], u),
@@ -215,7 +210,7 @@ def _format(
         clips, notes = cut_clips(recording, provider, keep_all=keep_all)
     except (MediaError, LandmarkError, ClipError) as e:
         for utterance, _, _ in recording.segments:
-            yield Record(utterance, wanted[utterance], error=str(e))
+            yield Record(utterance, wanted[utterance], time.time(), error=str(e))
         return
     for clip in clips:
         speaker = utt2spk[clip.utterance]
@@ -227,6 +222,7 @@ def _format(
         yield Record(
             clip.utterance,
             wanted[clip.utterance],
+            time.time(),
             samples=len(clip.samples),
             frames=len(clip.frames),
             notes="; ".join(notes),
@@ -235,7 +231,7 @@ def _format(
 
 def write_settings(out_dir: Path, **values: object) -> None:
     """Note how this directory is made; `combine` reads it."""
-    with datadir.atomic_write(out_dir / "records" / "settings.json") as file:
+    with atomic_write(out_dir / "records" / "settings.json") as file:
         json.dump(values, file)
 
 

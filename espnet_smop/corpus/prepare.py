@@ -6,6 +6,7 @@ from pathlib import Path
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.media import FRAME_RATE
 from espnet_smop.corpus.utterance import CorpusError, Utterance
+from espnet_smop.fileio.atomic import atomic_write
 
 
 def write_set(
@@ -33,7 +34,7 @@ def write_set(
     if any(u.id != u.recording for u in utterances):
         tables["segments"] = {u.id: _segment(u) for u in utterances}
     datadir.write_data_dir(directory, tables)
-    with datadir.atomic_write(directory / "prepare.txt") as report:
+    with atomic_write(directory / "prepare.txt") as report:
         report.write(f"{summary(utterances, problems)}\n")
         report.writelines(f"left out: {line}\n" for line in left_out(problems))
 

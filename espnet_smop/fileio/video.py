@@ -10,12 +10,12 @@ faster, at 47 dB PSNR, where the published preparations went through crf 20 and 
 """
 
 import collections.abc
-import os
-import tempfile
 from pathlib import Path
 
 import av
 import numpy as np
+
+from espnet_smop.fileio.atomic import atomic_path
 
 SUFFIX = ".mkv"
 """Of the files that `write_video` makes."""
@@ -48,32 +48,15 @@ def write_video(
         raise ValueError(
             f"expected uint8 frames (T, H, W) with T ≥ 1, got {frames.dtype} {frames.shape}"
         )
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(suffix=path.suffix, prefix=".part-", dir=path.parent)
-    os.close(handle)
-    try:
-        with av.open(temporary, "w") as container:
-            stream = container.add_stream(codec, rate=rate, options=dict(options))
-            stream.height, stream.width = frames.shape[1:]
-            stream.pix_fmt = "gray"
-            stream.codec_context.color_range = av.video.reformatter.ColorRange.JPEG  # 0 to 255
-            stream.codec_context.thread_count = 1
-            for picture in frames:
-                frame = av.VideoFrame.from_ndarray(picture, format="gray")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    # The mask can only be read by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=dict(options))
+        stream.height, stream.width = frames.shape[1:]
+        stream.pix_fmt = "gray"
+        stream.codec_context.color_range = av.video.reformatter.ColorRange.JPEG  # 0 to 255
+        stream.codec_context.thread_count = 1
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
+        container.mux(stream.encode())
 
 
 def read_video(path: str | Path) -> np.ndarray:

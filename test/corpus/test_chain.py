@@ -94,6 +94,7 @@ def test_resume_makes_only_what_is_missing(lrs3, tmp_path):
         combine(data / "train", dump)
     format_set(data / "train", dump, num_jobs=3)
     combine(data / "train", dump)
+    assert not list((dump / "data").rglob(".part-*"))
     partner = {p for p in files if p.stem == victim.stem}
     assert all(p.stat().st_mtime_ns == t for p, t in files.items() if p not in partner)
     assert victim.is_file()
@@ -103,6 +104,18 @@ def test_resume_makes_only_what_is_missing(lrs3, tmp_path):
         source.touch()
         with pytest.raises(SystemExit, match="not formatted yet"):
             combine(data / "train", dump)
+
+
+def test_other_settings_make_clips_anew_and_back(lrs3, tmp_path):
+    data, dump = tmp_path / "data", tmp_path / "dump"
+    prepare(lrs3, data)
+    (dump / "data").mkdir(parents=True)
+    times = []
+    for landmarks in ("files", "auto", "files", "files"):
+        format_set(data / "test", dump, "--landmarks", landmarks)
+        times.append((dump / "data/tt/tt_00001.mkv").stat().st_mtime_ns)
+    # What is there after the second is not what the first made, whatever its record says.
+    assert times[0] < times[1] < times[2] == times[3]
 
 
 def test_empty_lrs3_says_what_to_set(tmp_path):

@@ -81,13 +81,3 @@ def test_errors(tmp_path):
     (tmp_path / "utt2spk").write_text("d x\n")
     with pytest.raises(SystemExit, match="no utterance would be left"):
         fix_data_dir.main([str(tmp_path)])
-
-
-def test_atomic_write_leaves_nothing_half(tmp_path):
-    path = tmp_path / "deep" / "file"
-    with datadir.atomic_write(path) as file:
-        file.write("whole")
-    with pytest.raises(KeyError), datadir.atomic_write(path) as file:
-        file.write("half")
-        raise KeyError
-    assert path.read_text() == "whole" and len(list(path.parent.iterdir())) == 1

@@ -1,7 +1,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espnet_smop.corpus import lrs3
@@ -59,6 +59,7 @@ def spoken(draw):
     return words
 
 
+@settings(max_examples=50, deadline=None)
 @given(spoken(), st.sampled_from([4.0, 16.0, 24.0]))
 def test_cuts_keep_every_word_whole(words, max_seconds):
     pieces = lrs3.cut(words, max_seconds)

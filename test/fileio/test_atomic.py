@@ -1,0 +1,27 @@
+import os
+
+import pytest
+
+from espnet_smop.fileio.atomic import atomic_path, atomic_write
+
+
+def test_only_whole_files_appear(tmp_path):
+    path = tmp_path / "deep er" / "file.txt"
+    with atomic_write(path) as file:
+        file.write("whole é")
+        assert not path.exists()
+    with pytest.raises(KeyError), atomic_write(path) as file:
+        file.write("half")
+        raise KeyError
+    assert path.read_text(encoding="utf-8") == "whole é"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_path_keeps_the_suffix(tmp_path):
+    with atomic_path(tmp_path / "a.mkv") as temporary:
+        assert temporary.suffix == ".mkv" and temporary.parent == tmp_path
+        temporary.write_bytes(b"1")
+    assert (tmp_path / "a.mkv").read_bytes() == b"1"
