@@ -46,11 +46,11 @@ def test_predicts_english(smollm):
         with torch.no_grad():
             out = smollm(media, lengths, ids, torch.tensor([ids.size(1)]))
         losses.append(float(out.loss))
-    assert losses[0] < 4 < losses[1]
+    assert losses[0] < 5 < 6 < losses[1]
     assert smollm.decode_ids(smollm.encode_text(text)) == text
 
 
-def test_batched_beams_repeat_what_they_read(smollm, monkeypatch):
+def test_batched_beams_repeat_what_they_read(smollm):
     words = ["apples and oranges", "a red car", "the quick brown fox jumps"]
     texts = [f"{w}. {w}. {w}. {w}." for w in words]
     media, lengths = as_media(smollm, texts)
@@ -68,7 +68,6 @@ def test_batched_beams_repeat_what_they_read(smollm, monkeypatch):
 
 
 def test_saved_and_named_by_file_it_is_the_same_base(smollm, gguf, tmp_path):
-    smollm.llm.config.save_pretrained(tmp_path)
     by_file = LLMDecoder(str(gguf), dtype="float32", lora=None)
     by_file.llm.save_pretrained(tmp_path)
     by_file.tokenizer.save_pretrained(tmp_path)
