@@ -101,8 +101,7 @@ class VideoResNet(nn.Module):
             ``(B, T, C)``, zero for frames that are not real.
         """
         x = self.frontend3D[0](video[:, None])  # (B, C, T, H', W')
-        # (N, C, H', W') in channels-last layout, which suits the trunk's small maps
-        frames = x.permute(0, 2, 3, 4, 1)[inside].permute(0, 3, 1, 2)
+        frames = x.transpose(1, 2)[inside]  # (N, C, H', W')
         # BatchNorm needs all frames at once in training. Else small portions are faster, as they
         # stay in the cache, and long videos need little more memory than short ones.
         portion = len(frames) if self.training else _FRAMES_AT_ONCE
