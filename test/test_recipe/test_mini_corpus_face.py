@@ -134,7 +134,7 @@ def test_people_differ_but_stay_themselves():
     for index in range(36):
         person = speaker(index, 0, MOVING)
         assert person == speaker(index, 0, MOVING)
-        voices.add(person.voice)
+        voices.add(person.voice.name)
         faces.append(film(index, lips())[0][0])
     assert len(voices) == 36
     assert {bool(speaker(i, 0, MOVING).look.beard) for i in range(36)} == {True, False}

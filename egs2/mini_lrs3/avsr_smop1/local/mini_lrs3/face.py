@@ -154,7 +154,7 @@ class _Mouth:
         self._lower_teeth = (bottom - 0.85 * path[:, TEETH, None] * shown * rest)[:, 0]
         tongue = path[:, TONGUE, None]
         self._tongue = np.concatenate(
-            [bottom + 1 - tongue * 0.55 * gap, inner_half * 0.6, 2.0 + 0.22 * gap + 0 * tongue], 1
+            [bottom + 1 - tongue * 0.55 * gap, inner_half * 0.6, 2.0 + 0.22 * gap], 1
         )
         self._tip = np.concatenate(
             [middle + 0.35 * gap, inner_half * 0.42, np.clip(tongue - 0.45, 0, 1) * 0.5 * gap], 1

@@ -9,7 +9,7 @@ from mini_lrs3.difficulty import Difficulty
 from mini_lrs3.lips import Articulation
 from mini_lrs3.speech import Voice
 
-_LANGUAGES = ("en-us", "en", "en-us", "en-gb-x-rp")
+_ACCENTS = ("en-us", "en", "en-gb-x-rp")
 _MALE = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Andy", "Alex", "david", "edward")
 _GREY = np.array([0.114, 0.587, 0.299])  # of blue, green, red
 _FEMALE = ("f1", "f2", "f3", "f4", "f5", "Annie", "belinda", "linda")
@@ -76,10 +76,11 @@ def speaker(index: int, seed: int, difficulty: Difficulty) -> Speaker:
     name = f"s{index + 1:02d}"
     rng = np.random.default_rng([seed, crc32(f"speaker {name}".encode())])
     male = index % 5 in (0, 2, 3)
-    # Walking through the lists by the index spreads the variants over all parts of the corpus.
-    variants = _MALE if male else _FEMALE
+    # Steps of 13 spread accents and variants over the parts of the corpus, and repeat no
+    # combination among the first 36 speakers.
+    voices = [f"{a}+{v}" for a in _ACCENTS for v in (_MALE if male else _FEMALE)]
     voice = Voice(
-        name=f"{_LANGUAGES[index % len(_LANGUAGES)]}+{variants[(index * 7) % len(variants)]}",
+        name=voices[13 * index % len(voices)],
         rate=int(rng.integers(*difficulty.speech_rate, endpoint=True)),
         pitch=int(rng.integers(30, 66)),
         range=int(rng.integers(30, 66)),
