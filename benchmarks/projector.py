@@ -89,7 +89,11 @@ def contenders(args: argparse.Namespace, num_experts: int, tokens: int) -> dict[
     for how in (*DISPATCHES, "auto"):
         if how != "dense" or args.device == "cuda" or num_experts * tokens <= args.max_dense_rows:
             models[how] = SMoP(router, pool, how)
-    return {m: model.to(args.device, PRECISIONS[args.precision]) for m, model in models.items()}
+    return {
+        name: model.to(args.device, PRECISIONS[args.precision])
+        for name, model in models.items()
+        if name in ("mlp", "loop", *args.only)
+    }
 
 
 def step(
@@ -215,6 +219,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, help="runs before (CPU 1, GPU 10)")
     parser.add_argument("--clock", default="wall", choices=["wall", "process"])
     parser.add_argument("--max_dense_rows", type=int, default=32768, help="N · tokens, on a CPU")
+    parser.add_argument("--only", nargs="+", default=[*DISPATCHES, "auto"])
     parser.add_argument("--json", type=Path, help="write all figures there")
     args = parser.parse_args()
     many = 10 if args.device == "cuda" else 1
@@ -227,14 +232,11 @@ def main() -> None:
     head = f"{machine}, {args.precision}, torch {torch.__version__}, K = {args.top_k}"
     print(f"{head}, {args.rounds} rounds{', LayerNorm' * args.layer_norm}\n")
     results = []
+    columns = ["loop", *args.only]
     for num_experts in args.experts:
         for tokens in args.tokens:
             results.append(compare(args, num_experts, tokens))
-            print(
-                table(results[-1:], "training", ["loop", *DISPATCHES, "auto"]).splitlines()[-1],
-                flush=True,
-            )
-    columns = ["loop", *DISPATCHES, "auto"]
+            print(table(results[-1:], "training", columns).splitlines()[-1], flush=True)
     for key, title in (
         ("forward", "Forward: time over that of the MLP"),
         ("training", "Forward and backward: time over that of the MLP"),

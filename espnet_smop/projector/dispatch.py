@@ -98,9 +98,6 @@ def dense(
     return torch.einsum("mn,nme->me", gates, y)
 
 
-DISPATCHES = {"eager": eager, "dense": dense}
-
-
 def grouped(
     experts: Expert, x: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
@@ -236,17 +233,22 @@ class _GroupedLinear(torch.autograd.Function):
         groups = ctx.groups
         # A gradient of stride 0, as a sum has, is not for grouped_mm.
         grad = grad.contiguous()
-        grad_bias = groups.one_hot.T @ grad
+        grad_x = None
+        wanted = ctx.needs_input_grad[0]  # not by features of a frozen encoder
         if isinstance(groups.ends, torch.Tensor):
-            grad_x = nn.functional.grouped_mm(grad, weight, offs=groups.ends)
             grad_weight = nn.functional.grouped_mm(grad.T, x, offs=groups.ends)
-            return grad_x, grad_weight, grad_bias, None
-        grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
-        grad_x[groups.ends[-1] :] = 0
-        for rows, w, grad_w in zip(groups.slices(), weight, grad_weight, strict=True):
-            torch.mm(grad[rows], w, out=grad_x[rows])
-            torch.mm(grad[rows].T, x[rows], out=grad_w)
-        return grad_x, grad_weight, grad_bias, None
+            if wanted:
+                grad_x = nn.functional.grouped_mm(grad, weight, offs=groups.ends)
+        else:
+            grad_weight = torch.empty_like(weight)
+            for rows, grad_w in zip(groups.slices(), grad_weight, strict=True):
+                torch.mm(grad[rows].T, x[rows], out=grad_w)
+            if wanted:
+                grad_x = torch.empty_like(x)
+                grad_x[groups.ends[-1] :] = 0
+                for rows, w in zip(groups.slices(), weight, strict=True):
+                    torch.mm(grad[rows], w, out=grad_x[rows])
+        return grad_x, grad_weight, groups.one_hot.T @ grad, None
 
 
 DISPATCHES = {"eager": eager, "dense": dense, "grouped": grouped}

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from espnet_smop.projector import dispatch
 from espnet_smop.projector.dispatch import DISPATCHES, mix
 from espnet_smop.projector.experts import ExpertPool
 from espnet_smop.projector.router import Router, Routing
@@ -90,6 +91,24 @@ def test_agrees_with_the_definition(how, case, layer_norm):
         if value is None:
             value = torch.zeros_like(got[name])
         torch.testing.assert_close(got[name], value, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.skipif(not hasattr(torch.nn.functional, "grouped_mm"), reason="torch is too old")
+@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("case", CASES)
+def test_grouped_mm_agrees(case, layer_norm, monkeypatch):
+    """The GPU's way, which runs on a CPU too, though slowly."""
+    num_experts, indices = CASES[case]
+    pool = make(num_experts, layer_norm=layer_norm, dtype=torch.float32)
+    x = torch.randn(len(indices), D)
+    routing = to_experts(indices, num_experts)
+    want = gradients(lambda *a: mix(*a, how="eager"), pool, x, routing)
+    monkeypatch.setattr(dispatch, "_grouped_mm_fits", lambda experts: True)
+    got = gradients(lambda *a: mix(*a, how="grouped"), pool, x, routing)
+    padded = torch.isin(routing.indices, num_experts)
+    for grads in (want, got):
+        grads["weights"] = grads["weights"].masked_fill(padded, 0)
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("how", [*DISPATCHES, "auto"])

@@ -1,11 +1,14 @@
 """SMoP against golden numbers of the public code, and the projectors' promises."""
 
+import socket
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.parallel import DistributedDataParallel
 
 from espnet_smop.projector.dispatch import DISPATCHES
 from espnet_smop.projector.experts import ExpertPool
@@ -303,3 +306,58 @@ def test_errors_of_use():
         projector(x, lengths)
     with pytest.raises(ValueError, match="modality is 'audio', expected one of: video"):
         make(("video",))(x, lengths)
+
+
+def _one_rank(rank, port, results):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    projector, x, lengths = _projector_and_batch()
+    mine = slice(0, 1) if rank == 0 else slice(1, 3)
+    model = DistributedDataParallel(projector)  # kept: it is the model that sums gradients
+    out = model({m: t[mine] for m, t in x.items()}, {m: t[mine] for m, t in lengths.items()})
+    # ESPnet weights a rank's loss by its targets over the mean of all ranks'.
+    loss = out.aux_loss + 0 * sum(t.sum() for t in out.tokens.values())
+    (loss * (0.5, 1.5)[rank]).backward()
+    grads = {n: p.grad.tolist() for n, p in projector.named_parameters() if "gate" in n}
+    results[rank] = (out.aux_loss.item(), grads)
+    dist.destroy_process_group()
+
+
+def _projector_and_batch():
+    projector = make(
+        routing="jedr", load_balancing_weight=1.0, router_z_weight=0.5, dispatch="eager"
+    )
+    x, lengths, _ = features({"audio": [12, 5, 9], "video": [6, 3, 4]}, 2)
+    return projector.train(), x, lengths
+
+
+def test_losses_over_ranks_are_those_of_the_global_batch():
+    projector, x, lengths = _projector_and_batch()
+    aux_loss = projector(x, lengths).aux_loss
+    aux_loss.backward()
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with torch.multiprocessing.Manager() as manager:
+        results = manager.dict()
+        torch.multiprocessing.start_processes(_one_rank, (port, results), 2, start_method="fork")
+        for rank in range(2):
+            got, grads = results[rank]
+            assert got == pytest.approx(aux_loss.item(), rel=1e-6)
+            assert len(grads) == 2
+            for name, grad in grads.items():
+                want = projector.get_parameter(name).grad
+                torch.testing.assert_close(torch.tensor(grad).to(want), want)
+
+
+@pytest.mark.parametrize("how", DISPATCHES)
+def test_features_of_a_frozen_encoder_need_no_gradient(how):
+    projector = make(dispatch=how)
+    x, lengths, _ = features({"audio": [12], "video": [6]}, 0)
+    wanted = {m: t.clone().requires_grad_() for m, t in x.items()}
+    grads = []
+    for batch in (x, wanted):
+        projector.zero_grad()
+        sum(t.square().sum() for t in projector(batch, lengths).tokens.values()).backward()
+        grads.append({name: p.grad for name, p in projector.named_parameters()})
+    torch.testing.assert_close(*grads)
