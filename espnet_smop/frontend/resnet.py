@@ -105,9 +105,11 @@ class VideoResNet(nn.Module):
         # BatchNorm needs all frames at once in training. Else small portions are faster, as they
         # stay in the cache, and long videos need little more memory than short ones.
         portion = len(frames) if self.training else _FRAMES_AT_ONCE
-        encoded = [
-            self.trunk(self.frontend3D[1:](part)).mean(dim=(2, 3))
-            for part in frames.split(max(portion, 1))
-        ]
-        out = x.new_zeros(*inside.shape, self.output_size)
-        return out.masked_scatter(inside[..., None], torch.cat(encoded))
+        encoded = torch.cat(
+            [
+                self.trunk(self.frontend3D[1:](part)).mean(dim=(2, 3))
+                for part in frames.split(max(portion, 1))
+            ]
+        )
+        out = encoded.new_zeros(*inside.shape, self.output_size)
+        return out.masked_scatter(inside[..., None], encoded)

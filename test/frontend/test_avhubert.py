@@ -237,10 +237,13 @@ def test_lora_trains_adapters_only(tiny):
     assert all(torch.equal(state[k], v) for k, v in statistics.items())
 
 
-def test_bfloat16_is_close_to_float32(tiny):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16_is_close_to_float32(tiny, dtype, autocast):
     batch = torch.randn(2, 6, 88, 88), torch.tensor([6, 4])
     full = AVHuBERTFrontend(str(tiny), dtype="float32")(*batch)[0]
-    half = AVHuBERTFrontend(str(tiny), dtype="bfloat16")(*batch)[0]
-    assert half.dtype == torch.bfloat16
-    similarity = torch.cosine_similarity(full.flatten(), half.float().flatten(), dim=0)
+    frontend = AVHuBERTFrontend(str(tiny), dtype=dtype, lora={"r": 2})
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        found = frontend(*batch)[0]
+    similarity = torch.cosine_similarity(full.flatten(), found.float().flatten(), dim=0)
     assert similarity > 0.999

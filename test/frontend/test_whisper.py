@@ -200,3 +200,15 @@ def test_encode_trains_an_encoder():
     (last,) = encode(encoder.train(), mel, torch.tensor([20, 11]))
     last.sum().backward()
     assert encoder.conv1.weight.grad.any() and encoder.layers[0].fc1.weight.grad.any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16_is_close_to_float32(whisper, dtype, autocast):
+    batch = padded([torch.randn(9000), torch.randn(3000)])
+    full, _ = WhisperFrontend(str(whisper[0]), dtype="float32")(*batch)
+    frontend = WhisperFrontend(str(whisper[0]), dtype=dtype, lora={"r": 2})
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        found, _ = frontend(*batch)
+    similarity = torch.cosine_similarity(full.flatten(), found.float().flatten(), dim=0)
+    assert similarity > 0.999
