@@ -282,7 +282,10 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--epochs", type=int, default=10, help="Passes over the data")
     parser.add_argument("--batch_size", type=int, default=8, help="Utterances per step")
-    parser.add_argument("--lr", type=float, default=1.5e-3, help="Peak learning rate")
+    parser.add_argument("--lr", type=float, default=2e-3, help="Peak learning rate of AdamW")
+    parser.add_argument(
+        "--matrix_lr", type=float, default=0.02, help="Peak learning rate of Muon (matrices)"
+    )
     parser.add_argument("--weight_decay", type=float, default=0.01)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_workers", type=int, default=1, help="Processes that load data")
@@ -296,7 +299,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = vars(get_parser().parse_args(cmd))
     if threads := args.pop("num_threads"):
         torch.set_num_threads(threads)
-    names = ("epochs", "batch_size", "lr", "weight_decay", "seed")
+    names = ("epochs", "batch_size", "lr", "matrix_lr", "weight_decay", "seed")
     config = CTCConfig(**{name: args.pop(name) for name in names})
     register()
     try:

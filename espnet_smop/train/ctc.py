@@ -5,6 +5,7 @@ training is the paper's. Source of the loss: Graves et al. 2006.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,14 +66,16 @@ class CTCConfig:
         epochs: passes over the training data.
         batch_size: utterances per step.
         lr: peak learning rate of AdamW (linear warm-up over a tenth, then cosine to zero).
-        weight_decay: of AdamW.
+        matrix_lr: peak learning rate of Muon, which trains the transformer's matrices.
+        weight_decay: of both.
         grad_clip: largest gradient norm.
         seed: of shuffling, dropout and augmentation.
     """
 
     epochs: int = 10
     batch_size: int = 8
-    lr: float = 1.5e-3
+    lr: float = 2e-3
+    matrix_lr: float = 0.02
     weight_decay: float = 0.01
     grad_clip: float = 5.0
     seed: int = 0
@@ -84,31 +87,29 @@ Batches = Callable[[int], Iterator[tuple[torch.Tensor, ...]]]
 
 def train_ctc(model: CTCModel, train: Batches, steps_per_epoch: int, config: CTCConfig) -> None:
     """Train a model in place, logging progress and the time left every ten seconds."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98)
-    )
+    optimizers = _optimizers(model, config)
     total = config.epochs * steps_per_epoch
     warmup = max(1, total // 10)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda s: (
-            (s + 1) / warmup
-            if s < warmup
-            else 0.5 * (1 + np.cos(np.pi * (s - warmup) / max(1, total - warmup)))
-        ),
-    )
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(o, factor) for o in optimizers]
     start = reported = time.perf_counter()
     step, recent = 0, []
     for epoch in range(1, config.epochs + 1):
         model.train()
         for batch in train(epoch):
             loss = model.loss(*batch)
-            optimizer.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-            if torch.isfinite(norm):
-                optimizer.step()
-            scheduler.step()
+            for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
+                if torch.isfinite(norm):
+                    optimizer.step()
+                scheduler.step()
             step += 1
             recent.append(loss.item())
             now = time.perf_counter()
@@ -119,6 +120,21 @@ def train_ctc(model: CTCModel, train: Batches, steps_per_epoch: int, config: CTC
                     epoch, config.epochs, step, total, np.mean(recent), left,
                 )  # fmt: skip
                 reported, recent = now, []
+
+
+def _optimizers(model: CTCModel, config: CTCConfig) -> list[torch.optim.Optimizer]:
+    """Return Muon (Jordan 2024) for the matrices of transformer layers, AdamW for all else.
+
+    With AdamW alone a small transformer takes two to three times the steps to leave CTC's plateau.
+    """
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for n, p in trained if p.ndim == 2 and ".layers." in n]
+    others = [p for n, p in trained if not (p.ndim == 2 and ".layers." in n)]
+    decay = {"weight_decay": config.weight_decay}
+    optimizers = [torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), **decay)]
+    if matrices:
+        optimizers.append(torch.optim.Muon(matrices, lr=config.matrix_lr, **decay))
+    return optimizers
 
 
 def error_rate(
