@@ -11,7 +11,6 @@ Example::
 
 import argparse
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -30,6 +29,7 @@ from espnet2.utils.types import str2bool, str2triple_str, str_or_none
 from torch.utils.data import DataLoader
 
 from espnet_smop.decoder.llm import Hypothesis
+from espnet_smop.fileio.atomic import atomic_directory
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.train.noise import SAMPLE_RATE
 from espnet_smop.train.preprocessor import VIDEO_RATE
@@ -156,8 +156,7 @@ def inference(
 ) -> None:
     """Decode all utterances and write ESPnet's n-best directories.
 
-    ``output_dir`` appears when all is written; until then its content is in
-    ``<output_dir>.partial``.
+    ``output_dir`` appears when all is written.
 
     Raises:
         ValueError: an argument or an input file is wrong.
@@ -185,11 +184,9 @@ def inference(
         dataset, batch_sampler=batches, collate_fn=speech2text.collate, num_workers=num_workers
     )
 
-    partial = Path(f"{output_dir}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     nbest = generation["nbest"]
     done, unfinished, speech_seconds, start = 0, 0, 0.0, time.perf_counter()
-    with DatadirWriter(partial) as writer:
+    with atomic_directory(output_dir) as directory, DatadirWriter(directory) as writer:
         for uids, batch in loader:
             samples = duration_in_samples(batch)
             # These two lines are what ESPnet's calculate_rtf.py pairs
@@ -199,11 +196,11 @@ def inference(
             for uid, hypotheses in zip(uids, results, strict=True):
                 for n, hypothesis in enumerate(hypotheses[:nbest], start=1):
                     text, tokens, ids, score = speech2text.result(hypothesis)
-                    directory = writer[f"{n}best_recog"]
-                    directory["token"][uid] = " ".join(tokens)
-                    directory["token_int"][uid] = " ".join(map(str, ids))
-                    directory["score"][uid] = str(score)
-                    directory["text"][uid] = text
+                    recog = writer[f"{n}best_recog"]
+                    recog["token"][uid] = " ".join(tokens)
+                    recog["token_int"][uid] = " ".join(map(str, ids))
+                    recog["score"][uid] = str(score)
+                    recog["text"][uid] = text
                 unfinished += not hypotheses[0].finished
             done += len(uids)
             speech_seconds += samples / SAMPLE_RATE
@@ -216,9 +213,6 @@ def inference(
             unfinished, done,
         )  # fmt: skip
     logging.info("RTF: %.4f (%.1f s for %.1f s)", total / speech_seconds, total, speech_seconds)
-    if Path(output_dir).exists():
-        shutil.rmtree(output_dir)
-    partial.rename(output_dir)
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from espnet2.fileio.read_text import read_2columns_text
 
+from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.train.noise import SAMPLE_RATE
 from espnet_smop.train.preprocessor import VIDEO_RATE
 
@@ -66,12 +67,10 @@ def make_shapes(data_dir: Path, out_dir: Path) -> None:
         "video_shape": counts.get("utt2num_frames"),
         "duration_shape": durations(data_dir),
     }
-    out_dir.mkdir(parents=True, exist_ok=True)
     for name, values in shapes.items():
         if values is not None:
-            partial = out_dir / f".{name}.partial"
-            partial.write_text("".join(f"{key} {value}\n" for key, value in values.items()))
-            partial.replace(out_dir / name)
+            with atomic_write(out_dir / name) as file:
+                file.writelines(f"{key} {value}\n" for key, value in values.items())
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -15,11 +15,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.scoring.transcripts import (
     ScoringError,
     check_same_ids,
     read_text,
-    write_atomically,
 )
 
 _FILES = ("token", "token_int", "score", "text")
@@ -43,7 +43,8 @@ def merge(*, ref: Path, log_dir: Path, num_jobs: int, out_dir: Path) -> int:
             merged.update(part)
         check_same_ids(references, merged, reference_name=str(ref), other_name=f"{log_dir}: {name}")
         lines = [f"{utt} {merged[utt]}".rstrip() + "\n" for utt in sorted(merged)]
-        write_atomically(out_dir / name, "".join(lines))
+        with atomic_write(out_dir / name) as file:
+            file.write("".join(lines))
     return len(references)
 
 

@@ -17,8 +17,8 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM
 
 from espnet_smop.base_model import frozen_keys
-from espnet_smop.decoder.directory import written_at_once
 from espnet_smop.decoder.llm import LLMDecoder
+from espnet_smop.fileio.atomic import atomic_directory
 
 _DECODER = "decoder."
 
@@ -50,7 +50,7 @@ def write_merged(decoder: LLMDecoder, out: str | Path) -> None:
     llm.load_state_dict(merged_state(decoder), assign=True)
     llm.tie_weights()
     llm.generation_config = decoder.llm.generation_config
-    with written_at_once(out) as directory:
+    with atomic_directory(out) as directory:
         llm.save_pretrained(directory)
         decoder.tokenizer.save_pretrained(directory)
 

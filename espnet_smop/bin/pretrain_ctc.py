@@ -13,7 +13,6 @@ Example::
 import argparse
 import json
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +34,7 @@ from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from espnet_smop.bin.make_shapes import durations
+from espnet_smop.fileio.atomic import atomic_directory
 from espnet_smop.fileio.video import register
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
 from espnet_smop.frontend.log_mel import LogMel
@@ -251,14 +251,11 @@ def pretrain(
     seconds = time.perf_counter() - start
     logging.info("%s encoder: validation WER %.1f %% after %.0f s", modality, error, seconds)
 
-    part = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    encoder.model.eval().cpu().save_pretrained(part)
-    (part / _MARK).write_text(
-        json.dumps({"settings": settings, "valid_wer": error, "seconds": seconds}, indent=1)
-    )
-    part.rename(out)
+    with atomic_directory(out) as directory:
+        encoder.model.eval().cpu().save_pretrained(directory)
+        (directory / _MARK).write_text(
+            json.dumps({"settings": settings, "valid_wer": error, "seconds": seconds}, indent=1)
+        )
 
 
 def get_parser() -> argparse.ArgumentParser:

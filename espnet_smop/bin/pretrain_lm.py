@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from espnet_smop.bin.train_lm_tokenizer import read_sentences
-from espnet_smop.decoder.directory import written_at_once
+from espnet_smop.fileio.atomic import atomic_directory
 
 _SETTINGS = "pretrain_lm.json"
 _SECONDS_BETWEEN_LINES = 10.0
@@ -237,7 +237,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         patience=args.patience,
         seed=args.seed,
     )
-    with written_at_once(args.out) as directory:
+    with atomic_directory(args.out) as directory:
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
         (directory / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.scoring.sclite import find_sclite, run_sclite
 from espnet_smop.scoring.sclite_table import report
 from espnet_smop.scoring.transcripts import (
@@ -25,7 +26,6 @@ from espnet_smop.scoring.transcripts import (
     check_same_ids,
     read_text,
     words,
-    write_atomically,
 )
 from espnet_smop.scoring.trn import Utterance, format_line, read_trn
 
@@ -63,9 +63,11 @@ def score(
                 format_line(Utterance(speakers[utt], utt, tokenize(texts[utt])))
                 for utt in sorted(references)
             ]
-            write_atomically(directory / f"{name}.trn", "\n".join(lines) + "\n")
+            with atomic_write(directory / f"{name}.trn") as file:
+                file.write("\n".join(lines) + "\n")
         table = _table(directory, sclite, sclite_options)
-        write_atomically(directory / "result.txt", table)
+        with atomic_write(directory / "result.txt") as file:
+            file.write(table)
         row = next(line for line in table.splitlines() if "Sum/Avg" in line)
         rates[metric] = float(row.split()[-3])
     return rates

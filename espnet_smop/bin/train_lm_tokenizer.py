@@ -16,7 +16,7 @@ import sentencepiece
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from espnet_smop.decoder.directory import written_at_once
+from espnet_smop.fileio.atomic import atomic_directory
 
 UNK, BOS, EOS, PAD = SPECIALS = ("<unk>", "<s>", "</s>", "<pad>")
 """Special tokens; their ids are 0 to 3."""
@@ -118,7 +118,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     sentences = read_sentences(args.text, kaldi=args.kaldi)
     model = train_sentencepiece(sentences, args.vocab_size)
     tokenizer = to_hugging_face(model)
-    with written_at_once(args.out) as directory:
+    with atomic_directory(args.out) as directory:
         tokenizer.save_pretrained(directory)
         (directory / "sentencepiece.model").write_bytes(model)
     per_sentence = sum(len(tokenizer(s).input_ids) for s in sentences) / len(sentences)

@@ -1,7 +1,10 @@
-"""Files that appear under their name only when they are complete."""
+"""Files and directories that appear under their name only when they are complete."""
 
 import contextlib
+import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -35,3 +38,24 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
         open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file,
     ):
         yield file
+
+
+@contextlib.contextmanager
+def atomic_directory(directory: str | Path) -> Iterator[Path]:
+    """Yield an empty directory that takes the place of ``directory`` when the block succeeds.
+
+    A block that fails, or a process that is killed, leaves ``directory`` as it was; the killed
+    process's temporary directory lies beside it, named ``.NAME.*``.
+    """
+    directory = Path(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    new = temporary / "new"
+    new.mkdir()
+    try:
+        yield new
+        if directory.exists():
+            os.rename(directory, temporary / "old")
+        os.rename(new, directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -59,12 +59,3 @@ def words(text: str) -> list[str]:
 def characters(text: str) -> list[str]:
     """Split into characters, with ESPnet's ``<space>`` between words."""
     return [SPACE if c == " " else c for c in " ".join(text.split())]
-
-
-def write_atomically(path: str | os.PathLike, content: str) -> None:
-    """Write a text file so that it is never seen half written."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(content, encoding="utf-8")
-    partial.replace(path)

@@ -10,6 +10,8 @@ import torch
 from espnet2.torch_utils.safe_torch_load import safe_torch_load
 from espnet2.train.trainer import Trainer
 
+from espnet_smop.fileio.atomic import atomic_path
+
 
 @contextlib.contextmanager
 def atomic_torch_save() -> Iterator[None]:
@@ -23,18 +25,14 @@ def atomic_torch_save() -> Iterator[None]:
     def save(obj, f, *args, **kwargs):
         if not isinstance(f, str | os.PathLike):
             return plain_save(obj, f, *args, **kwargs)
-        path = Path(f)
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            with partial.open("wb") as stream:
+            with atomic_path(f) as partial, partial.open("wb") as stream:
                 plain_save(obj, stream, *args, **kwargs)
                 stream.flush()
                 os.fsync(stream.fileno())
-            partial.replace(path)
         except OSError as e:
-            partial.unlink(missing_ok=True)
             raise OSError(
-                e.errno, f"cannot write checkpoint {path}: {e.strerror}. The previous one is intact"
+                e.errno, f"cannot write checkpoint {f}: {e.strerror}. The previous one is intact"
             ) from e
 
     torch.save = save

@@ -79,7 +79,7 @@ def test_killed_training_resumes_to_the_same_parameters(command, tmp_path):
         whole, resumed = (load(tmp_path / d / name) for d in ("whole", "killed"))
         assert whole.keys() == resumed.keys()
         assert all(torch.equal(whole[k], resumed[k]) for k in whole)
-    assert not list((tmp_path / "killed").glob(".*.partial"))
+    assert not list((tmp_path / "killed").glob(".part-*"))
 
     # n-best averaging and --init_param work on such checkpoints, too
     average = load(tmp_path / "whole" / "valid.acc.ave_3best.pth")

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from espnet_smop.fileio.atomic import atomic_path, atomic_write
+from espnet_smop.fileio.atomic import atomic_directory, atomic_path, atomic_write
 
 
 def test_only_whole_files_appear(tmp_path):
@@ -25,3 +25,20 @@ def test_path_keeps_the_suffix(tmp_path):
         assert temporary.suffix == ".mkv" and temporary.parent == tmp_path
         temporary.write_bytes(b"1")
     assert (tmp_path / "a.mkv").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_replaces_or_leaves_alone(tmp_path, exists):
+    out = tmp_path / "new parent" / "out"
+    if exists:
+        out.mkdir(parents=True)
+        (out / "old").touch()
+    with pytest.raises(RuntimeError, match="half way"), atomic_directory(out) as directory:
+        (directory / "half").touch()
+        raise RuntimeError("half way")
+    assert out.exists() == exists
+    with atomic_directory(out) as directory:
+        (directory / "all").touch()
+        assert not (out / "all").exists()
+    assert [p.name for p in out.iterdir()] == ["all"]
+    assert [p.name for p in out.parent.iterdir()] == ["out"]

@@ -5,7 +5,6 @@ from espnet_smop.scoring.transcripts import (
     characters,
     check_same_ids,
     read_text,
-    write_atomically,
 )
 
 
@@ -36,9 +35,3 @@ def test_different_ids_are_named():
 
 def test_characters_have_espnets_space():
     assert characters("A  BC") == ["A", "<space>", "B", "C"]
-
-
-def test_atomic_write_leaves_only_the_file(tmp_path):
-    write_atomically(tmp_path / "new" / "x", "ü\n")
-    assert [p.name for p in (tmp_path / "new").iterdir()] == ["x"]
-    assert (tmp_path / "new" / "x").read_text(encoding="utf-8") == "ü\n"
