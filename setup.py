@@ -38,7 +38,7 @@ setup(
         "opencv-python-headless>=4.10",
         "matplotlib>=3.9",
         "tensorboard>=2.18",
-        "tqdm>=4.66",
+        "humanfriendly>=10",
     ],
     extras_require={
         "mini": ["espeakng-loader>=0.2.4"],

@@ -3,9 +3,11 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import humanfriendly
 import torch
 from espnet2.torch_utils.safe_torch_load import safe_torch_load
 from espnet2.train.trainer import Trainer
@@ -63,8 +65,41 @@ def complete_last_epoch(output_dir: Path) -> None:
     latest.symlink_to(model_file.name)
 
 
+class WithProgress:
+    """Batches of one epoch that log, every ten seconds, how far training is and the time left.
+
+    Args:
+        batches: of the epoch.
+        epoch: which one.
+        max_epoch: the last one.
+    """
+
+    def __init__(self, batches: Collection, epoch: int, max_epoch: int):
+        self.batches = batches
+        self.epoch = epoch
+        self.max_epoch = max_epoch
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator:
+        start = reported = time.perf_counter()
+        for number, batch in enumerate(self.batches, start=1):
+            yield batch
+            now = time.perf_counter()
+            if now - reported > 10:
+                reported = now
+                of_epochs = (self.max_epoch - self.epoch) * len(self)
+                left = (now - start) / number * (of_epochs + len(self) - number)
+                logging.info(
+                    "epoch %d/%d, batch %d/%d, %s left",
+                    self.epoch, self.max_epoch, number, len(self),
+                    humanfriendly.format_timespan(round(left)),
+                )  # fmt: skip
+
+
 class AVSRTrainer(Trainer):
-    """ESPnet's trainer with atomic checkpoints."""
+    """ESPnet's trainer with atomic checkpoints and the time left."""
 
     @classmethod
     def run(cls, *, trainer_options, distributed_option, **kwargs) -> None:
@@ -76,3 +111,11 @@ class AVSRTrainer(Trainer):
             super().run(
                 trainer_options=trainer_options, distributed_option=distributed_option, **kwargs
             )
+
+    @classmethod
+    def train_one_epoch(cls, *, iterator, reporter, options, **kwargs) -> bool:
+        """Train for one epoch; True if no step was valid."""
+        iterator = WithProgress(iterator, reporter.get_epoch(), options.max_epoch)
+        return super().train_one_epoch(
+            iterator=iterator, reporter=reporter, options=options, **kwargs
+        )

@@ -1,9 +1,11 @@
 import errno
+import itertools
+import logging
 
 import pytest
 import torch
 
-from espnet_smop.train.trainer import atomic_torch_save, complete_last_epoch
+from espnet_smop.train.trainer import WithProgress, atomic_torch_save, complete_last_epoch
 
 
 def test_a_failing_write_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
@@ -41,3 +43,16 @@ def test_an_epoch_without_its_model_file_is_completed(tmp_path):
 def test_nothing_to_complete_in_a_new_experiment(tmp_path):
     complete_last_epoch(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_time_left_counts_the_epochs_to_come(monkeypatch, caplog):
+    clock = itertools.count(step=6.0)  # a batch takes six seconds
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    caplog.set_level(logging.INFO)
+    batches = WithProgress(list("abcd"), epoch=2, max_epoch=3)
+    assert list(batches) == list("abcd")
+    assert len(batches) == 4
+    assert [record.getMessage() for record in caplog.records] == [
+        "epoch 2/3, batch 2/4, 36 seconds left",
+        "epoch 2/3, batch 4/4, 24 seconds left",
+    ]

@@ -113,17 +113,24 @@ def _now() -> str:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line that a log holds at the moment, at most 120 characters of it."""
+    """Return what a log says last of its progress, at most 120 characters of it.
+
+    That is the last line that ends in "left", if it is not far back, else simply the last line.
+    What loggers put before the message is left out.
+    """
     try:
         with open(log, "rb") as f:
             f.seek(0, 2)
-            f.seek(max(0, f.tell() - 4096))
+            f.seek(max(0, f.tell() - 16384))
             text = f.read().decode(errors="replace")
     except OSError:
         return ""
     # A progress bar rewrites its line: what follows the last \r is what one would see.
     lines = [line.strip() for line in re.split(r"[\r\n]", text)]
-    return next((line[-120:] for line in reversed(lines) if line), "")
+    lines = [line for line in lines if line]
+    progress = [line for line in lines if line.endswith(" left")]
+    line = (progress or lines or [""])[-1]
+    return re.sub(r"^(\[[^]]+\] )?[-\d]+ [:,\d]+ (\([\w:]+\) )?([A-Z]+: )?", "", line)[:120]
 
 
 def report_failures(program: str, jobs: list[Job], statuses: list[int]) -> int:
