@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import math
+import random
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,30 +55,68 @@ def build_model(
     return LlamaForCausalLM(config)
 
 
-def loss_sum(model: LlamaForCausalLM, batch: Sequence[torch.Tensor]) -> tuple[torch.Tensor, int]:
+def loss_sum(
+    model: LlamaForCausalLM, batch: Sequence[torch.Tensor], given: Sequence[int] | None = None
+) -> tuple[torch.Tensor, int]:
     """Return the summed cross-entropy in nats, and the number of predicted tokens.
 
     Args:
         model: the LLM.
         batch: sequences of ids with BOS and EOS.
+        given: how many ids at the beginning of each are not to be predicted; 1 (BOS) by default.
     """
     ids = pad_sequence(batch, batch_first=True)  # (B, L)
     lengths = torch.tensor([len(s) for s in batch])
-    mask = torch.arange(ids.size(1)) < lengths[:, None]
+    index = torch.arange(ids.size(1))
+    mask = index < lengths[:, None]
     logits = model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1].long()).logits
-    predicted = mask[:, 1:]
+    first = torch.ones_like(lengths) if given is None else torch.tensor(given)
+    predicted = (mask & (index >= first[:, None]))[:, 1:]
     loss = F.cross_entropy(logits[predicted], ids[:, 1:][predicted], reduction="sum")
     return loss, int(predicted.sum())
 
 
+def with_copies(
+    sequences: Sequence[torch.Tensor], share: float, generator: random.Random, *, fillers: range
+) -> tuple[list[torch.Tensor], list[int]]:
+    """Let a share of the sequences say their sentence haltingly before they say it.
+
+    Haltingly means each token one to seven times, with random tokens between.
+
+    Args:
+        sequences: ids with BOS and EOS.
+        share: of the sequences that are changed.
+        generator: of what is drawn.
+        fillers: ids that may come between.
+
+    Returns:
+        The sequences, and for each how many ids are not to be predicted.
+    """
+    documents, given = [], []
+    for sequence in sequences:
+        bos, *sentence, eos = sequence.tolist()
+        said = []
+        if generator.random() < share:
+            for token in sentence:
+                said += [token] * generator.randint(1, 7)
+                while generator.random() < 0.25:
+                    said.append(generator.choice(fillers))
+        documents.append(torch.tensor([bos, *said, *sentence, eos]))
+        given.append(1 + len(said))
+    return documents, given
+
+
 @torch.no_grad()
-def perplexity(model: LlamaForCausalLM, sequences: Sequence[torch.Tensor]) -> float:
-    """Return the perplexity per token, EOS included."""
+def perplexity(
+    model: LlamaForCausalLM, sequences: Sequence[torch.Tensor], given: Sequence[int] | None = None
+) -> float:
+    """Return the perplexity per predicted token, EOS included; arguments as in `loss_sum`."""
     model.eval()
     total, tokens = 0.0, 0
-    ordered = sorted(sequences, key=len)
+    given = [1] * len(sequences) if given is None else given
+    ordered = sorted(zip(sequences, given, strict=True), key=lambda pair: len(pair[0]))
     for start in range(0, len(ordered), 64):
-        loss, count = loss_sum(model, ordered[start : start + 64])
+        loss, count = loss_sum(model, *zip(*ordered[start : start + 64], strict=True))
         total += float(loss)
         tokens += count
     return math.exp(total / tokens)
@@ -93,6 +132,7 @@ def train(
     lr: float = 3.0e-3,
     weight_decay: float = 0.1,
     patience: int = 4,
+    copies: float = 0.0,
     seed: int = 0,
 ) -> float:
     """Train ``model`` in place and leave it with the weights that validate best.
@@ -107,6 +147,9 @@ def train(
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW.
         patience: epochs without improvement after which training ends.
+        copies: share of the training sequences that first say their sentence haltingly. Only the
+            sentence itself is predicted. Large LLMs copy from their context, and that is what
+            turns projected tokens into text; a small one learns it only if it is useful.
         seed: of the batches' order.
 
     Returns:
@@ -124,6 +167,9 @@ def train(
             * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup)))
         ),
     )
+    generator = random.Random(seed)
+    fillers = range(4, model.config.vocab_size)  # after the special tokens
+    heldout = with_copies(validation, copies, generator, fillers=fillers)
     best, best_weights, waited = math.inf, copy.deepcopy(model.state_dict()), 0
     started = last_line = time.monotonic()
     step = 0
@@ -131,7 +177,9 @@ def train(
         model.train()
         total, tokens = 0.0, 0
         for indices in batches[: steps - step]:
-            loss, count = loss_sum(model, [training[i] for i in indices])
+            batch = [training[i] for i in indices]
+            documents = with_copies(batch, copies, generator, fillers=fillers)
+            loss, count = loss_sum(model, *documents)
             optimizer.zero_grad()
             (loss / count).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -148,7 +196,7 @@ def train(
                     f"step {step}/{steps}, epoch {epoch}: perplexity "
                     f"{math.exp(total / tokens):.2f}, at most {left:.0f} s left"
                 )
-        valid = perplexity(model, validation)
+        valid = perplexity(model, *heldout)
         improved = valid < best
         logging.info(
             f"epoch {epoch}, step {step}/{steps}: training perplexity "
@@ -194,6 +242,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lr", type=float, default=3.0e-3, help="peak learning rate")
     parser.add_argument("--weight_decay", type=float, default=0.1)
     parser.add_argument("--patience", type=int, default=4, help="epochs without improvement")
+    parser.add_argument(
+        "--copies",
+        type=float,
+        default=0.0,
+        help="share of training sequences that say their sentence haltingly first, so that the "
+        "model learns to copy from its context as large ones do",
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
@@ -235,6 +290,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         lr=args.lr,
         weight_decay=args.weight_decay,
         patience=args.patience,
+        copies=args.copies,
         seed=args.seed,
     )
     with atomic_directory(args.out) as directory:

@@ -1,11 +1,13 @@
+import itertools
 import math
 import random
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from espnet_smop.bin import pretrain_lm, train_lm_tokenizer
+from espnet_smop.bin.pretrain_lm import loss_sum, with_copies
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +90,33 @@ def test_perplexity_ignores_padding(corpus):
     log_short, log_long = (math.log(pretrain_lm.perplexity(model, [s])) for s in (short, long))
     together = math.log(pretrain_lm.perplexity(model, [long, short]))
     assert together == pytest.approx((2 * log_short + 6 * log_long) / 8, rel=1e-5)
+
+
+def test_copies_say_the_sentence_twice_and_predict_it_once():
+    sequences = [torch.tensor([1, 10, 11, 12, 2])] * 200
+    documents, given = with_copies(sequences, 0.5, random.Random(0), fillers=range(4, 9))
+    said = [d[1:n].tolist() for d, n in zip(documents, given, strict=True)]
+    assert all(d[n:].tolist() == [10, 11, 12, 2] for d, n in zip(documents, given, strict=True))
+    assert all(d[0] == 1 for d in documents)
+    halting = [s for s in said if s]
+    assert 70 < len(halting) < 130
+    for tokens in halting:
+        kept = [t for t, _ in itertools.groupby(t for t in tokens if t >= 10)]
+        assert kept == [10, 11, 12]
+    assert {t for tokens in halting for t in tokens} <= {10, 11, 12, *range(4, 9)}
+
+
+def test_what_is_given_is_not_predicted():
+    config = LlamaConfig(
+        vocab_size=13, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=1,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    sequences = [torch.tensor([1, 4, 5, 10, 2]), torch.tensor([1, 10, 2])]
+    loss, count = loss_sum(model, sequences, [3, 1])
+    assert count == 4
+    expected = 0.0
+    for sequence, start in zip(sequences, (3, 1), strict=True):
+        log_probs = model(input_ids=sequence[None]).logits[0].log_softmax(-1)
+        expected -= sum(log_probs[i - 1, sequence[i]] for i in range(start, len(sequence)))
+    assert torch.allclose(loss, expected, atol=1e-5)

@@ -58,7 +58,7 @@ run() { # NAME MODULE [ARGUMENT]…
 
 llm_and_audio() {
     run llm pretrain_lm --tokenizer "${tokenizer}" --kaldi --text "${train_dir}/text" \
-        --valid_text "${valid_dir}/text" --epochs "${lm_epochs}" || return
+        --valid_text "${valid_dir}/text" --epochs "${lm_epochs}" --copies 0.7 || return
     case "${modalities}" in *audio*)
         run whisper pretrain_ctc --modality audio --train_dir "${train_dir}" \
             --valid_dir "${valid_dir}" --noise "${noise}" --epochs "${audio_epochs}"
