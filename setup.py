@@ -22,7 +22,7 @@ setup(
     packages=find_packages(include=["espnet_smop", "espnet_smop.*"]),
     install_requires=[
         "espnet>=202611,<202700",
-        "torch>=2.11",
+        "torch>=2.11,<2.15",
         "transformers>=5.17,<6",
         "peft>=0.21,<0.22",
         "safetensors>=0.6",

@@ -67,6 +67,15 @@ def locate(model: str, *, patterns: Iterable[str] | None = None) -> Path:
         ) from e
 
 
+def base_dtype(name: str | None) -> torch.dtype:
+    """Return the dtype a base model is loaded in; None is bfloat16 where CUDA is available."""
+    if name is None:
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    if name not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"dtype: '{name}' is none of float32, bfloat16, float16, null")
+    return getattr(torch, name)
+
+
 def freeze(base: nn.Module) -> nn.Module:
     """Freeze a base model for good; adapters injected later stay trainable.
 

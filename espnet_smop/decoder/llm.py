@@ -4,7 +4,6 @@ import logging
 import math
 import types
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,19 +13,19 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from espnet_smop.base_model import fingerprint, freeze, locate
+from espnet_smop.base_model import base_dtype, fingerprint, freeze
 from espnet_smop.decoder.prompt import prompt_for, prompt_ids
 from espnet_smop.decoder.search import beam_search
+from espnet_smop.decoder.tokenizer import load_tokenizer, locate_llm
+from espnet_smop.lora import inject_lora
 
 MODALITIES = ("audio", "video")
 
 LORA = {"r": 64, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
 """Width, scale (``alpha / r``) and place of the paper's adapters for a 2,048 wide LLM."""
-
-_HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
 @dataclass
@@ -108,7 +107,7 @@ class LLMDecoder(AbsDecoder):
         if gradient_checkpointing:
             _checkpoint_layers(self.llm)
         if lora is not None:
-            _inject_lora(self.llm, lora)
+            inject_lora(self.llm, {**LORA, **lora})
 
         table = self.llm.get_input_embeddings().weight
         self.delimiters = nn.Parameter(_like_rows_of(table, 4), requires_grad=train_delimiters)
@@ -384,21 +383,14 @@ class ExtraRows(nn.Module):
 def _load(
     model: str, gguf_file: str | None, attn_implementation: str | None, dtype: str | None
 ) -> tuple[PreTrainedModel, Any]:
-    if model.endswith(".gguf") and Path(model).expanduser().is_file():
-        path = Path(model).expanduser()
-        directory, gguf_file = path.parent, path.name
-    else:
-        files = _HUB_FILES if gguf_file is None else (*_HUB_FILES[:1], gguf_file)
-        directory = locate(model, patterns=files)
-    if dtype is None:
-        dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+    directory, gguf_file = locate_llm(model, gguf_file, weights=True)
     options = {}
     if gguf_file is not None and hasattr(transformers, "GgufConfig"):
         # Recent versions may leave the weights packed, which adapters cannot be put on.
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     llm = AutoModelForCausalLM.from_pretrained(
         directory,
-        dtype=getattr(torch, dtype),
+        dtype=base_dtype(dtype),
         attn_implementation=attn_implementation,
         gguf_file=gguf_file,
         **options,
@@ -409,27 +401,7 @@ def _load(
                 f"'{model}' ({llm.config.model_type}) rescales its logits ({setting}), which this "
                 "decoder does not. Use an LLM of the Llama kind"
             )
-    return llm, AutoTokenizer.from_pretrained(directory, gguf_file=gguf_file)
-
-
-def _inject_lora(llm: nn.Module, lora: dict[str, Any]) -> None:
-    from peft import LoraConfig, inject_adapter_in_model
-
-    unknown = lora.keys() - LORA.keys()
-    if unknown:
-        raise ValueError(f"lora has no setting {sorted(unknown)}; it has {sorted(LORA)}")
-    lora = {**LORA, **lora}
-    config = LoraConfig(
-        r=lora["r"],
-        lora_alpha=lora["alpha"],
-        lora_dropout=lora["dropout"],
-        target_modules=list(lora["target_modules"]),
-        task_type="CAUSAL_LM",
-    )
-    inject_adapter_in_model(config, llm)
-    for name, parameter in llm.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.float()
+    return llm, load_tokenizer(str(directory), gguf_file)
 
 
 def _checkpoint_layers(llm: nn.Module) -> None:

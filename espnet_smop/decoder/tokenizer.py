@@ -1,4 +1,4 @@
-"""The LLM's tokenizer, without the LLM."""
+"""Where an LLM is, and its tokenizer without it."""
 
 from pathlib import Path
 from typing import Any
@@ -10,26 +10,34 @@ from espnet_smop.base_model import locate
 _FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 
 
-def load_tokenizer(model: str, gguf_file: str | None = None) -> Any:
-    """Load the Hugging Face tokenizer of an LLM.
+def locate_llm(model: str, gguf_file: str | None, *, weights: bool) -> tuple[Path, str | None]:
+    """Return the directory of an LLM, and the name of the GGUF file in it if there is one.
 
     Args:
         model: a local directory, a hub id, or a ``.gguf`` file.
-        gguf_file: name of a GGUF file inside ``model`` that holds the tokenizer.
+        gguf_file: name of a GGUF file inside ``model``.
+        weights: whether the weights have to be fetched as well.
     """
     path = Path(model).expanduser()
     if path.suffix == ".gguf" and path.is_file():
-        return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    patterns = (*_FILES, gguf_file) if gguf_file else _FILES
-    return AutoTokenizer.from_pretrained(locate(model, patterns=patterns), gguf_file=gguf_file)
+        return path.parent, path.name
+    if gguf_file is not None:
+        return locate(model, patterns=("*.json", gguf_file)), gguf_file
+    return locate(model, patterns=(*_FILES, "*.safetensors") if weights else _FILES), None
+
+
+def load_tokenizer(model: str, gguf_file: str | None = None) -> Any:
+    """Load the Hugging Face tokenizer of an LLM; arguments as in `locate_llm`."""
+    directory, gguf_file = locate_llm(model, gguf_file, weights=False)
+    return AutoTokenizer.from_pretrained(directory, gguf_file=gguf_file)
 
 
 class TextEncoder:
     """Turns transcripts into token ids; for data loading, where no LLM is at hand.
 
     Args:
-        model: as in :func:`load_tokenizer`.
-        gguf_file: as in :func:`load_tokenizer`.
+        model: as in `locate_llm`.
+        gguf_file: as in `locate_llm`.
     """
 
     def __init__(self, model: str, gguf_file: str | None = None):

@@ -6,15 +6,6 @@ import torch
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 
 
-def base_dtype(name: str | None) -> torch.dtype:
-    """Return the dtype a base model is loaded in; None is bfloat16 where CUDA is available."""
-    if name is None:
-        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    if name not in ("float32", "bfloat16", "float16"):
-        raise ValueError(f"dtype: '{name}' is none of float32, bfloat16, float16, null")
-    return getattr(torch, name)
-
-
 class AbsAVFrontend(AbsFrontend):
     """ESPnet's frontend, plus access to every layer for feature fusion (DCI, MM-Fuser)."""
 

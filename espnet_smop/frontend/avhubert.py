@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from espnet_smop.base_model import BaseModelError, fingerprint, freeze, locate
-from espnet_smop.frontend.abs_frontend import AbsAVFrontend, base_dtype
+from espnet_smop.base_model import BaseModelError, base_dtype, fingerprint, freeze, locate
+from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.filterbank import stacked_filterbanks
-from espnet_smop.frontend.lora import inject_lora
 from espnet_smop.frontend.resnet import VideoResNet
+from espnet_smop.lora import inject_lora
 
 _MODEL_TYPE = "avhubert"
 

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from espnet_smop.base_model import BaseModelError, fingerprint, freeze, locate
-from espnet_smop.frontend.abs_frontend import AbsAVFrontend, base_dtype
+from espnet_smop.base_model import BaseModelError, base_dtype, fingerprint, freeze, locate
+from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.log_mel import SAMPLE_RATE, LogMel
-from espnet_smop.frontend.lora import inject_lora
+from espnet_smop.lora import inject_lora
 
 SAMPLES_PER_FRAME = 320  # 160 samples per mel frame, two mel frames per output frame
 _REFERENCE_MIN_FRAMES = 25

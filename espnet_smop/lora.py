@@ -1,4 +1,4 @@
-"""Low-rank adapters in a frozen encoder."""
+"""Low-rank adapters in a frozen base model."""
 
 from torch import nn
 
