@@ -125,7 +125,8 @@ def train_ctc(model: CTCModel, train: Batches, steps_per_epoch: int, config: CTC
 def _optimizers(model: CTCModel, config: CTCConfig) -> list[torch.optim.Optimizer]:
     """Return Muon (Jordan 2024) for the matrices of transformer layers, AdamW for all else.
 
-    With AdamW alone a small transformer takes two to three times the steps to leave CTC's plateau.
+    In one trial on the mini corpus (585 steps, noisy speech) the training loss came to 1.66, and to
+    2.0 to 2.2 with AdamW alone at three learning rates.
     """
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     matrices = [p for n, p in trained if p.ndim == 2 and ".layers." in n]
