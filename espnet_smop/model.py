@@ -13,7 +13,6 @@ from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput
 
-MODALITIES = ("audio", "video")
 _INPUT_NAMES = {"audio": "speech", "video": "video"}
 _SCP_FILES = {"audio": "wav.scp", "video": "video.scp"}
 

@@ -8,14 +8,13 @@ Example:
 
 import argparse
 import importlib.util
-import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from espnet_smop.base_model import BaseModelError
 from espnet_smop.checkpoint.ctranslate2 import read_model, to_hugging_face
+from espnet_smop.fileio.atomic import atomic_directory
 
 
 def find_in_package(package: str) -> Path:
@@ -45,14 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     except BaseModelError as e:
         print(f"convert_ct2_whisper: {e}", file=sys.stderr)
         return 1
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f".{args.out.name}.") as temporary:
-        complete = Path(temporary) / "model"
+    with atomic_directory(args.out) as complete:
         model.save_pretrained(complete)
         tokenizer = directory / "tokenizer.json"
         if tokenizer.is_file():
             shutil.copyfile(tokenizer, complete / "tokenizer.json")
-        os.rename(complete, args.out)
     print(f"{args.out}: Whisper of width {model.config.d_model}")
     return 0
 

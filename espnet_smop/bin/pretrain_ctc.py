@@ -132,7 +132,7 @@ class Batches:
     """Padded batches of utterances of similar length, shuffled anew every epoch.
 
     The first epoch goes from short to long, which finds CTC's alignments sooner (Amodei et al.
-    2015, "SortaGrad"). The first epochs are without noise, in which they are not found at all.
+    2015, "SortaGrad"). The noise sets in later, for the same reason.
 
     Args:
         data_dir: with the scp of the modality and ``text``.
@@ -285,14 +285,21 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--encoder_conf", type=json.loads, default={}, help="JSON that overrides sizes"
     )
-    parser.add_argument("--epochs", type=int, default=10, help="Passes over the data")
-    parser.add_argument("--batch_size", type=int, default=8, help="Utterances per step")
-    parser.add_argument("--lr", type=float, default=2e-3, help="Peak learning rate of AdamW")
+    parser.add_argument("--epochs", type=int, default=CTCConfig.epochs, help="Passes over the data")
     parser.add_argument(
-        "--matrix_lr", type=float, default=0.02, help="Peak learning rate of Muon (matrices)"
+        "--batch_size", type=int, default=CTCConfig.batch_size, help="Utterances per step"
     )
-    parser.add_argument("--weight_decay", type=float, default=0.01)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--lr", type=float, default=CTCConfig.lr, help="Peak learning rate of AdamW"
+    )
+    parser.add_argument(
+        "--matrix_lr",
+        type=float,
+        default=CTCConfig.matrix_lr,
+        help="Peak learning rate of Muon (matrices)",
+    )
+    parser.add_argument("--weight_decay", type=float, default=CTCConfig.weight_decay)
+    parser.add_argument("--seed", type=int, default=CTCConfig.seed)
     parser.add_argument("--num_workers", type=int, default=1, help="Processes that load data")
     parser.add_argument("--num_threads", type=int, help="Threads that compute (default: all)")
     return parser

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from espnet_smop.base_model import BaseModelError, base_dtype, fingerprint, freeze, locate
+from espnet_smop.fileio.atomic import atomic_path, atomic_write
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.filterbank import stacked_filterbanks
 from espnet_smop.frontend.resnet import VideoResNet
@@ -293,16 +294,11 @@ def save(
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").unlink(missing_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-    temporary = path / f"model.safetensors.{os.getpid()}.tmp"
-    try:
+    with atomic_path(path / "model.safetensors") as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
-        os.replace(temporary, path / "model.safetensors")
-        temporary = path / f"config.json.{os.getpid()}.tmp"
+    with atomic_write(path / "config.json") as file:
         text = json.dumps({"model_type": _MODEL_TYPE, **dataclasses.asdict(config)}, indent=2)
-        temporary.write_text(text + "\n")
-        os.replace(temporary, path / "config.json")
-    finally:
-        temporary.unlink(missing_ok=True)
+        file.write(text + "\n")
 
 
 class AVHuBERTFrontend(AbsAVFrontend):

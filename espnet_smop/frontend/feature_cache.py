@@ -7,12 +7,13 @@ is refused wherever that differs.
 
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from espnet_smop.fileio.atomic import atomic_directory
 
 # Kaldi's kTwoByteAuto: 16-bit integers between the matrix's extremes, half of float32's size.
 _TWO_BYTES = 3
@@ -46,9 +47,7 @@ def write_cache(
     final = Path(directory).absolute()
     if final.exists():
         raise FeatureCacheError(f"{final} is there already: remove it to make it anew")
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
+    with atomic_directory(final) as temporary:
         # Not through a Kaldi specifier, in which neither commas nor colons could be in a path.
         offsets = {}
         with open(temporary / "feats.ark", "wb") as ark:
@@ -60,9 +59,6 @@ def write_cache(
         lines = [f"{uid} {final / 'feats.ark'}:{offsets[uid]}\n" for uid in sorted(offsets)]
         (temporary / "feats.scp").write_text("".join(lines), encoding="utf-8")
         (temporary / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-        os.rename(temporary, final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return final / "feats.scp"
 
 
