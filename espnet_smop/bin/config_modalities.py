@@ -11,23 +11,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
+from espnet_smop.config import load_config
 
 
 def modalities(config: Path, arguments: Sequence[str] = ()) -> list[str]:
     """Return the modalities whose frontend is set by a config and arguments over it.
 
     Raises:
-        ValueError: the config is not a mapping, or no frontend is set.
+        ValueError: the config cannot be read, or no frontend is set.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     # Absent from the config, a frontend is the task's default class.
     parser.add_argument("--audio_frontend", default="default")
     parser.add_argument("--video_frontend", default="default")
-    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    if not isinstance(settings, dict):
-        raise ValueError(f"{config} is not a mapping of settings")
-    parser.set_defaults(**settings)
+    parser.set_defaults(**load_config(config))
     args, _ = parser.parse_known_args(arguments)
     frontends = {"audio": args.audio_frontend, "video": args.video_frontend}
     found = [m for m, value in frontends.items() if str(value).lower() not in ("none", "null", "")]
@@ -45,7 +42,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args, rest = parser.parse_known_args(cmd)
     try:
         print(*modalities(args.config, rest))
-    except (OSError, ValueError, yaml.YAMLError) as e:
+    except (OSError, ValueError) as e:
         sys.exit(f"config_modalities: {e}")
 
 

@@ -14,9 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from espnet_smop.base_model import BaseModelError, locate
+from espnet_smop.config import ConfigError, load_config
 
 _PARTS = ("audio_frontend", "video_frontend", "decoder")
 # Weights in other frameworks' formats are left where they are.
@@ -25,7 +24,7 @@ _PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "
 
 def named_models(config: Path) -> dict[str, str]:
     """Return the ``model:`` of each part that a config sets."""
-    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    settings = load_config(config)
     models = {}
     for part in _PARTS:
         conf = settings.get(f"{part}_conf") or {}
@@ -44,7 +43,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     try:
         for part, model in named_models(args.config).items():
             print(part, model, locate(model, patterns=_PATTERNS), flush=True)
-    except (BaseModelError, OSError, yaml.YAMLError) as e:
+    except (BaseModelError, ConfigError, OSError) as e:
         sys.exit(f"locate_base_models: {e}")
 
 

@@ -29,6 +29,7 @@ from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.abs_projector import AbsProjector
 from espnet_smop.projector.mlp import MLPProjector
 from espnet_smop.projector.smop import SMoPProjector
+from espnet_smop.tasks.config_parser import BasedConfigParser
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 from espnet_smop.train.trainer import AVSRTrainer
 
@@ -75,6 +76,11 @@ class AVSRTask(AbsTask):
         decoder_choices,
         preprocessor_choices,
     ]
+
+    @classmethod
+    def get_parser(cls) -> BasedConfigParser:
+        """Return the parser of all arguments; its ``--config`` may name a base."""
+        return BasedConfigParser(super().get_parser())
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:

@@ -24,3 +24,9 @@ def test_no_frontend_is_an_error(tmp_path):
     path.write_text("audio_frontend: null\nvideo_frontend: null\n")
     with pytest.raises(SystemExit, match="neither audio_frontend nor video_frontend"):
         main([str(path)])
+
+
+def test_a_base_is_read(tmp_path):
+    (tmp_path / "base.yaml").write_text("audio_frontend: whisper\nvideo_frontend: null\n")
+    (tmp_path / "c.yaml").write_text("base: base.yaml\n")
+    assert modalities(tmp_path / "c.yaml") == ["audio"]

@@ -15,3 +15,6 @@ def test_local_models_are_listed_and_missing_ones_named(tmp_path, capsys):
     config.write_text(f"decoder_conf: {{model: {tmp_path}/absent}}\n")
     with pytest.raises(SystemExit, match="absent' is not a directory"):
         main([str(config)])
+    (tmp_path / "above.yaml").write_text("base: c.yaml\n")
+    with pytest.raises(SystemExit, match="absent' is not a directory"):
+        main([str(tmp_path / "above.yaml")])

@@ -18,7 +18,7 @@ import json, os, runpy, shutil, sys
 from pathlib import Path
 
 here = Path(__file__).resolve().parent.parent
-REAL = ("config_modalities", "merge_hyps", "score", "show_table")
+REAL = ("compose_config", "config_modalities", "merge_hyps", "score", "show_table")
 if sys.argv[1] == "-c" and "espnet2" in sys.argv[2]:
     sys.exit(0)  # path.sh asks whether ESPnet is there
 if sys.argv[1] != "-m" or sys.argv[2].split(".")[-1] in REAL:

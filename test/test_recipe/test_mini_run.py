@@ -70,12 +70,18 @@ def test_sizes_and_seeds_have_directories_of_their_own(mini):
     assert "file: dump/smoke_seed3/noise/babble.wav" in config
     assert "\nseed: 3\n" in config
     assert "\nmax_epoch: 2\n" in config
+    assert "base:" not in config.replace("/base", "")
+    assert "max_new_tokens: 8" in (mini.dir / option(call, "inference_config")).read_text()
 
 
 def test_errors(mini):
     assert "not 'both'" in mini.run("--tasks", "both", script="run.sh").stderr
     assert "--size needs a value" in mini.run("--size", script="run.sh").stderr
     assert "not 'x'" in mini.run("--seed", "x", script="run.sh").stderr
+    done = mini.run("--seed", "3", "--avsr_config", "conf/none.yaml", script="run.sh")
+    assert done.returncode == 1
+    assert "conf/none.yaml does not exist" in done.stderr
+    assert not (mini.dir / "driver_calls").exists()
     (mini.dir / "driver_status").write_text("7")
     done = mini.run("--tasks", "asr vsr", script="run.sh")
     assert done.returncode == 7

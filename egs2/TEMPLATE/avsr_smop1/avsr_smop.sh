@@ -137,7 +137,7 @@ Noise
 Training
   --modality M          What the model gets: asr, vsr, avsr, or auto: as the frontends in the
                         config say (default ${modality}).
-  --avsr_config FILE    Training config (default ${avsr_config}).
+  --avsr_config FILE    Training config; may name another as its base (default ${avsr_config}).
   --avsr_args ARGS      More arguments for avsr_train, over those of the config, e.g.
                         \"--max_epoch 5 --projector_conf routing=jejr\".
   --avsr_tag TAG        The experiment is expdir/avsr_TAG (default: from config and arguments).

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a table of word error rates on a corpus that the recipe makes itself.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 tasks="avsr"
@@ -70,28 +71,33 @@ expdir="exp${variant}"
 
 snrs="clean 5 0 -5"
 base_models_opts="--seed ${seed}"
-edits=(-e "s|exp/base|${expdir}/base|" -e "s|dump/noise|${dumpdir}/noise|"
-    -e "s|^seed: .*|seed: ${seed}|")
+train_changes=(seed="${seed}")
+inference_changes=()
 if [ "${size}" = smoke ]; then
     snrs="clean 0"
     base_models_opts+=" --lm_epochs 1 --audio_epochs 1 --video_epochs 1"
-    edits+=(-e "s|^max_epoch: .*|max_epoch: 2|" -e "s|^num_iters_per_epoch: .*|num_iters_per_epoch: 3|"
-        -e "s|^max_new_tokens: .*|max_new_tokens: 8|")
+    train_changes+=(max_epoch=2 num_iters_per_epoch=3)
+    inference_changes+=(max_new_tokens=8)
 fi
 case "${tasks}" in
     asr) base_models_opts+=" --modalities audio" ;;
     vsr) base_models_opts+=" --modalities video" ;;
 esac
 
-# The config of a variant is the given one with the variant's paths.
-config_of() { # FILE
+# The config of a variant is the given one, complete, with the variant's paths and changes.
+config_of() { # FILE [KEY=VALUE]…
+    local out
     if [ -z "${variant}" ]; then
         echo "$1"
         return
     fi
+    out="${expdir}/conf/$(basename "$1")"
     mkdir -p "${expdir}/conf"
-    sed "${edits[@]}" "$1" > "${expdir}/conf/$(basename "$1")"
-    echo "${expdir}/conf/$(basename "$1")"
+    "${SMOP_PYTHON}" -m espnet_smop.bin.compose_config "$@" \
+        | sed -e "s|: exp/base|: ${expdir}/base|" -e "s|: dump/noise|: ${dumpdir}/noise|" \
+            > "${out}.partial"
+    mv "${out}.partial" "${out}"
+    echo "${out}"
 }
 
 cores="$(env -u OMP_NUM_THREADS nproc)"
@@ -101,11 +107,13 @@ if command -v nvidia-smi > /dev/null && nvidia-smi -L > /dev/null 2>&1; then ngp
 # The driver's jobs end when this process is gone.
 export AVSR_SMOP_DRIVER_PIDS=$$
 
-inference_config="$(config_of "${inference_config}")"
+# shellcheck source=path.sh
+. ./path.sh
+inference_config="$(config_of "${inference_config}" "${inference_changes[@]}")"
 first=true
 for task in ${tasks}; do
     config_name="${task}_config"
-    config="$(config_of "${!config_name}")"
+    config="$(config_of "${!config_name}" "${train_changes[@]}")"
     shared=()
     # Data and base models are made for the first task and serve the others.
     if ! "${first}"; then shared=(--skip_data_prep true); fi
@@ -120,6 +128,4 @@ for task in ${tasks}; do
         "${driver_args[@]}" "${shared[@]}"
 done
 
-# shellcheck source=path.sh
-. ./path.sh
 "${SMOP_PYTHON}" -m espnet_smop.bin.show_table "${expdir}"

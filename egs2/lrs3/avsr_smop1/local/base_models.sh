@@ -32,7 +32,9 @@ Passed by the driver and not needed here:
 # shellcheck source=path.sh
 . ./path.sh
 
-if grep -q "^ *model: *${avhubert} *\$" "${avsr_config}" && [ ! -d "${avhubert}" ]; then
+# Without AV-HuBERT's directory the last command would ask the hub for it.
+settings="$("${SMOP_PYTHON}" -m espnet_smop.bin.compose_config "${avsr_config}")"
+if grep -q "^ *model: *${avhubert} *\$" <<< "${settings}" && [ ! -d "${avhubert}" ]; then
     if [ -z "${avhubert_checkpoint}" ]; then
         echo "$0: ${avhubert} is not there. Download AV-HuBERT Large (LRS3 + VoxCeleb2, without" \
             "fine-tuning: large_vox_iter5.pt) from its authors' site, whose licence you accept," \

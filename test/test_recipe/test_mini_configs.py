@@ -1,0 +1,56 @@
+"""The configs of the mini recipe: each builds the system that it is named after."""
+
+from pathlib import Path
+
+import pytest
+
+from espnet_smop.config import load_config
+from espnet_smop.tasks.avsr import AVSRTask
+
+CONF = Path(__file__).resolve().parents[2] / "egs2" / "mini_lrs3" / "avsr_smop1" / "conf"
+BOTH = ("audio", "video")
+# name: experts by router (Figure 2 of the paper), fusion by modality
+SYSTEMS = {
+    "avsr_llama_avsr": ({}, {}),
+    "avsr_dci": ({}, dict.fromkeys(BOTH, "DCI")),
+    "avsr_mmfuser": ({}, dict.fromkeys(BOTH, "MMFuser")),
+    "avsr_smop4_jejr": ({"joint": 4}, {}),
+    "avsr_smop4_jedr": (dict.fromkeys(BOTH, 4), {}),
+    "avsr_smop3_dedr": (dict.fromkeys(BOTH, 3), {}),
+    "avsr_smop4v_dci_a": ({"video": 4}, {"audio": "DCI"}),
+    "avsr_smop4v_mmfuser_a": ({"video": 4}, {"audio": "MMFuser"}),
+    "asr_smop4": ({"audio": 4}, {}),
+    "vsr_smop4": ({"video": 4}, {}),
+}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_systems(name, model_args, tiny_whisper, tiny_avhubert, make_llm):
+    config = load_config(CONF / f"train_{name}.yaml")
+    parser = AVSRTask.get_parser()
+    assert not config.keys() - {action.dest for action in parser._actions}
+    keys = ("audio_frontend", "video_frontend", "projector", "projector_conf")
+    tiny = {"audio": tiny_whisper, "video": tiny_avhubert}
+    args = model_args(
+        **{key: config[key] for key in keys},
+        **{f"{m}_frontend_conf": {**config[f"{m}_frontend_conf"], "model": tiny[m]} for m in BOTH
+           if config[f"{m}_frontend"] is not None},
+        decoder_conf={**config["decoder_conf"], "model": make_llm("smollm")},
+    )  # fmt: skip
+    model = AVSRTask.build_model(args)
+    routers, fusions = SYSTEMS[name]
+    assert set(model.frontends) == {m for m in BOTH if m[0] in name.split("_")[0][:2]}
+    found = {
+        key.split(".")[-3] if "routers" in key else "joint": len(gate)
+        for key, gate in model.projector.mixture.state_dict().items()
+        if "gate" in key
+    }
+    assert found == routers
+    kinds = {m: type(f).__name__ for m, f in model.projector.stem.fusions.items()}
+    assert kinds == fusions
+    assert model.projector.needs_layers == set(fusions)
+
+
+def test_nothing_is_said_twice():
+    base = load_config(CONF / "train_base.yaml")
+    assert load_config(CONF / "train_avsr_llama_avsr.yaml") == {**base, "projector": "mlp"}
