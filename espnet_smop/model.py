@@ -12,6 +12,7 @@ from espnet_smop.base_model import frozen_keys
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput
+from espnet_smop.train.warm_start import CTCWarmStart
 
 _INPUT_NAMES = {"audio": "speech", "video": "video"}
 _SCP_FILES = {"audio": "wav.scp", "video": "video.scp"}
@@ -29,6 +30,8 @@ class ESPnetAVSRModel(AbsESPnetModel):
         video_frontend: encoder of mouth crops, or None.
         projector: from encoder features to LLM tokens.
         decoder: the LLM.
+        ctc_warmup_steps: training steps at the beginning that train the projector alone, by CTC
+            against the LLM's embeddings (see ``CTCWarmStart``); the paper has none.
     """
 
     def __init__(
@@ -38,12 +41,16 @@ class ESPnetAVSRModel(AbsESPnetModel):
         video_frontend: AbsAVFrontend | None,
         projector: AbsProjector,
         decoder: LLMDecoder,
+        ctc_warmup_steps: int = 0,
     ):
         super().__init__()
         frontends = {"audio": audio_frontend, "video": video_frontend}
         self.frontends = nn.ModuleDict({m: f for m, f in frontends.items() if f is not None})
         self.projector = projector
         self.decoder = decoder
+        self.warm_start = None
+        if ctc_warmup_steps:
+            self.warm_start = CTCWarmStart(ctc_warmup_steps, decoder.embed_size)
 
     def forward(
         self,
@@ -71,8 +78,12 @@ class ESPnetAVSRModel(AbsESPnetModel):
             that makes accumulated and distributed gradients those of the global batch.
         """
         projected = self.project(speech, speech_lengths, video, video_lengths)
+        if self.training and self.warm_start is not None and not self.warm_start.is_over():
+            return self._warm_up(projected, text, text_lengths)
         decoded = self.decoder(projected.tokens, projected.lengths, text, text_lengths)
         loss = decoded.loss + projected.aux_loss
+        if self.warm_start is not None:
+            loss = loss + _nothing_of(self.warm_start)
         stats = {
             "loss": loss.detach(),
             "loss_ce": decoded.loss.detach(),
@@ -80,6 +91,17 @@ class ESPnetAVSRModel(AbsESPnetModel):
             **projected.stats,
         }
         return force_gatherable((loss, stats, decoded.num_tokens), loss.device)
+
+    def _warm_up(
+        self, projected: ProjectorOutput, text: torch.Tensor, text_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """Return what ``forward`` does, for a step that leaves the LLM out."""
+        embeddings = self.decoder.llm.get_input_embeddings().weight
+        ctc = self.warm_start(projected.tokens, projected.lengths, text, text_lengths, embeddings)
+        self.warm_start.step += 1
+        loss = ctc + projected.aux_loss + _nothing_of(self.decoder)
+        stats = {"loss": loss.detach(), "loss_ctc": ctc.detach(), **projected.stats}
+        return force_gatherable((loss, stats, text_lengths.sum()), loss.device)
 
     def project(
         self,
@@ -183,6 +205,11 @@ class ESPnetAVSRModel(AbsESPnetModel):
                 if name in trained and tensor.is_floating_point():
                     tensor.data = tensor.data.to(dtype)
         return self
+
+
+def _nothing_of(module: nn.Module) -> torch.Tensor:
+    """Return 0 with gradients 0: distributed training waits for the gradient of every parameter."""
+    return 0.0 * sum(p.sum() for p in module.parameters() if p.requires_grad)
 
 
 def _shorten(names: list[str], limit: int = 8) -> str:

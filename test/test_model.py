@@ -137,3 +137,36 @@ def test_a_missing_input_is_named(model_args):
     del batch["video"], batch["video_lengths"]
     with pytest.raises(ValueError, match=r"no 'video': give video.scp.*video_frontend: null"):
         model(**batch)
+
+
+def test_the_warm_start_trains_the_projector_alone_and_then_ends(model_args):
+    torch.manual_seed(0)
+    model = AVSRTask.build_model(model_args(model_conf={"ctc_warmup_steps": 2})).train()
+    lora = {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n}
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    seen = []
+    for step in range(4):
+        loss, stats, weight = model(**random_batch(seed=step))
+        seen.append((sorted(stats.keys() & {"loss_ctc", "loss_ce"}), int(weight)))
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+        optimizer.step()
+        same = all(torch.equal(model.get_parameter(n), p) for n, p in lora.items())
+        assert same == (step < 2)
+    assert seen == [(["loss_ctc"], 13)] * 2 + [(["loss_ce"], 16)] * 2
+
+
+def test_validation_and_resuming_know_where_the_warm_start_is(model_args):
+    model = AVSRTask.build_model(model_args(model_conf={"ctc_warmup_steps": 2})).train()
+    model(**random_batch())
+    assert "loss_ce" in model.eval()(**random_batch())[1]
+    resumed = AVSRTask.build_model(model_args(model_conf={"ctc_warmup_steps": 2})).train()
+    resumed.load_state_dict(model.state_dict())
+    assert "loss_ctc" in resumed(**random_batch())[1]
+    assert "loss_ce" in resumed(**random_batch())[1]
+
+
+def test_an_unknown_key_of_model_conf_is_named(model_args):
+    with pytest.raises(ValueError, match=r"unknown key 'ctc_warmup'.*ctc_warmup_steps"):
+        AVSRTask.build_model(model_args(model_conf={"ctc_warmup": 2}))

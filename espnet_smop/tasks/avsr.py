@@ -5,6 +5,7 @@ import difflib
 import inspect
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from espnet2.torch_utils.safe_torch_load import safe_torch_load
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.preprocessor import AbsPreprocessor
+from espnet2.utils.get_default_kwargs import get_default_kwargs
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool
 from torch import nn
@@ -93,6 +95,13 @@ class AVSRTask(AbsTask):
             help="Fingerprints of the frozen base models, written into config.yaml by training; "
             "a model is built only with the bases that they name",
         )
+        group.add_argument(
+            "--model_conf",
+            action=NestedDictAction,
+            default=get_default_kwargs(ESPnetAVSRModel),
+            help="Arguments of the model as a whole: ctc_warmup_steps, training steps at the "
+            "beginning that train the projector alone, by CTC against the LLM's embeddings",
+        )
         group = parser.add_argument_group(description="Preprocess related")
         group.add_argument(
             "--use_preprocessor",
@@ -171,11 +180,16 @@ class AVSRTask(AbsTask):
             decoder.embed_size,
             {modality: frontend.num_layers for modality, frontend in frontends.items()},
         )
-        model = ESPnetAVSRModel(
-            audio_frontend=frontends.get("audio"),
-            video_frontend=frontends.get("video"),
-            projector=projector,
-            decoder=decoder,
+        model = _build(
+            "model",
+            partial(
+                ESPnetAVSRModel,
+                audio_frontend=frontends.get("audio"),
+                video_frontend=frontends.get("video"),
+                projector=projector,
+                decoder=decoder,
+            ),
+            args.model_conf,
         )
         _check_fingerprints(args, model.fingerprints())
         logging.info("Trained parameters:\n%s", trained_table(model))

@@ -1,0 +1,57 @@
+import pytest
+import torch
+from torch import nn
+
+from espnet_smop.train.ctc import CTCModel
+from espnet_smop.train.warm_start import CTCWarmStart
+
+
+class Identity(nn.Module):
+    def forward(self, x, x_lengths):
+        return x, x_lengths
+
+
+def random_inputs(lengths):
+    tokens = {m: torch.randn(len(n), max(n), 5) for m, n in lengths.items()}
+    text = torch.tensor([[4, 0, 2], [1, 1, -1]])
+    return tokens, {m: torch.tensor(n) for m, n in lengths.items()}, text, torch.tensor([3, 2])
+
+
+def test_it_is_ctc_whose_output_layer_are_the_embeddings():
+    """Against the CTC model of the encoders with this output layer."""
+    torch.manual_seed(0)
+    warm_start, embeddings = CTCWarmStart(10, 5), torch.randn(6, 5)
+    nn.init.normal_(warm_start.blank)
+    nn.init.constant_(warm_start.scale, 0.7)
+    tokens, lengths, text, text_lengths = random_inputs({"audio": [7, 5]})
+    model = CTCModel(Identity(), width=5, vocabulary=6)
+    with torch.no_grad():
+        model.output.weight.copy_(0.7 * torch.cat([warm_start.blank[None], embeddings]))
+        model.output.bias.zero_()
+    expected = sum(
+        float(model.loss(tokens["audio"][b : b + 1, :t], torch.tensor([t]), text[b : b + 1, :n],
+                         torch.tensor([n])).detach()) * n
+        for b, (t, n) in enumerate([(7, 3), (5, 2)])
+    ) / 5  # fmt: skip
+    loss = warm_start(tokens, lengths, text, text_lengths, embeddings)
+    assert float(loss.detach()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_modalities_count_alike():
+    torch.manual_seed(0)
+    warm_start, embeddings = CTCWarmStart(10, 5), torch.randn(6, 5)
+    tokens, lengths, *text = random_inputs({"audio": [7, 5], "video": [4, 4]})
+    both = warm_start(tokens, lengths, *text, embeddings)
+    each = [warm_start({m: tokens[m]}, {m: lengths[m]}, *text, embeddings) for m in tokens]
+    torch.testing.assert_close(both, sum(each) / 2)
+
+
+def test_padding_and_texts_that_do_not_fit_have_no_influence():
+    torch.manual_seed(0)
+    warm_start, embeddings = CTCWarmStart(10, 5), torch.randn(6, 5)
+    tokens, lengths, text, text_lengths = random_inputs({"audio": [7, 2]})  # "1 1" needs 3
+    loss = warm_start(tokens, lengths, text, text_lengths, embeddings)
+    tokens["audio"] = torch.cat([tokens["audio"][:1], torch.full((1, 7, 5), 9.0)])
+    assert torch.equal(loss, warm_start(tokens, lengths, text, text_lengths, embeddings))
+    loss.backward()
+    assert torch.isfinite(warm_start.blank.grad).all()
