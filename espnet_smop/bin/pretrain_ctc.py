@@ -29,6 +29,7 @@ from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.dataset import ESPnetDataset
 from espnet2.utils.types import str_or_none
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -39,7 +40,7 @@ from espnet_smop.fileio.video import register
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
 from espnet_smop.frontend.log_mel import LogMel
 from espnet_smop.frontend.whisper import SAMPLES_PER_FRAME, encode
-from espnet_smop.train.ctc import CTCConfig, CTCModel, error_rate, train_ctc
+from espnet_smop.train.ctc import Batch, CTCConfig, CTCModel, error_rate, train_ctc
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 
 _SOURCES = {"audio": ("wav.scp", "speech", "sound"), "video": ("video.scp", "video", "video")}
@@ -106,26 +107,35 @@ def build_encoder(modality: str, conf: dict[str, Any]) -> nn.Module:
     return VideoEncoder(AVHuBERTConfig(**{**sizes, **conf}))
 
 
-class Letters:
-    """The characters of a text as CTC's tokens: small units learn soonest.
+class Units:
+    """Tokens of CTC: the characters of a text, or its words.
+
+    Letters are few and learnt from little; words of a small vocabulary are what their sounds
+    (or lip shapes) are told apart by. Together they were learnt sooner than either alone.
 
     Args:
-        sentences: the text; characters that it lacks are left out when others are encoded.
+        separator: between tokens; "" for letters, " " for words.
+        sentences: the text; tokens that it lacks are left out when others are encoded.
     """
 
-    def __init__(self, sentences: Iterable[str]):
-        self.letters = sorted(set().union(*sentences))
+    def __init__(self, separator: str, sentences: Iterable[str]):
+        self.separator = separator
+        self.tokens = sorted({token for s in sentences for token in self._split(s)})
+        self.ids = {token: i for i, token in enumerate(self.tokens)}
 
     def __len__(self) -> int:
-        return len(self.letters)
+        return len(self.tokens)
+
+    def _split(self, text: str) -> list[str]:
+        return text.split(self.separator) if self.separator else list(text)
 
     def encode(self, text: str) -> list[int]:
-        """Return an index for each character."""
-        return [self.letters.index(c) for c in text if c in self.letters]
+        """Return an id for each token."""
+        return [self.ids[token] for token in self._split(text) if token in self.ids]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the characters of these indices."""
-        return "".join(self.letters[i] for i in ids)
+        """Return the text of these ids."""
+        return self.separator.join(self.tokens[i] for i in ids)
 
 
 class Batches:
@@ -138,6 +148,7 @@ class Batches:
         data_dir: with the scp of the modality and ``text``.
         modality: ``audio`` or ``video``.
         preprocess: ESPnet preprocessor.
+        units: kinds of tokens to make targets of.
         batch_size: utterances per batch.
         seed: of the shuffling.
         num_workers: processes that load data.
@@ -150,6 +161,7 @@ class Batches:
         data_dir: Path,
         modality: str,
         preprocess: AVSRPreprocessor,
+        units: Sequence[Units],
         *,
         batch_size: int,
         seed: int,
@@ -159,10 +171,9 @@ class Batches:
     ):
         scp, name, type_ = _SOURCES[modality]
         self.name = name
-        self.dataset = ESPnetDataset(
-            [(str(data_dir / scp), name, type_), (str(data_dir / "text"), "text", "text")],
-            preprocess=preprocess,
-        )
+        self.dataset = ESPnetDataset([(str(data_dir / scp), name, type_)], preprocess=preprocess)
+        self.text = read_2columns_text(data_dir / "text")
+        self.units = units
         lengths = durations(data_dir)
         keys = sorted(lengths, key=lambda key: (lengths[key], key))
         self.batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
@@ -177,8 +188,8 @@ class Batches:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __call__(self, epoch: int) -> Iterator[tuple[torch.Tensor, ...]]:
-        """Yield (x, x_lengths, text, text_lengths)."""
+    def __call__(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch."""
         batches = list(self.batches)
         if epoch > 1:
             np.random.RandomState(self.seed + epoch).shuffle(batches)
@@ -191,11 +202,15 @@ class Batches:
             num_workers=self.num_workers,
             worker_init_fn=partial(worker_init_fn, base_seed=self.seed + 1000 * epoch),
         )
-        for _, batch in loader:
-            yield tuple(
-                batch[name].to(self.device, non_blocking=True)
-                for name in (self.name, f"{self.name}_lengths", "text", "text_lengths")
-            )
+        for keys, batch in loader:
+            x = batch[self.name].to(self.device, non_blocking=True)
+            x_lengths = batch[f"{self.name}_lengths"].to(self.device)
+            yield x, x_lengths, [self._targets(unit, keys) for unit in self.units]
+
+    def _targets(self, units: Units, keys: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        ids = [torch.tensor(units.encode(self.text[key]), dtype=torch.long) for key in keys]
+        lengths = torch.tensor([len(i) for i in ids])
+        return pad_sequence(ids, batch_first=True).to(self.device), lengths.to(self.device)
 
 
 def pretrain(
@@ -232,8 +247,9 @@ def pretrain(
         )
     set_all_random_seed(config.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    letters = Letters(read_2columns_text(train_dir / "text").values())
-    # Masked letters cannot be spelt
+    sentences = read_2columns_text(train_dir / "text").values()
+    units = [Units("", sentences), Units(" ", sentences)]
+    # What is masked cannot be spelt
     conf = {"speech_mask": None, "video_mask": None}
     if noise and modality == "audio":
         conf["noise"] = {"file": noise, "snr": snrs, "probability": noise_probability}
@@ -241,7 +257,8 @@ def pretrain(
         part: Batches(
             directory,
             modality,
-            AVSRPreprocessor(part == "train", letters.encode, **conf),
+            AVSRPreprocessor(part == "train", None, **conf),
+            units,
             batch_size=config.batch_size,
             seed=config.seed,
             num_workers=num_workers,
@@ -251,11 +268,11 @@ def pretrain(
         for part, directory in (("train", train_dir), ("valid", valid_dir))
     }
     encoder = build_encoder(modality, encoder_conf)
-    model = CTCModel(encoder, width=encoder.width, vocabulary=len(letters))
+    model = CTCModel(encoder, width=encoder.width, vocabularies=[len(unit) for unit in units])
     model.to(device)
     start = time.perf_counter()
     train_ctc(model, batches["train"], len(batches["train"]), config)
-    error = error_rate(model, batches["valid"](0), letters.decode)
+    error = error_rate(model, batches["valid"](0), units[-1].decode)
     seconds = time.perf_counter() - start
     logging.info("%s encoder: validation WER %.1f %% after %.0f s", modality, error, seconds)
 

@@ -16,41 +16,49 @@ from rapidfuzz.distance import Levenshtein
 from torch import nn
 from torch.nn import functional as F
 
+Targets = Sequence[tuple[torch.Tensor, torch.Tensor]]
+"""What was said, in one or several kinds of tokens: padded ids ``(B, L)``, lengths ``(B,)``."""
+
 
 class CTCModel(nn.Module):
-    """An encoder with a linear output layer over tokens and the blank (index 0).
+    """An encoder with a linear output layer for each kind of tokens, such as letters and words.
+
+    Output 0 is the blank, token i has output i + 1.
 
     Args:
         encode: from inputs and lengths to features ``(B, T, D)`` and lengths ``(B,)``; a module.
         width: D.
-        vocabulary: number of tokens; token i has output i + 1.
+        vocabularies: number of tokens of each kind.
     """
 
-    def __init__(self, encode: nn.Module, *, width: int, vocabulary: int):
+    def __init__(self, encode: nn.Module, *, width: int, vocabularies: Sequence[int]):
         super().__init__()
         self.encode = encode
-        self.output = nn.Linear(width, vocabulary + 1)
+        self.outputs = nn.ModuleList(nn.Linear(width, size + 1) for size in vocabularies)
 
     def forward(
         self, x: torch.Tensor, x_lengths: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return log probabilities ``(B, T, V + 1)`` and lengths ``(B,)``."""
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Return log probabilities ``(B, T, V + 1)`` per kind of tokens, and lengths ``(B,)``."""
         features, lengths = self.encode(x, x_lengths)
-        return F.log_softmax(self.output(features).float(), dim=-1), lengths
+        return [F.log_softmax(o(features).float(), dim=-1) for o in self.outputs], lengths
 
-    def loss(self, x, x_lengths, text, text_lengths) -> torch.Tensor:
-        """Return the mean loss per token; ``text`` is ``(B, L)``, padded with anything."""
+    def loss(self, x: torch.Tensor, x_lengths: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """Return the sum over the kinds of tokens of the mean loss per token."""
         log_probs, lengths = self(x, x_lengths)
-        return F.ctc_loss(
-            log_probs.transpose(0, 1), text.clamp(min=0) + 1, lengths, text_lengths,
-            reduction="mean", zero_infinity=True,
+        return sum(
+            F.ctc_loss(
+                p.transpose(0, 1), ids.clamp(min=0) + 1, lengths, ids_lengths,
+                reduction="mean", zero_infinity=True,
+            )
+            for p, (ids, ids_lengths) in zip(log_probs, targets, strict=True)
         )  # fmt: skip
 
     @torch.no_grad()
-    def greedy(self, x, x_lengths) -> list[list[int]]:
-        """Return the best path's token ids per utterance."""
+    def greedy(self, x: torch.Tensor, x_lengths: torch.Tensor) -> list[list[int]]:
+        """Return the best path's tokens, of the last kind, per utterance."""
         log_probs, lengths = self(x, x_lengths)
-        best = log_probs.argmax(-1)
+        best = log_probs[-1].argmax(-1)
         hypotheses = []
         for row, length in zip(best, lengths.tolist(), strict=True):
             ids = torch.unique_consecutive(row[:length])
@@ -81,8 +89,11 @@ class CTCConfig:
     seed: int = 0
 
 
-Batches = Callable[[int], Iterator[tuple[torch.Tensor, ...]]]
-"""From an epoch to its batches (x, x_lengths, text, text_lengths)."""
+Batch = tuple[torch.Tensor, torch.Tensor, Targets]
+"""x, x_lengths and targets, as ``CTCModel.loss`` takes them."""
+
+Batches = Callable[[int], Iterator[Batch]]
+"""From an epoch to its batches."""
 
 
 def train_ctc(model: CTCModel, train: Batches, steps_per_epoch: int, config: CTCConfig) -> None:
@@ -139,16 +150,15 @@ def _optimizers(model: CTCModel, config: CTCConfig) -> list[torch.optim.Optimize
 
 
 def error_rate(
-    model: CTCModel, batches: Iterator[tuple[torch.Tensor, ...]],
-    decode: Callable[[Sequence[int]], str],
-) -> float:  # fmt: skip
-    """Return the word error rate of greedy decoding, in percent."""
+    model: CTCModel, batches: Iterator[Batch], decode: Callable[[Sequence[int]], str]
+) -> float:
+    """Return the word error rate of greedy decoding by the last kind of tokens, in percent."""
     model.eval()
     errors = words = 0
-    for x, x_lengths, text, text_lengths in batches:
+    for x, x_lengths, targets in batches:
         hypotheses = model.greedy(x, x_lengths)
-        for ids, row, length in zip(hypotheses, text, text_lengths.tolist(), strict=True):
-            reference = decode(row[:length].tolist()).split()
-            errors += Levenshtein.distance(reference, decode(ids).split())
+        for hypothesis, ids, length in zip(hypotheses, *targets[-1], strict=True):
+            reference = decode(ids[:length].tolist()).split()
+            errors += Levenshtein.distance(reference, decode(hypothesis).split())
             words += len(reference)
     return 100 * errors / max(words, 1)

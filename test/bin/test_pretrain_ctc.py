@@ -4,7 +4,7 @@ import pytest
 import soundfile
 import torch
 
-from espnet_smop.bin.pretrain_ctc import Letters, main
+from espnet_smop.bin.pretrain_ctc import Units, main
 from espnet_smop.frontend.avhubert import AVHuBERTFrontend
 from espnet_smop.frontend.whisper import WhisperFrontend
 
@@ -46,7 +46,9 @@ def test_the_result_is_a_base_model(dump_dir, tmp_path, modality, frontend, shap
         main([*command, "--lr", "0.1"])
 
 
-def test_letters():
-    letters = Letters(["a cab", "b"])
-    assert letters.decode(letters.encode("cab xa")) == "cab a"
-    assert len(letters) == 4
+@pytest.mark.parametrize(("separator", "known", "expected"), [("", 4, "cab a"), (" ", 3, "cab b")])
+def test_units(separator, known, expected):
+    units = Units(separator, ["a cab", "b"])
+    assert len(units) == known
+    assert units.decode(units.encode("cab b" if separator else "cab xa")) == expected
+    assert units.decode(units.encode("xyz")) == ""

@@ -16,27 +16,44 @@ class Identity(nn.Module):
 def test_loss_equals_the_sum_over_all_alignments():
     """A brute-force sum over the paths that collapse to the text."""
     torch.manual_seed(0)
-    model = CTCModel(Identity(), width=3, vocabulary=2)
+    model = CTCModel(Identity(), width=3, vocabularies=[2])
     x = torch.randn(1, 4, 3)
-    log_probs, _ = model(x, torch.tensor([4]))
+    (log_probs,), _ = model(x, torch.tensor([4]))
     total = 0.0
     for path in itertools.product(range(3), repeat=4):
         collapsed = [k for k, _ in itertools.groupby(path) if k != 0]
         if collapsed == [1, 2]:
             total += math.exp(sum(float(log_probs[0, t, k].detach()) for t, k in enumerate(path)))
-    loss = model.loss(x, torch.tensor([4]), torch.tensor([[0, 1]]), torch.tensor([2]))
+    loss = model.loss(x, torch.tensor([4]), [(torch.tensor([[0, 1]]), torch.tensor([2]))])
     assert float(loss.detach()) == pytest.approx(-math.log(total) / 2, abs=1e-5)
 
 
 def test_greedy_collapses_repeats_and_blanks_within_the_length():
-    model = CTCModel(Identity(), width=3, vocabulary=2)
+    model = CTCModel(Identity(), width=3, vocabularies=[2])
     with torch.no_grad():
-        model.output.weight.copy_(torch.eye(3))
-        model.output.bias.zero_()
+        model.outputs[0].weight.copy_(torch.eye(3))
+        model.outputs[0].bias.zero_()
     path = torch.tensor([1, 1, 0, 1, 2, 2, 0, 2])
     x = torch.nn.functional.one_hot(path, 3).float()[None] * 9
     assert model.greedy(x, torch.tensor([8])) == [[0, 0, 1, 1]]
     assert model.greedy(x, torch.tensor([3])) == [[0]]
+
+
+def test_kinds_of_tokens_add_up_and_the_last_one_is_recognised():
+    torch.manual_seed(0)
+    model = CTCModel(Identity(), width=3, vocabularies=[2, 4])
+    x, x_lengths = torch.randn(2, 6, 3), torch.tensor([6, 4])
+    targets = [
+        (torch.tensor([[0, 1], [1, -1]]), torch.tensor([2, 1])),
+        (torch.tensor([[3], [2]]), torch.tensor([1, 1])),
+    ]
+    losses = []
+    for output, target in zip(model.outputs, targets, strict=True):
+        single = CTCModel(Identity(), width=3, vocabularies=[output.out_features - 1])
+        single.outputs[0] = output
+        losses.append(single.loss(x, x_lengths, [target]))
+    torch.testing.assert_close(model.loss(x, x_lengths, targets), sum(losses))
+    assert model.greedy(x, x_lengths) == single.greedy(x, x_lengths)
 
 
 class Recurrent(nn.Module):
@@ -50,10 +67,10 @@ class Recurrent(nn.Module):
 
 def test_training_learns_to_spell():
     torch.manual_seed(0)
-    model = CTCModel(Recurrent(), width=16, vocabulary=4)
+    model = CTCModel(Recurrent(), width=16, vocabularies=[4])
     text = torch.stack([torch.randperm(4)[:3] for _ in range(32)])
     x = nn.functional.one_hot(text.repeat_interleave(3, dim=1), 4).float()
-    batch = (x, torch.full((32,), 9), text, torch.full((32,), 3))
+    batch = (x, torch.full((32,), 9), [(text, torch.full((32,), 3))])
 
     def decode(ids):
         return " ".join(map(str, ids))

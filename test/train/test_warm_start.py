@@ -24,13 +24,13 @@ def test_it_is_ctc_whose_output_layer_are_the_embeddings():
     nn.init.normal_(warm_start.blank)
     nn.init.constant_(warm_start.scale, 0.7)
     tokens, lengths, text, text_lengths = random_inputs({"audio": [7, 5]})
-    model = CTCModel(Identity(), width=5, vocabulary=6)
+    model = CTCModel(Identity(), width=5, vocabularies=[6])
     with torch.no_grad():
-        model.output.weight.copy_(0.7 * torch.cat([warm_start.blank[None], embeddings]))
-        model.output.bias.zero_()
+        model.outputs[0].weight.copy_(0.7 * torch.cat([warm_start.blank[None], embeddings]))
+        model.outputs[0].bias.zero_()
     expected = sum(
-        float(model.loss(tokens["audio"][b : b + 1, :t], torch.tensor([t]), text[b : b + 1, :n],
-                         torch.tensor([n])).detach()) * n
+        float(model.loss(tokens["audio"][b : b + 1, :t], torch.tensor([t]),
+                         [(text[b : b + 1, :n], torch.tensor([n]))]).detach()) * n
         for b, (t, n) in enumerate([(7, 3), (5, 2)])
     ) / 5  # fmt: skip
     loss = warm_start(tokens, lengths, text, text_lengths, embeddings)
