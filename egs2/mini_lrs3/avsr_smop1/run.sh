@@ -128,4 +128,7 @@ for task in ${tasks}; do
         "${driver_args[@]}" "${shared[@]}"
 done
 
-"${SMOP_PYTHON}" -m espnet_smop.bin.show_table "${expdir}"
+# There is nothing to show before the first training
+if [ -d "${expdir}" ]; then
+    "${SMOP_PYTHON}" -m espnet_smop.bin.show_table "${expdir}"
+fi
