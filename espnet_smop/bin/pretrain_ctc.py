@@ -86,7 +86,7 @@ def build_encoder(modality: str, conf: dict[str, Any]) -> nn.Module:
             "encoder_attention_heads": 4,
             "encoder_ffn_dim": 512,
             "max_source_positions": 1500,
-            "dropout": 0.05,
+            "dropout": 0.0,
             # Whisper's 0.02 suits widths of a thousand; narrow layers would hardly pass a signal
             "init_std": 0.08,
             "attn_implementation": "sdpa",
@@ -263,7 +263,7 @@ def pretrain(
             seed=config.seed,
             num_workers=num_workers,
             device=device,
-            clean_epochs=config.epochs // 2,
+            clean_epochs=round(0.4 * config.epochs),
         )
         for part, directory in (("train", train_dir), ("valid", valid_dir))
     }
@@ -297,7 +297,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--snrs", type=float, nargs="+", default=[-5, 0, 5, 10], help="Ratios of the noise in dB"
     )
     parser.add_argument(
-        "--noise_probability", type=float, default=0.6, help="Share of noisy utterances"
+        "--noise_probability", type=float, default=0.7, help="Share of noisy utterances"
     )
     parser.add_argument(
         "--encoder_conf", type=json.loads, default={}, help="JSON that overrides sizes"

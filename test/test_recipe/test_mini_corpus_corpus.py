@@ -62,10 +62,10 @@ def test_plan_keeps_splits_apart(size):
 
 
 def test_default_size_is_large_enough():
-    assert DEFAULT.train + DEFAULT.valid == 1800
+    assert DEFAULT.train + DEFAULT.valid == 2040
     assert DEFAULT.test >= 600
     assert DEFAULT.speakers == (24, 4, 8)
-    assert size_of("1800") == DEFAULT
+    assert size_of("2040") == DEFAULT
     with pytest.raises(ValueError, match="default, smoke, or a number"):
         size_of("large")
 

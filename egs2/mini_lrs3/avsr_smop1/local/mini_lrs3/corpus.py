@@ -63,7 +63,7 @@ class Size:
     speakers: tuple[int, int, int]
 
 
-DEFAULT = Size(train=1680, valid=120, test=600, pretrain=40, joined=4, speakers=(24, 4, 8))
+DEFAULT = Size(train=1920, valid=120, test=600, pretrain=40, joined=4, speakers=(24, 4, 8))
 SMOKE = Size(train=40, valid=8, test=12, pretrain=2, joined=3, speakers=(4, 2, 3))
 
 

@@ -14,31 +14,31 @@ class Difficulty:
     # Lips: what is said
     merge: tuple[tuple[str, str], ...] = ()
     """Viseme classes shown as another one, e.g. ``(("TH", "T"), ("CH", "R"))``."""
-    coarticulation: float = 0.045
+    coarticulation: float = 0.03
     """Reach of a phone's lip shape beyond its own time, seconds (times the speaker's factor)."""
     coarticulation_spread: float = 0.25
     """Standard deviation of the speaker's factor, in log."""
-    amplitude: float = 1.0
+    amplitude: float = 1.25
     """Mean size of lip movements; smaller is harder."""
-    amplitude_spread: float = 0.12
+    amplitude_spread: float = 0.08
     """Standard deviation of a speaker's amplitude, in log."""
-    phone_amplitude_spread: float = 0.18
+    phone_amplitude_spread: float = 0.08
     """Standard deviation of one phone's amplitude, in log: not every vowel is opened alike."""
-    shape_jitter: float = 0.06
+    shape_jitter: float = 0.03
     """Slow random drift of every lip parameter (opening and rounding run from 0 to 1)."""
 
     # Lips: when
-    look_ahead: float = 0.04
+    look_ahead: float = 0.03
     """Lips move up to this many seconds before the sound; uniform over speakers."""
-    clip_offset: float = 0.015
+    clip_offset: float = 0.008
     """Standard deviation of the lips' delay against the sound, per clip, seconds."""
-    phone_timing: float = 0.012
+    phone_timing: float = 0.006
     """Standard deviation of it per phone, seconds."""
 
     # Picture
-    blur: tuple[float, float] = (0.6, 1.1)
+    blur: tuple[float, float] = (0.5, 0.9)
     """Range of the Gaussian blur of a speaker's camera, frame pixels."""
-    noise: tuple[float, float] = (2.0, 6.0)
+    noise: tuple[float, float] = (2.0, 5.0)
     """Range of the camera noise, grey levels of 255."""
     translation: float = 3.0
     """Standard deviation of the head's slow translation, frame pixels."""
@@ -46,7 +46,7 @@ class Difficulty:
     """Standard deviation of the head's slow roll, degrees."""
     zoom: float = 0.02
     """Standard deviation of the head's slow change of size."""
-    brightness: float = 0.08
+    brightness: float = 0.04
     """Standard deviation of a clip's exposure, in log."""
     crf: int = 24
     """Constant rate factor of the H.264 encoder."""
@@ -56,7 +56,7 @@ class Difficulty:
     """Range of a speaker's rate, words per minute."""
     room_time: tuple[float, float] = (0.08, 0.25)
     """Range of the reverberation time, seconds."""
-    room_level: float = 0.25
+    room_level: float = 0.15
     """Reverberant sound's energy relative to the direct sound's."""
     tilt: float = 0.3
     """Largest coefficient of the microphone's first-order spectral tilt."""

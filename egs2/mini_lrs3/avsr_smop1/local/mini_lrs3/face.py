@@ -19,7 +19,7 @@ _CENTRE = (129.5, 124.0)  # canvas point that is filmed in the middle of the fra
 _SHIFT = 4  # fractional bits of drawn coordinates
 _MOUTH = (slice(130, 202), slice(88, 172))  # rows and columns that a mouth can reach
 _JAW = (slice(142, 232), slice(56, 204))  # rows and columns that the jaw's opening stretches
-_HALF_WIDTH, _GAP, _UPPER, _LOWER = 21.5, 17.0, 5.2, 6.8  # the mean mouth; gap when wide open
+_HALF_WIDTH, _GAP, _UPPER, _LOWER = 21.5, 20.0, 5.2, 6.8  # the mean mouth; gap when wide open
 _MOUTH_Y = 156.8
 _SIDE = np.linspace(-1, 1, 25)  # across the mouth, from its right corner (left in the picture)
 
@@ -108,7 +108,7 @@ class _Mouth:
         opening, rounding, press, tuck = (
             path[:, i, None] for i in (OPENING, ROUNDING, PRESS, TUCK)
         )
-        half = _HALF_WIDTH * look.mouth_width * (1 + 0.15 * path[:, WIDTH, None] - 0.26 * rounding)
+        half = _HALF_WIDTH * look.mouth_width * (1 + 0.22 * path[:, WIDTH, None] - 0.36 * rounding)
         half = half * (1 - 0.06 * np.clip(opening, 0, 1))
         gap = _GAP * opening * (1 - 0.25 * rounding) * (1 - 0.6 * tuck) + 2.5 * tuck
         upper = _UPPER * look.upper_lip * (1 + 0.25 * rounding) * (1 - 0.45 * press)

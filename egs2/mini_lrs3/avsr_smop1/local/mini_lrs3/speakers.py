@@ -103,7 +103,7 @@ def _spread(rng: np.random.Generator, deviation: float) -> float:
 
 
 def _look(rng: np.random.Generator, male: bool, difficulty: Difficulty) -> Look:
-    tone = rng.uniform(0, 1)  # light to dark
+    tone = rng.uniform(0, 0.85)  # light to dark
     light, dark = np.array([180, 200, 238]), np.array([40, 62, 98])
     skin = light + (dark - light) * tone**1.2 + rng.normal(0, 6) + rng.normal(0, 3, 3)
     redness = rng.uniform(0.15, 1.0 if not male else 0.5)
