@@ -50,7 +50,8 @@ class ESPnetAVSRModel(AbsESPnetModel):
         self.decoder = decoder
         self.warm_start = None
         if ctc_warmup_steps:
-            self.warm_start = CTCWarmStart(ctc_warmup_steps, decoder.embed_size)
+            embeddings = decoder.llm.get_input_embeddings().weight
+            self.warm_start = CTCWarmStart(ctc_warmup_steps, embeddings)
 
     def forward(
         self,

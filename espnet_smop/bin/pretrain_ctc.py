@@ -97,6 +97,8 @@ def build_encoder(modality: str, conf: dict[str, Any]) -> nn.Module:
         "encoder_embed_dim": 128,
         "encoder_ffn_embed_dim": 512,
         "encoder_attention_heads": 4,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
         "conv_pos": 32,
         "resnet_stem_channels": 16,
         "resnet_stem_stride": 4,

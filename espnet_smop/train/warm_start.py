@@ -16,19 +16,22 @@ class CTCWarmStart(nn.Module):
 
     Args:
         steps: number of training steps it lasts.
-        embed_size: E, the width of the LLM's embeddings.
+        embeddings: the LLM's input embeddings ``(V, E)``.
 
     Attributes:
         step: training steps so far; part of the checkpoint, so that a resumed run goes on.
     """
 
-    def __init__(self, steps: int, embed_size: int):
+    def __init__(self, steps: int, embeddings: torch.Tensor):
         super().__init__()
         self.steps = steps
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
-        self.blank = nn.Parameter(torch.zeros(embed_size))
-        # Embeddings of LLMs are short: without a scale no token could be likely
-        self.scale = nn.Parameter(torch.ones(()))
+        embeddings = embeddings.detach().float()
+        self.blank = nn.Parameter(torch.zeros_like(embeddings[0]))
+        # A projected token that equals an embedding shall be likely: its logit begins at about 10.
+        # A much smaller scale would ask for tokens far longer than what the LLM knows.
+        squared_length = embeddings.square().sum(dim=1).mean()
+        self.log_scale = nn.Parameter(torch.log(10 / squared_length.clamp_min(1e-8)))
 
     def is_over(self) -> bool:
         """Return whether all its steps are done."""
@@ -56,7 +59,7 @@ class CTCWarmStart(nn.Module):
         output = torch.cat([self.blank[None], embeddings.detach().float()])  # blank is 0
         losses = []
         for modality, x in tokens.items():
-            log_probs = F.log_softmax(self.scale * (x.float() @ output.T), dim=-1)
+            log_probs = F.log_softmax(self.log_scale.exp() * (x.float() @ output.T), dim=-1)
             losses.append(
                 F.ctc_loss(
                     log_probs.transpose(0, 1), text.clamp_min(0) + 1, lengths[modality],

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -20,9 +22,10 @@ def random_inputs(lengths):
 def test_it_is_ctc_whose_output_layer_are_the_embeddings():
     """Against the CTC model of the encoders with this output layer."""
     torch.manual_seed(0)
-    warm_start, embeddings = CTCWarmStart(10, 5), torch.randn(6, 5)
+    embeddings = torch.randn(6, 5)
+    warm_start = CTCWarmStart(10, embeddings)
     nn.init.normal_(warm_start.blank)
-    nn.init.constant_(warm_start.scale, 0.7)
+    nn.init.constant_(warm_start.log_scale, math.log(0.7))
     tokens, lengths, text, text_lengths = random_inputs({"audio": [7, 5]})
     model = CTCModel(Identity(), width=5, vocabularies=[6])
     with torch.no_grad():
@@ -37,9 +40,21 @@ def test_it_is_ctc_whose_output_layer_are_the_embeddings():
     assert float(loss.detach()) == pytest.approx(expected, abs=1e-5)
 
 
+def test_at_first_a_token_that_equals_an_embedding_has_a_logit_of_ten():
+    torch.manual_seed(0)
+    embeddings = 0.03 * nn.functional.normalize(torch.randn(6, 5), dim=1)
+    warm_start = CTCWarmStart(10, embeddings)
+    loss = warm_start({"audio": embeddings[None, 2:3]}, {"audio": torch.tensor([1])},
+                      torch.tensor([[2]]), torch.tensor([1]), embeddings)  # fmt: skip
+    logits = 10 / 0.03**2 * torch.cat([torch.zeros(1), embeddings @ embeddings[2]])
+    assert float(logits[3]) == pytest.approx(10, rel=1e-4)
+    assert float(loss.detach()) == pytest.approx(float(-logits.log_softmax(0)[3]), abs=1e-4)
+
+
 def test_the_modalities_count_alike():
     torch.manual_seed(0)
-    warm_start, embeddings = CTCWarmStart(10, 5), torch.randn(6, 5)
+    embeddings = torch.randn(6, 5)
+    warm_start = CTCWarmStart(10, embeddings)
     tokens, lengths, *text = random_inputs({"audio": [7, 5], "video": [4, 4]})
     both = warm_start(tokens, lengths, *text, embeddings)
     each = [warm_start({m: tokens[m]}, {m: lengths[m]}, *text, embeddings) for m in tokens]
@@ -48,7 +63,8 @@ def test_the_modalities_count_alike():
 
 def test_padding_and_texts_that_do_not_fit_have_no_influence():
     torch.manual_seed(0)
-    warm_start, embeddings = CTCWarmStart(10, 5), torch.randn(6, 5)
+    embeddings = torch.randn(6, 5)
+    warm_start = CTCWarmStart(10, embeddings)
     tokens, lengths, text, text_lengths = random_inputs({"audio": [7, 2]})  # "1 1" needs 3
     loss = warm_start(tokens, lengths, text, text_lengths, embeddings)
     tokens["audio"] = torch.cat([tokens["audio"][:1], torch.full((1, 7, 5), 9.0)])
