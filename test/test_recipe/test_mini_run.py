@@ -14,7 +14,8 @@ exit "$(cat driver_status 2>/dev/null || echo 0)"
 
 @pytest.fixture
 def mini(recipe):
-    shutil.copy(MINI / "run.sh", recipe.dir / "run.sh")
+    for script in ("run.sh", "local/variant.sh"):
+        shutil.copy(MINI / script, recipe.dir / script)
     for config in (MINI / "conf").glob("*.yaml"):
         shutil.copy(config, recipe.dir / "conf")
     (recipe.dir / "avsr_smop.sh").unlink()

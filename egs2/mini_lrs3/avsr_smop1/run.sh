@@ -53,21 +53,8 @@ for task in ${tasks}; do
         *) echo "run.sh: --tasks knows asr, vsr and avsr, not '${task}'" >&2; exit 2 ;;
     esac
 done
-if ! [[ ${seed} =~ ^[0-9]+$ ]]; then
-    echo "run.sh: --seed is a number, not '${seed}'" >&2
-    exit 2
-fi
-
-# Sizes and seeds do not mix: all but the default ones get directories of their own.
-variant="/${size}_seed${seed}"
-case "${size} ${seed}" in
-    "default 0") variant="" ;;
-    "default "*) variant="/seed${seed}" ;;
-    *" 0") variant="/${size}" ;;
-esac
-datadir="data${variant}"
-dumpdir="dump${variant}"
-expdir="exp${variant}"
+# shellcheck source=local/variant.sh
+. local/variant.sh
 
 snrs="clean 5 0 -5"
 base_models_opts="--seed ${seed}"

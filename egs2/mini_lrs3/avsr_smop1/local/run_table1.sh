@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# The eight systems of the paper's Table 1, trained, decoded and scored, and one table of them all.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+size=default
+seed=0
+# In the paper's order; each is conf/train_avsr_NAME.yaml
+systems="llama_avsr dci mmfuser smop4_jejr smop4_jedr smop3_dedr smop4v_dci_a smop4v_mmfuser_a"
+
+help_message="Usage: local/run_table1.sh [--option VALUE]…
+
+  --size S        As in run.sh (default ${size}).
+  --seed N        As in run.sh (default ${seed}).
+  --systems LIST  Only these, of: ${systems}.
+
+All other options go to run.sh. What is finished is kept: a call that was interrupted goes on where it
+was, and a system whose RESULTS.md is newer than its model is not decoded again."
+
+run_args=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        -h | --help)
+            echo "${help_message}"
+            exit
+            ;;
+        --size | --seed | --systems)
+            [ $# -ge 2 ] || { echo "run_table1.sh: option $1 needs a value" >&2; exit 2; }
+            printf -v "${1#--}" '%s' "$2"
+            shift 2
+            ;;
+        *)
+            run_args+=("$1")
+            shift
+            ;;
+    esac
+done
+# shellcheck source=local/variant.sh
+. local/variant.sh
+
+experiments=()
+for system in ${systems}; do
+    config="conf/train_avsr_${system}.yaml"
+    if ! [ -s "${config}" ]; then
+        echo "run_table1.sh: --systems: there is no ${config}" >&2
+        exit 2
+    fi
+    experiments+=("${expdir:?}/avsr_train_avsr_${system}")
+done
+
+for experiment in "${experiments[@]}"; do
+    if [ "${experiment}/RESULTS.md" -nt "${experiment}/valid.acc.ave.pth" ]; then
+        echo "${experiment} is scored"
+        continue
+    fi
+    shared=()
+    # Stage 10 comes after data and base models, which all systems share.
+    if [ -s "${expdir}/avsr_stats/valid/duration_shape" ]; then shared=(--skip_data_prep true); fi
+    ./run.sh --tasks avsr --size "${size}" --seed "${seed}" \
+        --avsr_config "conf/${experiment##*/avsr_}.yaml" \
+        "${shared[@]}" "${run_args[@]}" --avsr_exp "${experiment}"
+done
+
+# shellcheck source=path.sh
+. ./path.sh
+echo "Table 1 on the mini corpus"
+"${SMOP_PYTHON}" -m espnet_smop.bin.show_table "${experiments[@]}"
