@@ -1,6 +1,7 @@
 """The paper's Figure 1: encode, project, decode, and the loss of it all."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -61,6 +62,10 @@ class ESPnetAVSRModel(AbsESPnetModel):
         speech_lengths: torch.Tensor | None = None,
         video: torch.Tensor | None = None,
         video_lengths: torch.Tensor | None = None,
+        speech_feats: torch.Tensor | None = None,
+        speech_feats_lengths: torch.Tensor | None = None,
+        video_feats: torch.Tensor | None = None,
+        video_feats_lengths: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """Compute the training loss of a batch.
@@ -72,13 +77,28 @@ class ESPnetAVSRModel(AbsESPnetModel):
             speech_lengths: ``(B,)``, in samples.
             video: mouth crops ``(B, T, 88, 88)`` at 25 fps.
             video_lengths: ``(B,)``, in frames.
+            speech_feats: what the audio frontend makes of ``speech``, ``(B, T, D)``, where it was
+                computed before; the frontend is not run then.
+            speech_feats_lengths: ``(B,)``.
+            video_feats: the same of the video frontend, ``(B, T, D)``.
+            video_feats_lengths: ``(B,)``.
             kwargs: ignored (``utt_id``).
 
         Returns:
             The loss, statistics for the reporter, and the number of target tokens: the weight
             that makes accumulated and distributed gradients those of the global batch.
         """
-        projected = self.project(speech, speech_lengths, video, video_lengths)
+        cached = {
+            "audio": (speech_feats, speech_feats_lengths),
+            "video": (video_feats, video_feats_lengths),
+        }
+        projected = self.project(
+            speech,
+            speech_lengths,
+            video,
+            video_lengths,
+            cached={m: feats for m, feats in cached.items() if feats[0] is not None},
+        )
         if self.training and self.warm_start is not None and not self.warm_start.is_over():
             return self._warm_up(projected, text, text_lengths)
         decoded = self.decoder(projected.tokens, projected.lengths, text, text_lengths)
@@ -110,16 +130,30 @@ class ESPnetAVSRModel(AbsESPnetModel):
         speech_lengths: torch.Tensor | None,
         video: torch.Tensor | None,
         video_lengths: torch.Tensor | None,
+        *,
+        cached: Mapping[str, tuple[torch.Tensor, torch.Tensor]] = MappingProxyType({}),
     ) -> ProjectorOutput:
         """Encode the inputs and map them to LLM tokens; shapes as in :meth:`forward`.
 
+        Args:
+            speech: waveforms.
+            speech_lengths: in samples.
+            video: mouth crops.
+            video_lengths: in frames.
+            cached: modality → features and their lengths, in place of its frontend's output.
+
         Raises:
-            ValueError: an input that the model needs is not given.
+            ValueError: an input that the model needs is not given, or cached features are not of
+                the frontend's width or lack the layers that the projector fuses.
         """
         inputs = {"audio": (speech, speech_lengths), "video": (video, video_lengths)}
         features, lengths, layers = {}, {}, {}
         for modality, frontend in self.frontends.items():
             signal, signal_lengths = inputs[modality]
+            if modality in cached:
+                features[modality], lengths[modality] = cached[modality]
+                self._check_cached(modality, features[modality])
+                continue
             if signal is None:
                 name = _INPUT_NAMES[modality]
                 raise ValueError(
@@ -132,6 +166,19 @@ class ESPnetAVSRModel(AbsESPnetModel):
             else:
                 features[modality], lengths[modality] = frontend(signal, signal_lengths)
         return self.projector(features, lengths, layers)
+
+    def _check_cached(self, modality: str, features: torch.Tensor) -> None:
+        width = self.frontends[modality].output_size()
+        if features.shape[-1] != width:
+            raise ValueError(
+                f"cached {modality} features are {features.shape[-1]} wide, but the "
+                f"{modality}_frontend's are {width}: make the cache with this frontend"
+            )
+        if modality in self.projector.needs_layers:
+            raise ValueError(
+                f"cached {modality} features are of the last layer, but projector_conf.fusion."
+                f"{modality} wants all: give '{_INPUT_NAMES[modality]}' instead"
+            )
 
     def collect_feats(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return nothing: there is no feature normalisation to collect statistics for."""

@@ -170,3 +170,40 @@ def test_validation_and_resuming_know_where_the_warm_start_is(model_args):
 def test_an_unknown_key_of_model_conf_is_named(model_args):
     with pytest.raises(ValueError, match=r"unknown key 'ctc_warmup'.*ctc_warmup_steps"):
         AVSRTask.build_model(model_args(model_conf={"ctc_warmup": 2}))
+
+
+@pytest.mark.parametrize("cached", [("audio",), ("audio", "video")])
+def test_features_computed_before_give_the_same_loss_and_gradients(model_args, cached):
+    model = AVSRTask.build_model(model_args()).eval()
+    batch = random_batch()
+    expected, expected_stats, _ = model(**batch)
+    expected.backward()
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    for modality in cached:
+        name = {"audio": "speech", "video": "video"}[modality]
+        x, lengths = batch.pop(name), batch.pop(f"{name}_lengths")
+        features, feature_lengths = model.frontends[modality](x, lengths)
+        batch |= {f"{name}_feats": features, f"{name}_feats_lengths": feature_lengths}
+    loss, stats, _ = model(**batch)
+    loss.backward()
+    assert torch.equal(loss, expected)
+    assert {k: float(v) for k, v in stats.items()} == {
+        k: float(v) for k, v in expected_stats.items()
+    }
+    assert all(
+        torch.equal(p.grad, gradients[n]) for n, p in model.named_parameters() if n in gradients
+    )
+
+
+def test_cached_features_that_cannot_be_the_frontends_are_refused(model_args):
+    batch = random_batch()
+    feats = {"speech_feats": torch.zeros(3, 10, 7), "speech_feats_lengths": batch["text_lengths"]}
+    model = AVSRTask.build_model(model_args())
+    with pytest.raises(ValueError, match="cached audio features are 7 wide, .* are 24"):
+        model(**batch, **feats)
+    conf = {"fusion": {"audio": "dci"}, "hidden_size": 16}
+    model = AVSRTask.build_model(model_args(projector_conf=conf))
+    feats["speech_feats"] = torch.zeros(3, 10, 24)
+    with pytest.raises(ValueError, match=r"fusion\.audio wants all: give 'speech'"):
+        model(**batch, **feats)

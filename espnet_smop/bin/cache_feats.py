@@ -18,7 +18,6 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,50 +29,17 @@ from espnet_smop.bin.avsr_inference import order_by_length, read_lengths
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.feature_cache import FeatureCacheError, open_cache, write_cache
 from espnet_smop.tasks.avsr import AVSRTask, audio_frontend_choices, video_frontend_choices
+from espnet_smop.tasks.cached_features import describe, varying_settings
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 
 _CHOICES = {"audio": audio_frontend_choices, "video": video_frontend_choices}
 _DATA = {"audio": ("wav.scp", "speech", "sound"), "video": ("video.scp", "video", "video")}
-# Preprocessor settings that vary from epoch to epoch, and the value that switches each off.
-_VARYING = {
-    "audio": {"noise": None, "speech_mask": None},
-    "video": {"flip_probability": 0.0, "random_crop": False, "video_mask": None},
-}
 
 
-def varying_settings(args: argparse.Namespace, modality: str) -> list[str]:
-    """Return why the features of a modality are not the same in every epoch, or not all stored."""
-    preprocessor = AVSRPreprocessor(train=True, **args.preprocessor_conf)
-    reasons = [
-        f"preprocessor_conf.{name} is on (set {str(off).lower() if off is not None else 'null'})"
-        for name, off in _VARYING[modality].items()
-        if getattr(preprocessor, name) != off
-    ]
-    if getattr(args, f"{modality}_frontend_conf").get("lora") is not None:
-        reasons.append(f"{modality}_frontend_conf.lora trains the encoder")
-    if (args.projector_conf.get("fusion") or {}).get(modality) is not None:
-        reasons.append(
-            f"projector_conf.fusion.{modality} wants all layers, of which a cache has one"
-        )
-    return reasons
-
-
-def describe(
-    args: argparse.Namespace, frontend: AbsAVFrontend, modality: str, data_dir: Path
-) -> dict[str, Any]:
-    """Return all that the features of a modality depend on."""
-    conf = dict(getattr(args, f"{modality}_frontend_conf"))
-    conf.pop("model", None)  # its fingerprint counts, not its place
+def describe_data(data_dir: Path, modality: str) -> dict[str, str]:
+    """Return what the features depend on beside the model: the list of the data."""
     scp = (data_dir / _DATA[modality][0]).read_bytes()
-    preprocessor = AVSRPreprocessor(train=False, **args.preprocessor_conf)
-    return {
-        "fingerprints": frontend.fingerprints(),
-        "frontend": getattr(args, f"{modality}_frontend"),
-        "settings": conf,
-        "dtype": str(next(frontend.parameters()).dtype),
-        "speech_normalise": preprocessor.speech_normalise if modality == "audio" else None,
-        "data": hashlib.sha256(scp).hexdigest()[:16],
-    }
+    return {"data": hashlib.sha256(scp).hexdigest()[:16]}
 
 
 @torch.no_grad()
@@ -109,45 +75,71 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--config", required=True, help="training config")
     parser.add_argument("--modality", required=True, choices=["audio", "video"])
-    parser.add_argument("--data_dir", required=True, type=Path, help="prepared data directory")
-    parser.add_argument("--out", required=True, type=Path, help="directory of the cache")
+    parser.add_argument(
+        "--data_dir", nargs="+", default=[], type=Path, help="prepared data directories"
+    )
+    parser.add_argument(
+        "--out", nargs="+", default=[], type=Path, help="directory of the cache of each of them"
+    )
     parser.add_argument("--batch_size", type=int, default=16, help="utterances at a time")
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to compute"
     )
-    parser.add_argument("--check", action="store_true", help="only check that the cache fits")
+    parser.add_argument("--check", action="store_true", help="only check that the caches fit")
+    parser.add_argument(
+        "--why_not",
+        action="store_true",
+        help="only print why features are not cached with this config; nothing if they may be",
+    )
     options, overrides = parser.parse_known_args(argv)
+    if not options.why_not and (not options.out or len(options.out) != len(options.data_dir)):
+        parser.error("give --data_dir and, for each of them, --out")
     args = AVSRTask.get_parser().parse_args(["--config", options.config, *overrides])
-    modality = options.modality
     try:
-        name = getattr(args, f"{modality}_frontend")
-        if name is None:
-            raise FeatureCacheError(f"{options.config} has no {modality}_frontend")
-        reasons = varying_settings(args, modality)
+        reasons = why_not(args, options.modality)
+        if options.why_not:
+            print(*reasons, sep="; ", end="\n" if reasons else "")
+            return 0
         if reasons:
             raise FeatureCacheError(
-                f"{modality} features are not cached with this config: {'; '.join(reasons)}"
+                f"{options.modality} features are not cached with {options.config}: "
+                + "; ".join(reasons)
             )
-        frontend = _CHOICES[modality].get_class(name)(**getattr(args, f"{modality}_frontend_conf"))
-        description = describe(args, frontend, modality, options.data_dir)
-        if options.check or options.out.exists():
-            scp = open_cache(options.out, description)
-        else:
-            frontend.to(options.device)
-            features = compute(
-                args,
-                frontend,
-                modality,
-                options.data_dir,
-                batch_size=options.batch_size,
-                device=options.device,
-            )
-            scp = write_cache(options.out, features, description)
+        make_caches(args, options)
     except (BaseModelError, FeatureCacheError, FileNotFoundError, ValueError) as e:
         print(f"cache_feats: {e}", file=sys.stderr)
         return 1
-    print(scp)
     return 0
+
+
+def why_not(args: argparse.Namespace, modality: str) -> list[str]:
+    """Return why features of a modality cannot be cached."""
+    if getattr(args, f"{modality}_frontend") is None:
+        return [f"there is no {modality}_frontend"]
+    return varying_settings(args, modality)
+
+
+def make_caches(args: argparse.Namespace, options: argparse.Namespace) -> None:
+    """Make, or check, the cache of each data directory and print the path of its ``feats.scp``."""
+    modality = options.modality
+    class_ = _CHOICES[modality].get_class(getattr(args, f"{modality}_frontend"))
+    frontend = class_(**getattr(args, f"{modality}_frontend_conf"))
+    model = describe(args, modality, frontend.fingerprints())
+    for data_dir, out in zip(options.data_dir, options.out, strict=True):
+        description = model | describe_data(data_dir, modality)
+        if options.check or out.exists():
+            scp = open_cache(out, description)
+        else:
+            features = compute(
+                args,
+                frontend.to(options.device),
+                modality,
+                data_dir,
+                batch_size=options.batch_size,
+                device=options.device,
+            )
+            scp = write_cache(out, features, description)
+        print(scp, flush=True)
 
 
 if __name__ == "__main__":

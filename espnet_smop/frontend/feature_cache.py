@@ -7,7 +7,7 @@ is refused wherever that differs.
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,18 @@ def write_cache(
     return final / "feats.scp"
 
 
-def open_cache(directory: str | os.PathLike, description: dict[str, Any]) -> Path:
+def open_cache(
+    directory: str | os.PathLike,
+    description: dict[str, Any],
+    *,
+    ignore: Collection[str] = (),
+) -> Path:
     """Return the path of a cache's ``feats.scp`` if it is what ``description`` says.
+
+    Args:
+        directory: of the cache.
+        description: what its features shall depend on.
+        ignore: keys of descriptions that are not compared.
 
     Raises:
         FeatureCacheError: it is not there, or differs; names in what.
@@ -79,7 +89,7 @@ def open_cache(directory: str | os.PathLike, description: dict[str, Any]) -> Pat
     differing = [
         f"{key} ({found.get(key, 'none')} in the cache, {wanted.get(key, 'none')} now)"
         for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
+        if found.get(key) != wanted.get(key) and key not in ignore
     ]
     if differing:
         raise FeatureCacheError(

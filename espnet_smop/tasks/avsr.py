@@ -13,6 +13,7 @@ from espnet2.tasks.abs_task import AbsTask
 from espnet2.torch_utils.safe_torch_load import safe_torch_load
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.collate_fn import CommonCollateFn
+from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.preprocessor import AbsPreprocessor
 from espnet2.utils.get_default_kwargs import get_default_kwargs
 from espnet2.utils.nested_dict_action import NestedDictAction
@@ -31,6 +32,7 @@ from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.abs_projector import AbsProjector
 from espnet_smop.projector.mlp import MLPProjector
 from espnet_smop.projector.smop import SMoPProjector
+from espnet_smop.tasks.cached_features import check_caches
 from espnet_smop.tasks.config_parser import BasedConfigParser
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 from espnet_smop.train.trainer import AVSRTrainer
@@ -144,8 +146,26 @@ class AVSRTask(AbsTask):
 
     @classmethod
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
-        """Return the inputs of which the model takes those it has a frontend for."""
-        return ("speech", "video", "text") if inference else ("speech", "video")
+        """Return the inputs of which the model takes those it has a frontend for.
+
+        Training may read a frozen frontend's features in place of its input.
+        """
+        if inference:
+            return ("speech", "video", "text")
+        return ("speech", "video", "speech_feats", "video_feats")
+
+    @classmethod
+    def build_iter_options(
+        cls, args: argparse.Namespace, distributed_option: DistributedOption, mode: str
+    ):
+        """Return ESPnet's options of an iterator, after a check of cached features.
+
+        Raises:
+            FeatureCacheError: they are not those of the model, or do not cover the data.
+        """
+        options = super().build_iter_options(args, distributed_option, mode)
+        check_caches(args, options.data_path_and_name_and_type, options.shape_files)
+        return options
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetAVSRModel:

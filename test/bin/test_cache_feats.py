@@ -112,3 +112,27 @@ def make_whisper_like(tmp_path):
         return str(tmp_path / "other")
 
     return make
+
+
+def test_why_not_prints_the_reasons_alone(config, capsys):
+    words = ["--modality", "video", "--why_not"]
+    assert main(["--config", config(), *words]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["--config", config(preprocessor_conf={}), *words]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("preprocessor_conf.flip_probability is on") and "; " in line
+    # Arguments win over the config, as in training
+    off = ["--preprocessor_conf", "flip_probability=0", "--preprocessor_conf", "random_crop=false"]
+    off += ["--preprocessor_conf", "video_mask=null"]
+    assert main(["--config", config(preprocessor_conf={}), *words, *off]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_several_sets_at_once(config, dump_dir, tmp_path, capsys):
+    command = ["--config", config(), "--modality", "audio", "--data_dir", *2 * [str(dump_dir)]]
+    outs = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert main([*command, "--out", *outs]) == 0
+    assert capsys.readouterr().out.split() == [f"{out}/feats.scp" for out in outs]
+    with pytest.raises(SystemExit):
+        main([*command, "--out", outs[0]])
+    assert "for each of them" in capsys.readouterr().err

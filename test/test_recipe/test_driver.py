@@ -99,6 +99,34 @@ def test_arguments_with_quotes_and_their_tag(recipe):
     assert "avsr_train_max_epoch_3_projector_conf_routing_jejr_top_k_1" in exps
 
 
+def test_training_reads_cached_features(recipe):
+    assert recipe.run("--stop_stage", "10").returncode == 0
+    (recipe.dir / "env/why_not_audio").write_text("preprocessor_conf.noise is on\n")
+    done = recipe.run("--stage", "11", "--stop_stage", "11", "--feats_cache", "feature cache",
+                      "--avsr_args", "--projector_conf top_k=1")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "audio features are not cached, training computes them: preproc" in done.stdout
+    asked, asked_video, made = recipe.calls("cache_feats")
+    assert [values(a, "--modality") for a in (asked, asked_video, made)] == [
+        ["audio"], ["video"], ["video"]
+    ]  # fmt: skip
+    assert values(made, "--projector_conf") == ["top_k=1"]
+    out = made.index("--out")
+    assert made[out + 1 : out + 3] == ["feature cache/train_video", "feature cache/valid_video"]
+    (launch,) = recipe.calls("launch")
+    assert values(launch, "--valid_data_path_and_name_and_type") == [
+        "dump/raw/valid/wav.scp,speech,sound",
+        "feature cache/valid_video/feats.scp,video_feats,kaldi_ark",
+        "dump/raw/valid/text,text,text",
+    ]
+
+    (recipe.dir / "env/fail_cache_feats").touch()
+    done = recipe.run("--stage", "11", "--stop_stage", "11", "--feats_cache", "feature cache")
+    assert done.returncode == 1
+    assert "cache_feats failed as it was told to" in done.stderr
+    assert len(recipe.calls("launch")) == 1
+
+
 def test_a_lost_hypothesis_is_an_error_that_names_it(recipe):
     assert recipe.run("--stop_stage", "11").returncode == 0
     (recipe.dir / "env/lose").write_text("test-s1-3")

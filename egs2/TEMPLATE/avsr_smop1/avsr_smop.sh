@@ -61,6 +61,7 @@ avsr_exp=""
 avsr_stats_dir=""
 avsr_config=conf/train_avsr.yaml
 avsr_args=""
+feats_cache=""
 pretrained_model=""
 
 # Decoding and scoring
@@ -140,6 +141,10 @@ Training
   --avsr_config FILE    Training config; may name another as its base (default ${avsr_config}).
   --avsr_args ARGS      More arguments for avsr_train, over those of the config, e.g.
                         \"--max_epoch 5 --projector_conf routing=jejr\".
+  --feats_cache DIR     Compute what frozen frontends make of train and valid once, into DIR (or take
+                        it from there, if it is of the same base models, settings and data), and
+                        train from it. Noise and augmentation make other features in every epoch:
+                        a modality that has them is not cached (default: no cache).
   --avsr_tag TAG        The experiment is expdir/avsr_TAG (default: from config and arguments).
   --avsr_exp DIR        The experiment's directory, whatever the tag.
   --avsr_stats_dir DIR  Shape files (default expdir/avsr_stats).
@@ -205,6 +210,7 @@ base_models_opts_array=("${words[@]}")
 . ./cmd.sh
 python="${python:-${SMOP_PYTHON}}"
 read -r -a train_cmd_array <<< "${train_cmd}"
+read -r -a cuda_cmd_array <<< "${cuda_cmd}"
 if "${gpu_inference}"; then
     read -r -a inference_cmd_array <<< "${cuda_cmd}"
     inference_ngpu=1
@@ -419,32 +425,63 @@ if begin_stage 10 "shape files in ${avsr_stats_dir}"; then
     done
 fi
 
+# Makes or checks the feature caches of a modality; adds it to `cached` if the config allows any.
+cache_feats() { # MODALITY
+    local reasons command=("${python}" -m espnet_smop.bin.cache_feats --modality "$1")
+    command+=(--config "${avsr_config}" "${avsr_args_array[@]}")
+    reasons="$("${command[@]}" --why_not)"
+    if [ -n "${reasons}" ]; then
+        log "$1 features are not cached, training computes them: ${reasons}"
+        return
+    fi
+    log "$1 features of ${train_set} and ${valid_set} in ${feats_cache}"
+    OMP_NUM_THREADS="${num_threads}" "${cuda_cmd_array[@]}" \
+        --gpu "$((ngpu > 0 ? 1 : 0))" --num_threads "${num_threads}" \
+        "${feats_cache}/logs/${train_set}_$1.log" "${command[@]}" \
+        --data_dir "${data_feats}/${train_set}" "${data_feats}/${valid_set}" \
+        --out "${feats_cache}/${train_set}_$1" "${feats_cache}/${valid_set}_$1"
+    cached+="$1 "
+}
+
+# Adds an input of the training to `opts`: what the frontend gets, or what it made of that.
+add_input() { # KIND SET MODALITY FILE,NAME,TYPE
+    local data="${data_feats}/$2/$4" name
+    name="$(cut -d, -f2 <<< "$4")"
+    if [[ " ${cached}" == *" $3 "* ]]; then
+        data="${feats_cache}/$2_$3/feats.scp,${name}_feats,kaldi_ark"
+    fi
+    opts+=("--$1_data_path_and_name_and_type" "${data}")
+}
+
 if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
     [ -s "${avsr_config}" ] || fail "--avsr_config ${avsr_config} does not exist"
     modalities="$(modalities_of "${avsr_config}" "${avsr_args_array[@]}")"
+    if [ "${num_threads}" -eq 0 ]; then
+        num_threads=4
+        [ "${ngpu}" -gt 0 ] || num_threads="${SMOP_CORES}"
+    fi
+    cached=""
+    if [ -n "${feats_cache}" ]; then
+        for dset in "${train_set}" "${valid_set}"; do need 4 "${data_feats}/${dset}/text"; done
+        for name in ${modalities}; do cache_feats "${name}"; done
+    fi
     opts=()
     for kind in train valid; do
         dset_name="${kind}_set"
         dset="${!dset_name}"
         need 4 "${data_feats}/${dset}/text"
         need 10 "${avsr_stats_dir}/${dset}/duration_shape"
-        case "${modalities}" in *audio*)
-            opts+=("--${kind}_data_path_and_name_and_type" "${data_feats}/${dset}/wav.scp,speech,sound")
-            ;;
-        esac
-        case "${modalities}" in *video*)
-            opts+=("--${kind}_data_path_and_name_and_type" "${data_feats}/${dset}/video.scp,video,video")
-            ;;
-        esac
+        if [[ ${modalities} == *audio* ]]; then
+            add_input "${kind}" "${dset}" audio wav.scp,speech,sound
+        fi
+        if [[ ${modalities} == *video* ]]; then
+            add_input "${kind}" "${dset}" video video.scp,video,video
+        fi
         opts+=("--${kind}_data_path_and_name_and_type" "${data_feats}/${dset}/text,text,text")
         opts+=("--${kind}_shape_file" "${avsr_stats_dir}/${dset}/duration_shape")
     done
     if [ -n "${pretrained_model}" ]; then
         opts+=(--init_param "${pretrained_model}")
-    fi
-    if [ "${num_threads}" -eq 0 ]; then
-        num_threads=4
-        [ "${ngpu}" -gt 0 ] || num_threads="${SMOP_CORES}"
     fi
     mkdir -p "${avsr_exp}"
     log "model of ${modalities}; goes on after the last finished epoch, if there is one"

@@ -1,0 +1,107 @@
+"""Training from features that frozen frontends computed before: when it may, and with which.
+
+``speech_feats`` and ``video_feats`` (ESPnet's ``kaldi_ark``) are data names that take the place of
+``speech`` and ``video``; ``python -m espnet_smop.bin.cache_feats`` makes them.
+"""
+
+import argparse
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from espnet2.fileio.read_text import read_2columns_text
+
+from espnet_smop.base_model import base_dtype
+from espnet_smop.frontend.feature_cache import FeatureCacheError, open_cache
+from espnet_smop.train.preprocessor import AVSRPreprocessor
+
+_MODALITIES = {"speech_feats": "audio", "video_feats": "video"}
+# Preprocessor settings that vary from epoch to epoch, and the value that switches each off.
+_VARYING = {
+    "audio": {"noise": None, "speech_mask": None},
+    "video": {"flip_probability": 0.0, "random_crop": False, "video_mask": None},
+}
+
+
+def varying_settings(args: argparse.Namespace, modality: str) -> list[str]:
+    """Return why the features of a modality are not the same in every epoch, or not all stored."""
+    preprocessor = AVSRPreprocessor(train=True, **args.preprocessor_conf)
+    reasons = [
+        f"preprocessor_conf.{name} is on (set {str(off).lower() if off is not None else 'null'})"
+        for name, off in _VARYING[modality].items()
+        if getattr(preprocessor, name) != off
+    ]
+    if getattr(args, f"{modality}_frontend_conf").get("lora") is not None:
+        reasons.append(f"{modality}_frontend_conf.lora trains the encoder")
+    if (args.projector_conf.get("fusion") or {}).get(modality) is not None:
+        reasons.append(
+            f"projector_conf.fusion.{modality} wants all layers, of which a cache has one"
+        )
+    return reasons
+
+
+def describe(
+    args: argparse.Namespace, modality: str, fingerprints: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return all that the features of a modality depend on, but for the data.
+
+    Args:
+        args: of the training.
+        modality: ``audio`` or ``video``.
+        fingerprints: of the frontend's base models.
+    """
+    conf = dict(getattr(args, f"{modality}_frontend_conf"))
+    conf.pop("model", None)  # its fingerprint counts, not its place
+    preprocessor = AVSRPreprocessor(train=False, **args.preprocessor_conf)
+    return {
+        "fingerprints": dict(fingerprints),
+        "frontend": getattr(args, f"{modality}_frontend"),
+        "settings": conf,
+        "dtype": str(base_dtype(conf.get("dtype"))),
+        "speech_normalise": preprocessor.speech_normalise if modality == "audio" else None,
+    }
+
+
+def check_caches(
+    args: argparse.Namespace,
+    data_path_and_name_and_type: Iterable[tuple[str, str, str]],
+    shape_files: Iterable[str],
+) -> None:
+    """See that the cached features among the data are what the model's frontends would compute.
+
+    Args:
+        args: of the training, with the ``base_fingerprints`` of the model that was built.
+        data_path_and_name_and_type: the data of training or validation.
+        shape_files: they have the ids of the utterances that are used.
+
+    Raises:
+        FeatureCacheError: a cache is of other base models or settings, lacks an utterance, or
+            cannot stand for a frontend whose output varies; the message says which.
+    """
+    caches = {
+        _MODALITIES[name]: Path(path)
+        for path, name, _ in data_path_and_name_and_type
+        if name in _MODALITIES
+    }
+    for modality, scp in caches.items():
+        reasons = varying_settings(args, modality)
+        if reasons:
+            raise FeatureCacheError(
+                f"{scp} cannot replace the {modality}_frontend of this config: {'; '.join(reasons)}"
+            )
+        part = f"{modality}_frontend."
+        prints = {
+            name.removeprefix(part): value
+            for name, value in args.base_fingerprints.items()
+            if name.startswith(part)
+        }
+        open_cache(scp.parent, describe(args, modality, prints), ignore={"data"})
+        cached = read_2columns_text(scp).keys()
+        for file in shape_files:
+            missing = sorted(read_2columns_text(file).keys() - cached)
+            if missing:
+                more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+                raise FeatureCacheError(
+                    f"the feature cache {scp.parent} lacks utterance {missing[0]}{more} of {file}. "
+                    "Remove it to make it anew"
+                )

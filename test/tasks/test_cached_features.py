@@ -1,0 +1,140 @@
+import json
+import re
+
+import pytest
+import torch
+import yaml
+from espnet2.train.distributed_utils import DistributedOption
+
+from espnet_smop.bin.cache_feats import main as cache_feats
+from espnet_smop.bin.make_shapes import make_shapes
+from espnet_smop.frontend.feature_cache import FeatureCacheError
+from espnet_smop.tasks.avsr import AVSRTask
+
+QUIET = {"speech_mask": None, "video_mask": None, "flip_probability": 0.0, "random_crop": False}
+INPUTS = {"audio": ("wav.scp,speech,sound", "speech"), "video": ("video.scp,video,video", "video")}
+
+
+@pytest.fixture
+def command(model_args, dump_dir, tmp_path):
+    """A function that makes a training command, with the features of some modalities cached."""
+    make_shapes(dump_dir, tmp_path / "stats")
+
+    def make(output_dir, cached=(), **changes):
+        args = vars(model_args(**({"preprocessor_conf": QUIET} | changes)))
+        del args["base_fingerprints"]
+        config = tmp_path / f"{output_dir}.yaml"
+        settings = {
+            "max_epoch": 2,
+            "batch_type": "numel",
+            "batch_bins": 100,
+            "num_workers": 0,
+            "optim": "adamw",
+            "optim_conf": {"lr": 1.0e-3},
+            "best_model_criterion": [["valid", "acc", "max"]],
+            "num_att_plot": 0,
+            "use_matplotlib": False,
+            "use_tensorboard": False,
+        }
+        config.write_text(yaml.safe_dump({**args, **settings}))
+        words = ["--config", str(config), "--output_dir", str(tmp_path / output_dir)]
+        for part in ("train", "valid"):
+            for modality, (data, name) in INPUTS.items():
+                path = f"{dump_dir}/{data}"
+                if modality in cached:
+                    path = f"{tmp_path}/cache_{modality}/feats.scp,{name}_feats,kaldi_ark"
+                words += [f"--{part}_data_path_and_name_and_type", path]
+            words += [f"--{part}_data_path_and_name_and_type", f"{dump_dir}/text,text,text"]
+            words += [f"--{part}_shape_file", str(tmp_path / "stats" / "duration_shape")]
+        return words
+
+    return make
+
+
+@pytest.fixture
+def caches(command, dump_dir, tmp_path):
+    """The caches of both modalities."""
+    config = command("for_cache")[1]
+    for modality in INPUTS:
+        words = ["--config", config, "--modality", modality, "--data_dir", str(dump_dir)]
+        assert cache_feats([*words, "--out", str(tmp_path / f"cache_{modality}")]) == 0
+    return tmp_path
+
+
+def train_losses(directory):
+    """The loss of each epoch, training and validation."""
+    reporter = torch.load(directory / "checkpoint.pth", weights_only=True)["reporter"]
+    return [
+        float(stats[part]["loss_ce"])
+        for _, stats in sorted(reporter["stats"].items())
+        for part in ("train", "valid")
+    ]
+
+
+@pytest.mark.slow
+def test_training_from_the_cache_gives_the_losses_of_training_without(command, caches):
+    AVSRTask.main(cmd=command("without"))
+    AVSRTask.main(cmd=command("with", cached=("audio", "video")))
+    without, with_cache = (train_losses(caches / name) for name in ("without", "with"))
+    assert len(without) == 4 and len(set(without)) == 4
+    # 16 bits a value
+    assert with_cache == pytest.approx(without, abs=2e-4)
+    plain, cached = (
+        torch.load(caches / d / "2epoch.pth", weights_only=True) for d in ("without", "with")
+    )
+    assert all(torch.allclose(plain[k], cached[k], atol=2e-3) for k in plain)
+
+
+def options(words, mode="train"):
+    args = AVSRTask.get_parser().parse_args(words)
+    AVSRTask.build_model(args)
+    return AVSRTask.build_iter_options(args, DistributedOption(), mode)
+
+
+def test_a_cache_of_this_model_is_accepted(command, caches):
+    for mode in ("train", "valid"):
+        found = options(command("exp", cached=("audio", "video")), mode)
+        assert [name for _, name, _ in found.data_path_and_name_and_type] == [
+            "speech_feats", "video_feats", "text",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preprocessor_conf": QUIET | {"random_crop": True}}, "random_crop is on"),
+        ({"projector_conf": {"fusion": {"video": "dci"}}}, r"fusion\.video wants all layers"),
+        ({"video_frontend_conf": {"dtype": "bfloat16"}}, r"dtype \(torch.float32 in the cache"),
+    ],
+)
+def test_a_cache_of_other_settings_is_refused(
+    command, caches, changes, message, model_args, tiny_avhubert
+):
+    if "video_frontend_conf" in changes:
+        changes["video_frontend_conf"]["model"] = tiny_avhubert
+    with pytest.raises(FeatureCacheError, match=message):
+        options(command("exp", cached=("video",), **changes))
+
+
+def test_a_stale_cache_is_refused(command, caches):
+    path = caches / "cache_audio" / "cache.json"
+    description = json.loads(path.read_text())
+    description["fingerprints"]["whisper"] = "another"
+    path.write_text(json.dumps(description))
+    with pytest.raises(FeatureCacheError, match=r"fingerprints.whisper \(another in the cache"):
+        options(command("exp", cached=("audio",)))
+    path.unlink()
+    with pytest.raises(FeatureCacheError, match="there is no feature cache in .*cache_audio"):
+        options(command("exp", cached=("audio",)))
+
+
+def test_utterances_that_the_cache_lacks_are_named(command, caches):
+    scp = caches / "cache_video" / "feats.scp"
+    lines = scp.read_text().splitlines(keepends=True)
+    lost = lines.pop(3).split()[0]
+    scp.write_text("".join(lines))
+    with pytest.raises(FeatureCacheError, match=f"lacks utterance {re.escape(lost)} of"):
+        options(command("exp", cached=("video",)))
+    scp.write_text("".join(lines[1:]))
+    with pytest.raises(FeatureCacheError, match="and 1 more of"):
+        options(command("exp", cached=("video",)))
