@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Compute the features of a frozen frontend once, for training that reads them in every epoch.
+"""Compute the features of frozen frontends once, for training that reads them in every epoch.
 
 Example::
 
-    python -m espnet_smop.bin.cache_feats --config conf/train.yaml --modality video \
-        --data_dir dump/raw/train --out dump/feats/train_video
+    python -m espnet_smop.bin.cache_feats --config conf/train.yaml \
+        --data_dir dump/raw/train dump/raw/valid --out dump/feats
     python -m espnet_smop.bin.avsr_train … --train_data_path_and_name_and_type \
         dump/feats/train_video/feats.scp,video_feats,kaldi_ark
 
-Augmentation and noise make other features in every epoch, so a config that has them for this
-modality is refused, and so is one with LoRA in the encoder or fusion of its layers. A cache that is
+Augmentation and noise make other features in every epoch, so a modality that the config has them
+for is refused, and so is one with LoRA in the encoder or fusion of its layers. A cache that is
 there already and fits is left as it is; one of another model, settings or data is refused.
 """
 
@@ -26,6 +26,7 @@ from espnet2.train.dataset import ESPnetDataset
 
 from espnet_smop.base_model import BaseModelError
 from espnet_smop.bin.avsr_inference import order_by_length, read_lengths
+from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.feature_cache import FeatureCacheError, open_cache, write_cache
 from espnet_smop.tasks.avsr import AVSRTask, audio_frontend_choices, video_frontend_choices
@@ -74,12 +75,17 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, help="training config")
-    parser.add_argument("--modality", required=True, choices=["audio", "video"])
     parser.add_argument(
-        "--data_dir", nargs="+", default=[], type=Path, help="prepared data directories"
+        "--data_dir", required=True, nargs="+", type=Path, help="prepared data directories"
     )
     parser.add_argument(
-        "--out", nargs="+", default=[], type=Path, help="directory of the cache of each of them"
+        "--out", required=True, type=Path, help="the caches are OUT/<name of data_dir>_<modality>"
+    )
+    parser.add_argument(
+        "--modality",
+        nargs="+",
+        choices=list(_CHOICES),
+        help="default: those that the config has a frontend for",
     )
     parser.add_argument("--batch_size", type=int, default=16, help="utterances at a time")
     parser.add_argument(
@@ -87,45 +93,48 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="only check that the caches fit")
     parser.add_argument(
-        "--why_not",
-        action="store_true",
-        help="only print why features are not cached with this config; nothing if they may be",
+        "--report",
+        type=Path,
+        help="leave out a modality that cannot be cached, instead of refusing it, and write into "
+        "this file a line per modality: its name and 'cached', or why it is not",
     )
     options, overrides = parser.parse_known_args(argv)
-    if not options.why_not and (not options.out or len(options.out) != len(options.data_dir)):
-        parser.error("give --data_dir and, for each of them, --out")
+    if len({d.name for d in options.data_dir}) < len(options.data_dir):
+        parser.error("--data_dir: two directories have the same name")
     args = AVSRTask.get_parser().parse_args(["--config", options.config, *overrides])
+    has = [m for m in _CHOICES if getattr(args, f"{m}_frontend") is not None]
     try:
-        reasons = why_not(args, options.modality)
-        if options.why_not:
-            print(*reasons, sep="; ", end="\n" if reasons else "")
-            return 0
-        if reasons:
-            raise FeatureCacheError(
-                f"{options.modality} features are not cached with {options.config}: "
-                + "; ".join(reasons)
+        report = ""
+        for modality in options.modality or has:
+            reasons = (
+                varying_settings(args, modality)
+                if modality in has
+                else [f"there is no {modality}_frontend"]
             )
-        make_caches(args, options)
+            if reasons and options.report is None:
+                raise FeatureCacheError(
+                    f"{modality} features are not cached with {options.config}: "
+                    + "; ".join(reasons)
+                )
+            if not reasons:
+                cache_modality(args, modality, options)
+            report += f"{modality} {'; '.join(reasons) or 'cached'}\n"
+        if options.report is not None:
+            with atomic_write(options.report) as file:
+                file.write(report)
     except (BaseModelError, FeatureCacheError, FileNotFoundError, ValueError) as e:
         print(f"cache_feats: {e}", file=sys.stderr)
         return 1
     return 0
 
 
-def why_not(args: argparse.Namespace, modality: str) -> list[str]:
-    """Return why features of a modality cannot be cached."""
-    if getattr(args, f"{modality}_frontend") is None:
-        return [f"there is no {modality}_frontend"]
-    return varying_settings(args, modality)
-
-
-def make_caches(args: argparse.Namespace, options: argparse.Namespace) -> None:
-    """Make, or check, the cache of each data directory and print the path of its ``feats.scp``."""
-    modality = options.modality
+def cache_modality(args: argparse.Namespace, modality: str, options: argparse.Namespace) -> None:
+    """Make, or check, the caches of a modality and print the paths of their ``feats.scp``."""
     class_ = _CHOICES[modality].get_class(getattr(args, f"{modality}_frontend"))
     frontend = class_(**getattr(args, f"{modality}_frontend_conf"))
     model = describe(args, modality, frontend.fingerprints())
-    for data_dir, out in zip(options.data_dir, options.out, strict=True):
+    for data_dir in options.data_dir:
+        out = options.out / f"{data_dir.name}_{modality}"
         description = model | describe_data(data_dir, modality)
         if options.check or out.exists():
             scp = open_cache(out, description)

@@ -40,11 +40,13 @@ def config(model_args, tmp_path):
 def test_stores_what_the_frontend_computes(
     config, dump_dir, tmp_path, capsys, modality, tiny_whisper, tiny_avhubert
 ):
-    out = tmp_path / "feature cache" / modality
+    root = tmp_path / "feature cache"
+    out = root / f"{dump_dir.name}_{modality}"
     command = ["--config", config(), "--modality", modality, "--data_dir", str(dump_dir)]
-    command += ["--out", str(out), "--batch_size", "5"]
+    command += ["--out", str(root), "--batch_size", "5"]
     assert main(command) == 0
     scp = capsys.readouterr().out.splitlines()[-1]
+    assert scp == f"{out}/feats.scp"
     dataset = ESPnetDataset([(scp, "feats", "kaldi_ark")])
     preprocess = AVSRPreprocessor(train=False)
     file = {"audio": "wav.scp", "video": "video.scp"}[modality]
@@ -114,25 +116,34 @@ def make_whisper_like(tmp_path):
     return make
 
 
-def test_why_not_prints_the_reasons_alone(config, capsys):
-    words = ["--modality", "video", "--why_not"]
-    assert main(["--config", config(), *words]) == 0
-    assert capsys.readouterr().out == ""
-    assert main(["--config", config(preprocessor_conf={}), *words]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("preprocessor_conf.flip_probability is on") and "; " in line
+def test_a_report_says_what_is_cached_and_why_the_rest_is_not(config, dump_dir, tmp_path, capsys):
+    report, out = tmp_path / "exp" / "report", tmp_path / "out"
+    noisy = QUIET | {"noise": {"file": "absent.wav", "snr": 0}, "speech_mask": {}}
+    command = ["--config", config(preprocessor_conf=noisy), "--data_dir", str(dump_dir)]
+    command += ["--out", str(out)]
+    assert main([*command, "--report", str(report)]) == 0
+    assert report.read_text() == (
+        "audio preprocessor_conf.noise is on (set null); preprocessor_conf.speech_mask is on "
+        "(set null)\nvideo cached\n"
+    )
+    assert [p.name for p in out.iterdir()] == [f"{dump_dir.name}_video"]
     # Arguments win over the config, as in training
-    off = ["--preprocessor_conf", "flip_probability=0", "--preprocessor_conf", "random_crop=false"]
-    off += ["--preprocessor_conf", "video_mask=null"]
-    assert main(["--config", config(preprocessor_conf={}), *words, *off]) == 0
-    assert capsys.readouterr().out == ""
+    off = ["--preprocessor_conf", "noise=null", "--preprocessor_conf", "speech_mask=null"]
+    assert main([*command, "--report", str(report), *off]) == 0
+    assert report.read_text() == "audio cached\nvideo cached\n"
+    # Without a report, what cannot be cached is an error
+    capsys.readouterr()
+    assert main(command) == 1
+    assert "noise is on" in capsys.readouterr().err
 
 
 def test_several_sets_at_once(config, dump_dir, tmp_path, capsys):
-    command = ["--config", config(), "--modality", "audio", "--data_dir", *2 * [str(dump_dir)]]
-    outs = [str(tmp_path / "a"), str(tmp_path / "b")]
-    assert main([*command, "--out", *outs]) == 0
-    assert capsys.readouterr().out.split() == [f"{out}/feats.scp" for out in outs]
+    other = tmp_path / "valid"
+    other.symlink_to(dump_dir)
+    command = ["--config", config(), "--out", str(tmp_path / "out"), "--data_dir", str(dump_dir)]
+    assert main([*command, str(other), "--modality", "audio"]) == 0
+    names = [f"{dump_dir.name}_audio", "valid_audio"]
+    assert capsys.readouterr().out.split() == [f"{tmp_path}/out/{n}/feats.scp" for n in names]
     with pytest.raises(SystemExit):
-        main([*command, "--out", outs[0]])
-    assert "for each of them" in capsys.readouterr().err
+        main([*command, str(dump_dir)])
+    assert "the same name" in capsys.readouterr().err

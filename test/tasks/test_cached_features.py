@@ -42,7 +42,7 @@ def command(model_args, dump_dir, tmp_path):
             for modality, (data, name) in INPUTS.items():
                 path = f"{dump_dir}/{data}"
                 if modality in cached:
-                    path = f"{tmp_path}/cache_{modality}/feats.scp,{name}_feats,kaldi_ark"
+                    path = f"{tmp_path}/cache/{part}_{modality}/feats.scp,{name}_feats,kaldi_ark"
                 words += [f"--{part}_data_path_and_name_and_type", path]
             words += [f"--{part}_data_path_and_name_and_type", f"{dump_dir}/text,text,text"]
             words += [f"--{part}_shape_file", str(tmp_path / "stats" / "duration_shape")]
@@ -54,10 +54,12 @@ def command(model_args, dump_dir, tmp_path):
 @pytest.fixture
 def caches(command, dump_dir, tmp_path):
     """The caches of both modalities."""
-    config = command("for_cache")[1]
-    for modality in INPUTS:
-        words = ["--config", config, "--modality", modality, "--data_dir", str(dump_dir)]
-        assert cache_feats([*words, "--out", str(tmp_path / f"cache_{modality}")]) == 0
+    for kind in ("train", "valid"):
+        (tmp_path / kind).symlink_to(dump_dir)
+    words = ["--config", command("for_cache")[1], "--out", str(tmp_path / "cache")]
+    assert (
+        cache_feats([*words, "--data_dir", *(str(tmp_path / k) for k in ("train", "valid"))]) == 0
+    )
     return tmp_path
 
 
@@ -117,19 +119,19 @@ def test_a_cache_of_other_settings_is_refused(
 
 
 def test_a_stale_cache_is_refused(command, caches):
-    path = caches / "cache_audio" / "cache.json"
+    path = caches / "cache" / "train_audio" / "cache.json"
     description = json.loads(path.read_text())
     description["fingerprints"]["whisper"] = "another"
     path.write_text(json.dumps(description))
     with pytest.raises(FeatureCacheError, match=r"fingerprints.whisper \(another in the cache"):
         options(command("exp", cached=("audio",)))
     path.unlink()
-    with pytest.raises(FeatureCacheError, match="there is no feature cache in .*cache_audio"):
+    with pytest.raises(FeatureCacheError, match="there is no feature cache in .*train_audio"):
         options(command("exp", cached=("audio",)))
 
 
 def test_utterances_that_the_cache_lacks_are_named(command, caches):
-    scp = caches / "cache_video" / "feats.scp"
+    scp = caches / "cache" / "train_video" / "feats.scp"
     lines = scp.read_text().splitlines(keepends=True)
     lost = lines.pop(3).split()[0]
     scp.write_text("".join(lines))

@@ -44,9 +44,10 @@ elif module == "make_babble":
 elif module == "make_shapes":
     value("--out_dir").mkdir(parents=True, exist_ok=True)
     (value("--out_dir") / "duration_shape").write_text("u 1\\n")
-elif module == "cache_feats" and "--why_not" in args:
-    why_not = here / ("why_not_" + value("--modality").name)
-    print(why_not.read_text() if why_not.exists() else "", end="")
+elif module == "cache_feats":
+    told = here / "cache_report"
+    report = told.read_text() if told.exists() else "audio cached\\nvideo cached\\n"
+    value("--report").write_text(report)
 elif module == "launch":
     out = value("--output_dir")
     shutil.copy(value("--config"), out / "config.yaml")

@@ -425,22 +425,22 @@ if begin_stage 10 "shape files in ${avsr_stats_dir}"; then
     done
 fi
 
-# Makes or checks the feature caches of a modality; adds it to `cached` if the config allows any.
-cache_feats() { # MODALITY
-    local reasons command=("${python}" -m espnet_smop.bin.cache_feats --modality "$1")
-    command+=(--config "${avsr_config}" "${avsr_args_array[@]}")
-    reasons="$("${command[@]}" --why_not)"
-    if [ -n "${reasons}" ]; then
-        log "$1 features are not cached, training computes them: ${reasons}"
-        return
-    fi
-    log "$1 features of ${train_set} and ${valid_set} in ${feats_cache}"
+# Makes or checks the feature caches; puts the modalities that the config allows it for in `cached`.
+cache_feats() { # MODALITY…
+    local name state report="${avsr_exp}/feats_cache.txt"
+    log "features of ${train_set} and ${valid_set} in ${feats_cache}"
     OMP_NUM_THREADS="${num_threads}" "${cuda_cmd_array[@]}" \
-        --gpu "$((ngpu > 0 ? 1 : 0))" --num_threads "${num_threads}" \
-        "${feats_cache}/logs/${train_set}_$1.log" "${command[@]}" \
+        --gpu "$((ngpu > 0 ? 1 : 0))" --num_threads "${num_threads}" "${avsr_exp}/feats_cache.log" \
+        "${python}" -m espnet_smop.bin.cache_feats --config "${avsr_config}" --modality "$@" \
         --data_dir "${data_feats}/${train_set}" "${data_feats}/${valid_set}" \
-        --out "${feats_cache}/${train_set}_$1" "${feats_cache}/${valid_set}_$1"
-    cached+="$1 "
+        --out "${feats_cache}" --report "${report}" "${avsr_args_array[@]}"
+    while read -r name state; do
+        if [ "${state}" = cached ]; then
+            cached+="${name} "
+        else
+            log "${name} features are not cached, training computes them: ${state}"
+        fi
+    done < "${report}"
 }
 
 # Adds an input of the training to `opts`: what the frontend gets, or what it made of that.
@@ -460,10 +460,12 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
         num_threads=4
         [ "${ngpu}" -gt 0 ] || num_threads="${SMOP_CORES}"
     fi
+    mkdir -p "${avsr_exp}"
     cached=""
     if [ -n "${feats_cache}" ]; then
         for dset in "${train_set}" "${valid_set}"; do need 4 "${data_feats}/${dset}/text"; done
-        for name in ${modalities}; do cache_feats "${name}"; done
+        # shellcheck disable=SC2086 # one or two words
+        cache_feats ${modalities}
     fi
     opts=()
     for kind in train valid; do
@@ -483,7 +485,6 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
     if [ -n "${pretrained_model}" ]; then
         opts+=(--init_param "${pretrained_model}")
     fi
-    mkdir -p "${avsr_exp}"
     log "model of ${modalities}; goes on after the last finished epoch, if there is one"
     OMP_NUM_THREADS="${num_threads}" "${python}" -m espnet2.bin.launch \
         --cmd "${cuda_cmd} --num_threads ${num_threads}" \
