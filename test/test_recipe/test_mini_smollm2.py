@@ -11,8 +11,8 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 24  # in three epochs
-START, END = 4.0, 2.5  # nats per token: more than the one before, less than the other after
+STEPS = 24  # of 3 utterances, in three epochs
+START, END = 7.5, 5.5  # nats per token: above in the first epoch, below in the last
 
 pytestmark = [
     pytest.mark.long,
