@@ -225,6 +225,7 @@ def pretrain(
     snrs: list[float],
     noise_probability: float,
     encoder_conf: dict[str, Any],
+    word_stride: int,
     config: CTCConfig,
     num_workers: int,
 ) -> None:
@@ -236,6 +237,7 @@ def pretrain(
     settings = {
         "modality": modality,
         "encoder_conf": encoder_conf,
+        "word_stride": word_stride,
         "noise": {"snr": snrs, "probability": noise_probability} if noise else None,
         **vars(config),
     }
@@ -270,7 +272,12 @@ def pretrain(
         for part, directory in (("train", train_dir), ("valid", valid_dir))
     }
     encoder = build_encoder(modality, encoder_conf)
-    model = CTCModel(encoder, width=encoder.width, vocabularies=[len(unit) for unit in units])
+    model = CTCModel(
+        encoder,
+        width=encoder.width,
+        vocabularies=[len(unit) for unit in units],
+        strides=[1, word_stride],
+    )
     model.to(device)
     start = time.perf_counter()
     train_ctc(model, batches["train"], len(batches["train"]), config)
@@ -303,6 +310,13 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--encoder_conf", type=json.loads, default={}, help="JSON that overrides sizes"
+    )
+    parser.add_argument(
+        "--word_stride",
+        type=int,
+        default=1,
+        help="Words are told from means of so many features: the rate at which a projector will "
+        "downsample them. Letters need every feature",
     )
     parser.add_argument("--epochs", type=int, default=CTCConfig.epochs, help="Passes over the data")
     parser.add_argument(

@@ -16,6 +16,8 @@ from rapidfuzz.distance import Levenshtein
 from torch import nn
 from torch.nn import functional as F
 
+from espnet_smop.projector.downsample import AveragePool
+
 Targets = Sequence[tuple[torch.Tensor, torch.Tensor]]
 """What was said, in one or several kinds of tokens: padded ids ``(B, L)``, lengths ``(B,)``."""
 
@@ -29,36 +31,53 @@ class CTCModel(nn.Module):
         encode: from inputs and lengths to features ``(B, T, D)`` and lengths ``(B,)``; a module.
         width: D.
         vocabularies: number of tokens of each kind.
+        strides: for each kind, how many consecutive features its layer sees the mean of. A
+            kind's tokens can then be told from features that are downsampled as much, as those
+            of a projector are. By default 1.
     """
 
-    def __init__(self, encode: nn.Module, *, width: int, vocabularies: Sequence[int]):
+    def __init__(
+        self,
+        encode: nn.Module,
+        *,
+        width: int,
+        vocabularies: Sequence[int],
+        strides: Sequence[int] | None = None,
+    ):
         super().__init__()
         self.encode = encode
+        strides = strides or [1] * len(vocabularies)
+        self.downsamples = nn.ModuleList(AveragePool(width, stride) for stride in strides)
         self.outputs = nn.ModuleList(nn.Linear(width, size + 1) for size in vocabularies)
 
     def forward(
         self, x: torch.Tensor, x_lengths: torch.Tensor
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Return log probabilities ``(B, T, V + 1)`` per kind of tokens, and lengths ``(B,)``."""
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return for each kind log probabilities ``(B, T, V + 1)`` and lengths ``(B,)``."""
         features, lengths = self.encode(x, x_lengths)
-        return [F.log_softmax(o(features).float(), dim=-1) for o in self.outputs], lengths
+        outputs = []
+        for downsample, layer in zip(self.downsamples, self.outputs, strict=True):
+            reduced, reduced_lengths = downsample(features, lengths)
+            outputs.append((F.log_softmax(layer(reduced).float(), dim=-1), reduced_lengths))
+        return outputs
 
     def loss(self, x: torch.Tensor, x_lengths: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Return the sum over the kinds of tokens of the mean loss per token."""
-        log_probs, lengths = self(x, x_lengths)
         return sum(
             F.ctc_loss(
-                p.transpose(0, 1), ids.clamp(min=0) + 1, lengths, ids_lengths,
+                log_probs.transpose(0, 1), ids.clamp(min=0) + 1, lengths, ids_lengths,
                 reduction="mean", zero_infinity=True,
             )
-            for p, (ids, ids_lengths) in zip(log_probs, targets, strict=True)
+            for (log_probs, lengths), (ids, ids_lengths) in zip(
+                self(x, x_lengths), targets, strict=True
+            )
         )  # fmt: skip
 
     @torch.no_grad()
     def greedy(self, x: torch.Tensor, x_lengths: torch.Tensor) -> list[list[int]]:
         """Return the best path's tokens, of the last kind, per utterance."""
-        log_probs, lengths = self(x, x_lengths)
-        best = log_probs[-1].argmax(-1)
+        log_probs, lengths = self(x, x_lengths)[-1]
+        best = log_probs.argmax(-1)
         hypotheses = []
         for row, length in zip(best, lengths.tolist(), strict=True):
             ids = torch.unique_consecutive(row[:length])

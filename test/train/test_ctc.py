@@ -18,7 +18,7 @@ def test_loss_equals_the_sum_over_all_alignments():
     torch.manual_seed(0)
     model = CTCModel(Identity(), width=3, vocabularies=[2])
     x = torch.randn(1, 4, 3)
-    (log_probs,), _ = model(x, torch.tensor([4]))
+    ((log_probs, _),) = model(x, torch.tensor([4]))
     total = 0.0
     for path in itertools.product(range(3), repeat=4):
         collapsed = [k for k, _ in itertools.groupby(path) if k != 0]
@@ -54,6 +54,18 @@ def test_kinds_of_tokens_add_up_and_the_last_one_is_recognised():
         losses.append(single.loss(x, x_lengths, [target]))
     torch.testing.assert_close(model.loss(x, x_lengths, targets), sum(losses))
     assert model.greedy(x, x_lengths) == single.greedy(x, x_lengths)
+
+
+def test_a_stride_is_a_downsampling_before_the_layer():
+    torch.manual_seed(0)
+    model = CTCModel(Identity(), width=3, vocabularies=[2, 2], strides=[1, 2])
+    x, x_lengths = torch.randn(2, 6, 3), torch.tensor([6, 3])
+    x[1, 3:] = 99.0
+    (every, lengths), (halved, halved_lengths) = model(x, x_lengths)
+    assert (every.shape[1], lengths.tolist()) == (6, [6, 3])
+    assert (halved.shape[1], halved_lengths.tolist()) == (3, [3, 2])
+    expected = model.outputs[1](torch.stack([x[1, :2].mean(0), x[1, 2]])).log_softmax(-1)
+    torch.testing.assert_close(halved[1, :2], expected)
 
 
 class Recurrent(nn.Module):

@@ -12,9 +12,9 @@ out=exp/base
 avsr_config=""
 smollm2=downloads/smollm2-135m
 modalities="audio video"
-lm_epochs=20
-audio_epochs=12
-video_epochs=10
+lm_epochs=12
+audio_epochs=14
+video_epochs=8
 seed=0
 
 help_message="Usage: $0 [--option VALUE]…
@@ -70,7 +70,7 @@ llm_and_audio() {
         --valid_text "${valid_dir}/text" --epochs "${lm_epochs}" --copies 0.7 || return
     case "${modalities}" in *audio*)
         run whisper pretrain_ctc --modality audio --train_dir "${train_dir}" \
-            --valid_dir "${valid_dir}" --noise "${noise}" --epochs "${audio_epochs}"
+            --valid_dir "${valid_dir}" --noise "${noise}" --epochs "${audio_epochs}" --word_stride 3
         ;;
     esac
 }
@@ -78,7 +78,7 @@ llm_and_audio() {
 llm_and_audio &
 case "${modalities}" in *video*)
     run avhubert pretrain_ctc --modality video --train_dir "${train_dir}" \
-        --valid_dir "${valid_dir}" --epochs "${video_epochs}"
+        --valid_dir "${valid_dir}" --epochs "${video_epochs}" --word_stride 2
     ;;
 esac
 wait $!
