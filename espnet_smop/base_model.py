@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 _MARK = "_is_frozen_base"
+_ADOPTED = "_adopted_keys"
 _ADAPTER = "lora_"
 _SAMPLES_PER_TENSOR = 256
 
@@ -86,6 +87,19 @@ def find_in_package(package: str, pattern: str) -> Path:
     return found[0]
 
 
+def near(model: str, directory: str | Path) -> str:
+    """Return a config's ``model:`` as it is found from where the config lies.
+
+    A relative directory is looked for in the config's directory and in those above it: a package
+    may hold its bases, and an experiment's are named from its recipe's directory. What is not
+    there stays as it is, relative to the working directory or a hub id.
+    """
+    if Path(model).is_absolute():
+        return model
+    place = Path(directory).resolve()
+    return next((str(p / model) for p in (place, *place.parents) if (p / model).is_dir()), model)
+
+
 def base_dtype(name: str | None) -> torch.dtype:
     """Return the dtype a base model is loaded in; None is bfloat16 where CUDA is available."""
     if name is None:
@@ -118,14 +132,36 @@ def _train_adapters_only(self: nn.Module, mode: bool = True) -> nn.Module:
     return self
 
 
+def adopt(base: nn.Module, names: Iterable[str]) -> nn.Module:
+    """Let entries of a frozen base's state dict belong to the experiment: into its checkpoints.
+
+    For what an imported model changed in a base without training it. They stay frozen. A
+    fingerprint meant for the published base has to be taken before other values are loaded.
+
+    Returns:
+        ``base`` itself.
+    """
+    setattr(base, _ADOPTED, frozenset(names))
+    return base
+
+
+def adopted_keys(model: nn.Module) -> set[str]:
+    """Names in ``model.state_dict()`` that `adopt` took out of frozen bases."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        for name in getattr(module, _ADOPTED, ())
+    }
+
+
 def frozen_keys(model: nn.Module) -> set[str]:
-    """Names in ``model.state_dict()`` that belong to frozen bases, adapters excluded."""
+    """Names in ``model.state_dict()`` of frozen bases, without adapters and adopted entries."""
     keys = set()
     for prefix, module in model.named_modules():
         if getattr(module, _MARK, False):
             names = nn.Module.state_dict(module, prefix=f"{prefix}." if prefix else "")
             keys.update(name for name in names if _ADAPTER not in name)
-    return keys
+    return keys - adopted_keys(model)
 
 
 @torch.no_grad()

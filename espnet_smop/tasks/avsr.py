@@ -6,9 +6,11 @@ import inspect
 import logging
 from collections.abc import Callable, Collection
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from espnet2.tasks.abs_task import AbsTask
 from espnet2.torch_utils.safe_torch_load import safe_torch_load
 from espnet2.train.class_choices import ClassChoices
@@ -18,9 +20,10 @@ from espnet2.train.preprocessor import AbsPreprocessor
 from espnet2.utils.get_default_kwargs import get_default_kwargs
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool
+from safetensors.torch import load_file
 from torch import nn
 
-from espnet_smop.base_model import BaseModelError
+from espnet_smop.base_model import BaseModelError, near
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.decoder.prompt import prompt_for
 from espnet_smop.decoder.tokenizer import TextEncoder
@@ -102,7 +105,15 @@ class AVSRTask(AbsTask):
             action=NestedDictAction,
             default=get_default_kwargs(ESPnetAVSRModel),
             help="Arguments of the model as a whole: ctc_warmup_steps, training steps at the "
-            "beginning that train the projector alone, by CTC against the LLM's embeddings",
+            "beginning that train the projector alone, by CTC against the LLM's embeddings; "
+            "reference_masking, the public code's treatment of padding, for comparisons",
+        )
+        group.add_argument(
+            "--inference_conf",
+            action=NestedDictAction,
+            default={},
+            help="How this model is meant to be decoded (beam_size, length_penalty, …): used where "
+            "avsr_inference is not told otherwise",
         )
         group = parser.add_argument_group(description="Preprocess related")
         group.add_argument(
@@ -130,7 +141,9 @@ class AVSRTask(AbsTask):
         if not args.use_preprocessor:
             return None
         conf = args.decoder_conf
-        encode_text = TextEncoder(conf["model"], gguf_file=conf.get("gguf_file"))
+        encode_text = TextEncoder(
+            conf["model"], gguf_file=conf.get("gguf_file"), tokenizer=conf.get("tokenizer")
+        )
         return _build(
             "preprocessor",
             preprocessor_choices.get_class(args.preprocessor),
@@ -209,7 +222,7 @@ class AVSRTask(AbsTask):
                 projector=projector,
                 decoder=decoder,
             ),
-            args.model_conf,
+            getattr(args, "model_conf", None) or {},
         )
         _check_fingerprints(args, model.fingerprints())
         logging.info("Trained parameters:\n%s", trained_table(model))
@@ -221,15 +234,25 @@ class AVSRTask(AbsTask):
     ) -> tuple[ESPnetAVSRModel, argparse.Namespace]:
         """Build the model of an experiment and load its trained parameters.
 
-        Unlike ESPnet's ``build_model_from_file`` this accepts no missing key.
+        Unlike ESPnet's ``build_model_from_file`` this accepts no missing key, and finds base models
+        that are named relative to the experiment from any working directory.
 
         Args:
             config_file: ``config.yaml`` of the experiment.
-            model_file: checkpoint; None leaves the random initialisation.
+            model_file: checkpoint, as training writes it or in safetensors' format; None leaves
+                the random initialisation.
             device: where the model shall be.
         """
-        model, args = cls.build_model_from_file(config_file, None, device)
-        if model_file is not None:
+        with open(config_file, encoding="utf-8") as file:
+            args = argparse.Namespace(**yaml.safe_load(file))
+        for conf in (args.audio_frontend_conf, args.video_frontend_conf, args.decoder_conf):
+            for key in ("model", "tokenizer"):
+                if conf.get(key):
+                    conf[key] = near(conf[key], Path(config_file).resolve().parent)
+        model = cls.build_model(args).to(device)
+        if model_file is not None and Path(model_file).suffix == ".safetensors":
+            model.load_state_dict(load_file(model_file, device=device))
+        elif model_file is not None:
             model.load_state_dict(safe_torch_load(model_file, map_location=device))
         return model.eval(), args
 

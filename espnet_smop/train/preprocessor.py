@@ -38,6 +38,8 @@ class AVSRPreprocessor(AbsPreprocessor):
         video_mask: adaptive time masking, ``{max_width, stride}`` in seconds; None for none.
         speech_mask: the same for the waveform.
         speech_normalise: zero mean and unit variance per utterance, after the noise.
+        video_multiple: leave out the frames at a video's end that do not fill a group of so many,
+            as the public Llama-AVSR code does before it encodes and downsamples.
         noise: arguments of :class:`~espnet_smop.train.noise.NoiseAdder`; None adds none. In
             evaluation it is deterministic per utterance.
         noise_in_validation: whether validation hears noise as well.
@@ -53,6 +55,7 @@ class AVSRPreprocessor(AbsPreprocessor):
         video_mask: dict[str, float] | None = {"max_width": 0.4, "stride": 1.0},  # noqa: B006
         speech_mask: dict[str, float] | None = {"max_width": 0.4, "stride": 1.0},  # noqa: B006
         speech_normalise: bool = True,
+        video_multiple: int = 1,
         noise: dict[str, Any] | None = None,
         noise_in_validation: bool = False,
     ):
@@ -63,6 +66,7 @@ class AVSRPreprocessor(AbsPreprocessor):
         self.video_mask = video_mask
         self.speech_mask = speech_mask
         self.speech_normalise = speech_normalise
+        self.video_multiple = video_multiple
         self.noise = None
         if noise is not None and (train or noise_in_validation):
             self.noise = NoiseAdder(**{"deterministic": not train, **noise})
@@ -110,7 +114,13 @@ class AVSRPreprocessor(AbsPreprocessor):
         video = normalise_video(video)
         if self.train and self.video_mask is not None:
             video = adaptive_time_mask(video, **_in_units(self.video_mask, VIDEO_RATE))
-        return video
+        kept = len(video) - len(video) % self.video_multiple
+        if not kept:
+            raise ValueError(
+                f"utterance {uid} has {len(video)} video frames, fewer than the model's "
+                f"video_multiple of {self.video_multiple}: drop it (stage 4)"
+            )
+        return video[:kept]
 
 
 def _in_units(mask: dict[str, float], rate: int) -> dict[str, int]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_smop.train.preprocessor import AVSRPreprocessor, normalise_speech
+from espnet_smop.train.preprocessor import AVSRPreprocessor, normalise_speech, normalise_video
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "preprocess.npz")
 
@@ -80,3 +80,14 @@ def test_noise_in_training_and_on_request_in_evaluation(tmp_path):
 def test_bad_inputs_are_named(name, value, message):
     with pytest.raises(ValueError, match=message):
         AVSRPreprocessor(False, encode)("a", {name: value})
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_videos_are_cut_to_a_multiple(train):
+    preprocess = AVSRPreprocessor(train, video_multiple=3, video_mask=None, flip_probability=0)
+    video = np.random.default_rng(0).integers(0, 255, (11, 88, 88), dtype=np.uint8)
+    out = preprocess("a", {"video": video, "speech": np.ones(7040)})
+    assert len(out["video"]) == 9 and len(out["speech"]) == 7040
+    np.testing.assert_array_equal(out["video"], normalise_video(video[:9]))
+    with pytest.raises(ValueError, match="utterance a has 2 video frames, fewer than .* 3"):
+        preprocess("a", {"video": video[:2]})
