@@ -12,6 +12,7 @@ Example::
 import argparse
 import logging
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from espnet2.fileio.datadir_writer import DatadirWriter
 from espnet2.fileio.read_text import read_2columns_text
 from espnet2.legacy.utils.cli_utils import get_commandline_args
@@ -28,6 +30,7 @@ from espnet2.utils import config_argparse
 from espnet2.utils.types import str2bool, str2triple_str, str_or_none
 from torch.utils.data import DataLoader
 
+from espnet_smop.checkpoint.package import open_package, resolved_config, weights_file
 from espnet_smop.decoder.llm import Hypothesis
 from espnet_smop.fileio.atomic import atomic_directory
 from espnet_smop.tasks.avsr import AVSRTask
@@ -36,6 +39,9 @@ from espnet_smop.train.preprocessor import VIDEO_RATE
 
 Result = list[tuple[str, list[str], list[int], float]]
 """n-best list of (text, tokens, token ids, score)."""
+
+DEFAULTS = {"beam_size": 15, "nbest": 1, "length_penalty": 0.0, "max_new_tokens": 128}
+"""How the command decodes where neither its arguments nor the experiment's config say."""
 
 _LENGTH_FILES = {
     "speech": ("utt2num_samples", SAMPLE_RATE),
@@ -50,13 +56,15 @@ class AVSRSpeech2Text:
 
         speech2text = AVSRSpeech2Text("exp/avsr/config.yaml", "exp/avsr/valid.acc.ave.pth")
         [(text, tokens, ids, score), *_] = speech2text(speech=waveform, video=mouth_crops)
+        speech2text = AVSRSpeech2Text.from_pretrained("packed.zip", beam_size=5)
 
     Args:
         avsr_train_config: ``config.yaml`` of the experiment.
         avsr_model_file: its checkpoint.
         device: where to compute.
         noise: arguments of :class:`~espnet_smop.train.noise.NoiseAdder`, or None.
-        generation: arguments of the decoder's ``generate`` (``beam_size``, ``nbest``, …).
+        generation: arguments of the decoder's ``generate`` (``beam_size``, ``nbest``, …), over
+            those that the experiment's ``inference_conf`` gives.
     """
 
     def __init__(
@@ -77,10 +85,48 @@ class AVSRSpeech2Text:
         self.preprocess = AVSRTask.build_preprocess_fn(self.train_args, train=False)
         self.collate = AVSRTask.build_collate_fn(self.train_args, train=False)
         self.device = device
-        self.generation = generation
+        self.generation = {**(getattr(self.train_args, "inference_conf", None) or {}), **generation}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        whisper: str | None = None,
+        avhubert: str | None = None,
+        llm: str | None = None,
+        **options: Any,
+    ) -> "AVSRSpeech2Text":
+        """Load a packed model, or an experiment that was not packed.
+
+        Args:
+            model: directory or zip file that `espnet_smop.bin.pack` wrote, hub id of an uploaded
+                one, or directory of an experiment.
+            whisper: directory or hub id to take instead of what the model's config names; it has
+                to be the same model. So are the next two.
+            avhubert: see there.
+            llm: see there.
+            options: as of the class: ``device``, ``noise``, ``beam_size``, …
+
+        Raises:
+            PackageError: it is no package, or a zip file that is not trusted.
+            BaseModelError: the package or a base model is not to be had, or is another one.
+        """
+        with open_package(model) as directory, tempfile.TemporaryDirectory() as temporary:
+            bases = {"whisper": whisper, "avhubert": avhubert, "llm": llm}
+            origin = Path(model).parent if Path(model).is_file() else None
+            settings = resolved_config(directory, bases, origin=origin)
+            config = Path(temporary) / "config.yaml"
+            config.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
+            return cls(config, weights_file(directory), **options)
 
     def __call__(
-        self, speech: np.ndarray | None = None, video: np.ndarray | None = None, *, uid: str = ""
+        self,
+        speech: np.ndarray | None = None,
+        video: np.ndarray | None = None,
+        *,
+        uid: str = "",
+        allow_missing: bool = False,
     ) -> Result:
         """Recognise one utterance.
 
@@ -88,11 +134,13 @@ class AVSRSpeech2Text:
             speech: waveform ``(samples,)`` at 16 kHz.
             video: grey mouth crops, uint8 ``(T, 96, 96)`` at 25 fps.
             uid: utterance id; decides the stretch of noise, if there is any.
+            allow_missing: do with one input where the model has two.
         """
         data = {"speech": speech, "video": video}
         data = {name: value for name, value in data.items() if value is not None}
         _, batch = self.collate([(uid, self.preprocess(uid, data))])
-        return self.recognise(batch)[0]
+        [nbest] = self.hypotheses(batch, allow_missing=allow_missing)
+        return [self.result(hypothesis) for hypothesis in nbest]
 
     @torch.no_grad()
     def recognise(self, batch: dict[str, torch.Tensor]) -> list[Result]:
@@ -102,16 +150,21 @@ class AVSRSpeech2Text:
         ]
 
     @torch.no_grad()
-    def hypotheses(self, batch: dict[str, torch.Tensor]) -> list[list[Hypothesis]]:
+    def hypotheses(
+        self, batch: dict[str, torch.Tensor], *, allow_missing: bool = False
+    ) -> list[list[Hypothesis]]:
         """Return the decoder's n-best lists for a collated batch."""
         batch = {name: value.to(self.device) for name, value in batch.items()}
         inputs = (batch.get(n) for n in ("speech", "speech_lengths", "video", "video_lengths"))
-        projected = self.model.project(*inputs)
+        projected = self.model.project(*inputs, allow_missing=allow_missing)
         return self.model.decoder.generate(projected.tokens, projected.lengths, **self.generation)
 
     def result(self, hypothesis: Hypothesis) -> tuple[str, list[str], list[int], float]:
         """Return text, tokens, token ids and score."""
         tokens = self.model.decoder.tokenizer.convert_ids_to_tokens(hypothesis.ids)
+        # Rows that an imported model added to the vocabulary may have no name here.
+        ids = zip(tokens, hypothesis.ids, strict=True)
+        tokens = [f"<{i}>" if token is None else token for token, i in ids]
         return hypothesis.text, tokens, hypothesis.ids, hypothesis.score
 
 
@@ -170,7 +223,7 @@ def inference(
         avsr_model_file,
         device=device,
         noise={"file": noise, "snr": snr, "seed": noise_seed} if snr is not None else None,
-        **generation,
+        **{name: value for name, value in generation.items() if value is not None},
     )
     dataset = ESPnetDataset(
         list(data_path_and_name_and_type), preprocess=speech2text.preprocess, float_dtype="float32"
@@ -184,7 +237,8 @@ def inference(
         dataset, batch_sampler=batches, collate_fn=speech2text.collate, num_workers=num_workers
     )
 
-    nbest = generation["nbest"]
+    speech2text.generation = {**DEFAULTS, **speech2text.generation}
+    nbest = speech2text.generation["nbest"]
     done, unfinished, speech_seconds, start = 0, 0, 0.0, time.perf_counter()
     with atomic_directory(output_dir) as directory, DatadirWriter(directory) as writer:
         for uids, batch in loader:
@@ -246,12 +300,18 @@ def get_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("Model")
     group.add_argument("--avsr_train_config", required=True, help="config.yaml of the experiment")
     group.add_argument("--avsr_model_file", type=str_or_none, help="Checkpoint")
-    group = parser.add_argument_group("Beam search")
+    group = parser.add_argument_group(
+        "Beam search", "What is not given is taken from the experiment's inference_conf, if any"
+    )
     group.add_argument("--batch_size", type=int, default=8, help="Utterances decoded together")
-    group.add_argument("--beam_size", type=int, default=15, help="1 is greedy search")
-    group.add_argument("--nbest", type=int, default=1, help="Hypotheses written per utterance")
-    group.add_argument("--length_penalty", type=float, default=0.0, help="Exponent of the length")
-    group.add_argument("--max_new_tokens", type=int, default=128, help="Length cap in tokens")
+    for name, text in (
+        ("beam_size", "1 is greedy search"),
+        ("nbest", "Hypotheses written per utterance"),
+        ("length_penalty", "Exponent of the length; 1.0 is Hugging Face's default"),
+        ("max_new_tokens", "Length cap in tokens, end of text included"),
+    ):
+        default = DEFAULTS[name]
+        group.add_argument(f"--{name}", type=type(default), help=f"{text} (default {default})")
     return parser
 
 

@@ -124,3 +124,21 @@ def test_zero_decibel_is_not_clean():
     assert parse([*required, "--snr", "0"]).snr == 0.0
     assert parse([*required, "--snr", "-5"]).snr == -5.0
     assert parse([*required, "--snr", "clean"]).snr is None
+
+
+def test_the_experiment_says_how_it_is_decoded_unless_told_otherwise(
+    experiment, dump_dir, tmp_path, monkeypatch
+):
+    config = yaml.safe_load((experiment / "config.yaml").read_text())
+    config["inference_conf"] = {"beam_size": 3, "length_penalty": 1.0}
+    (experiment / "config.yaml").write_text(yaml.safe_dump(config))
+    seen = []
+    monkeypatch.setattr(
+        AVSRSpeech2Text, "hypotheses", lambda self, batch: seen.append(self.generation) or 1 / 0
+    )
+    for more in ((), ("--beam_size", "2")):
+        with pytest.raises(ZeroDivisionError):
+            main(arguments(experiment, dump_dir, tmp_path / "out", *more))
+    told, asked = seen
+    assert told == {"beam_size": 3, "length_penalty": 1.0, "nbest": 1, "max_new_tokens": 10}
+    assert asked == {**told, "beam_size": 2}

@@ -52,6 +52,8 @@ elif module == "launch":
     out = value("--output_dir")
     shutil.copy(value("--config"), out / "config.yaml")
     (out / "valid.acc.ave.pth").write_text("model")
+elif module == "pack":
+    value("--out").write_text("packed")
 elif module == "avsr_inference":
     out = value("--output_dir") / "1best_recog"
     out.mkdir(parents=True)

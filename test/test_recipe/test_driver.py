@@ -12,21 +12,28 @@ def values(arguments, name):
 
 
 def test_all_stages_from_corpus_to_results(recipe):
-    done = recipe.run("--snrs", "clean -5", "--skip_packing", "false", "--skip_upload", "false")
+    done = recipe.run(
+        "--snrs", "clean -5", "--skip_packing", "false", "--skip_upload", "false",
+        "--hf_repo", "me/a_model", "--upload_dry_run", "true",
+        "--pack_opts", "--name 'A model' --license mit",
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     names = [name for name, _ in recipe.calls()]
     order = ["fix_data_dir", "format_av", "combine_av", "filter_utts", "make_babble",
-             "make_shapes", "launch", "avsr_inference"]  # fmt: skip
-    assert [n for k, n in enumerate(names) if n not in names[:k]] == order
+             "make_shapes", "launch", "avsr_inference", "pack", "upload"]  # fmt: skip
+    firsts = [n for k, n in enumerate(names) if n not in names[:k]]
+    assert firsts[: len(order)] == order
     for stage in (*range(1, 8), *range(10, 17)):
         assert f"Stage {stage}: " in done.stdout
     assert re.search(r"stage 11: \d+ s", done.stdout)
-    # Packing, upload and analysis are of a later version, or are there and were called.
-    assert (
-        done.stdout.count("needs a later version")
-        + len([n for n in names if n in ("pack", "upload", "analyze")])
-        == 3
-    )
+    # Analysis is of a later version, or is there and was called.
+    assert done.stdout.count("needs a later version") + names.count("analyze") == 1
+    (packing,), (upload,) = recipe.calls("pack"), recipe.calls("upload")
+    assert values(packing, "--exp") == ["exp/avsr_train"]
+    assert values(packing, "--avsr_model_file") == ["valid.acc.ave.pth"]
+    assert values(packing, "--name") == ["A model"] and values(packing, "--license") == ["mit"]
+    assert values(upload, "--packed") == values(packing, "--out") == ["exp/avsr_train/packed.zip"]
+    assert values(upload, "--repo") == ["me/a_model"] and values(upload, "--dry_run") == ["true"]
 
     # Only train and valid are filtered; the test set must lose nothing.
     formatted = {values(a, "--out_dir")[0]: a for a in recipe.calls("format_av")}

@@ -78,7 +78,9 @@ valid_set=""
 test_sets=""
 
 # Sharing
+pack_opts=""
 hf_repo=""
+upload_dry_run=false
 
 help_message="Usage: $(basename "$0") --train_set NAME --valid_set NAME --test_sets NAMES [--option VALUE]…
 
@@ -160,7 +162,9 @@ Decoding and scoring
   --score_opts OPTS           More options for sclite.
 
 Sharing
-  --hf_repo ID          Hub repository that stage 15 uploads to."
+  --pack_opts OPTS      More options for stage 14, e.g. \"--include_bases true\".
+  --hf_repo ID          Hub repository that stage 15 uploads to; the token is in HF_TOKEN.
+  --upload_dry_run B    Only list what stage 15 would upload (default ${upload_dry_run})."
 
 command_line="$(basename "$0") $*"
 # shellcheck source=scripts/utils/parse_options.sh
@@ -201,6 +205,8 @@ split_words "${inference_args}"
 inference_args_array=("${words[@]}")
 split_words "${local_data_opts}"
 local_data_opts_array=("${words[@]}")
+split_words "${pack_opts}"
+pack_opts_array=("${words[@]}")
 split_words "${base_models_opts}"
 base_models_opts_array=("${words[@]}")
 
@@ -519,6 +525,9 @@ try:
 except BaseModelError as e:
     sys.exit(str(e))' "${download_model}")"
         mkdir -p "${avsr_exp}"
+        if [ ! -s "${model_dir}/${inference_avsr_model}" ] && [ -s "${model_dir}/model.safetensors" ]; then
+            inference_avsr_model=model.safetensors # it is a package
+        fi
         for file in config.yaml "${inference_avsr_model}"; do
             [ -s "${model_dir}/${file}" ] \
                 || fail "${download_model} has no ${file}; see --inference_avsr_model"
@@ -577,21 +586,17 @@ if begin_stage 13 "scoring in ${avsr_exp}/${inference_tag}"; then
 fi
 
 if begin_stage 14 "packing"; then
-    if has_module espnet_smop.bin.pack; then
-        "${python}" -m espnet_smop.bin.pack --exp "${avsr_exp}" \
-            --avsr_model_file "${inference_avsr_model}" --out "${avsr_exp}/packed.zip"
-    else
-        log "packing needs a later version of espnet_smop"
-    fi
+    need 11 "${avsr_exp}/config.yaml" "${avsr_exp}/${inference_avsr_model}"
+    "${python}" -m espnet_smop.bin.pack --exp "${avsr_exp}" \
+        --avsr_model_file "${inference_avsr_model}" --inference_config "${inference_config}" \
+        --out "${avsr_exp}/packed.zip" "${pack_opts_array[@]}"
 fi
 
 if begin_stage 15 "upload"; then
-    if ! has_module espnet_smop.bin.upload; then
-        log "upload needs a later version of espnet_smop"
-    else
-        [ -n "${hf_repo}" ] || fail "--hf_repo ID says where to upload"
-        "${python}" -m espnet_smop.bin.upload --packed "${avsr_exp}/packed.zip" --repo "${hf_repo}"
-    fi
+    [ -n "${hf_repo}" ] || fail "--hf_repo ID says where to upload"
+    need 14 "${avsr_exp}/packed.zip"
+    "${python}" -m espnet_smop.bin.upload --packed "${avsr_exp}/packed.zip" --repo "${hf_repo}" \
+        --dry_run "${upload_dry_run}"
 fi
 
 if begin_stage 16 "analysis"; then
