@@ -1,15 +1,16 @@
-"""The names that published Llama-SMoP checkpoints give to a router and its experts.
+"""The names that published Llama-SMoP and Llama-AVSR checkpoints give to a projector's weights.
 
-``gate.weight``, and of expert E ``experts.E.0`` and ``experts.E.2`` (linear layers) and
-``experts.E.3`` (LayerNorm), each with ``weight`` and ``bias``.
+A router is ``gate.weight``, and expert E ``experts.E.0`` and ``experts.E.2`` (linear layers) and
+``experts.E.3`` (LayerNorm), each with ``weight`` and ``bias``. A dense projector, one expert
+without a router, is ``0``, ``2`` and perhaps ``3``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 
 from espnet_smop.projector.experts import ExpertPool
-from espnet_smop.projector.router import Router
+from espnet_smop.projector.router import NoRouter, Router
 
 _EXPERT = {
     "0.weight": "w1",
@@ -21,37 +22,41 @@ _EXPERT = {
 }
 
 
-def to_public(router: Router, pool: ExpertPool) -> dict[str, torch.Tensor]:
-    """Return the parameters under their public names."""
-    state = {"gate.weight": router.gate.weight.detach().clone()}
+def _places(router: Router | NoRouter, pool: ExpertPool) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the public names and, as views, the parameters that they stand for."""
+    sparse = isinstance(router, Router)
+    if sparse:
+        yield "gate.weight", router.gate.weight.detach()
     for e in range(pool.num_experts):
         for public, own in _EXPERT.items():
             stacked = getattr(pool, own)
             if stacked is not None:
-                state[f"experts.{e}.{public}"] = stacked[e].detach().clone()
-    return state
+                yield f"experts.{e}.{public}" if sparse else public, stacked[e].detach()
+
+
+def to_public(router: Router | NoRouter, pool: ExpertPool) -> dict[str, torch.Tensor]:
+    """Return the parameters under their public names."""
+    return {name: tensor.clone() for name, tensor in _places(router, pool)}
 
 
 @torch.no_grad()
-def load_public(state: Mapping[str, torch.Tensor], router: Router, pool: ExpertPool) -> None:
+def load_public(
+    state: Mapping[str, torch.Tensor], router: Router | NoRouter, pool: ExpertPool
+) -> None:
     """Copy parameters under public names into a router and a pool of the same shape.
 
     Raises:
         ValueError: names or shapes are not those of ``router`` and ``pool``.
     """
-    expected = to_public(router, pool)
-    if missing := expected.keys() - state.keys():
+    places = dict(_places(router, pool))
+    if missing := places.keys() - state.keys():
         raise ValueError(f"the state has no {', '.join(sorted(missing))}")
-    if unknown := state.keys() - expected.keys():
+    if unknown := state.keys() - places.keys():
         raise ValueError(f"the state has {', '.join(sorted(unknown))}, which do not fit the pool")
-    for name, tensor in expected.items():
+    for name, tensor in places.items():
         if state[name].shape != tensor.shape:
             raise ValueError(
                 f"{name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
             )
-    router.gate.weight.copy_(state["gate.weight"])
-    for public, own in _EXPERT.items():
-        stacked = getattr(pool, own)
-        if stacked is not None:
-            for e in range(pool.num_experts):
-                stacked[e].copy_(state[f"experts.{e}.{public}"])
+    for name, tensor in places.items():
+        tensor.copy_(state[name])

@@ -5,7 +5,7 @@ import torch
 
 from espnet_smop.projector.experts import ExpertPool
 from espnet_smop.projector.public_names import load_public, to_public
-from espnet_smop.projector.router import Router
+from espnet_smop.projector.router import NoRouter, Router
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "smop_topk_moe.pt"
 
@@ -39,3 +39,18 @@ def test_what_does_not_fit_is_named():
         load_public(state, *parts(layer_norm=False))
     with pytest.raises(ValueError, match=r"shape \(2,\), expected \(40,\)"):
         load_public(state | {"experts.1.2.bias": torch.zeros(2)}, *parts())
+
+
+def test_a_dense_projector_has_the_names_of_its_layers():
+    router = NoRouter()
+    pool = ExpertPool(
+        input_size=24, hidden_size=32, output_size=40, num_experts=1, layer_norm=False
+    )
+    dense = torch.nn.Sequential(torch.nn.Linear(24, 32), torch.nn.ReLU(), torch.nn.Linear(32, 40))
+    load_public(dense.state_dict(), router, pool)
+    x = torch.randn(5, 24)
+    [expert] = pool.stacked(torch.float32).unbind()
+    torch.testing.assert_close(expert(x), dense(x))
+    back = to_public(router, pool)
+    assert list(back) == list(dense.state_dict())
+    assert all(torch.equal(back[k], v) for k, v in dense.state_dict().items())
