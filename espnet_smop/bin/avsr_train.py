@@ -4,8 +4,16 @@
 Example::
 
     python -m espnet_smop.bin.avsr_train --print_config
-    python -m espnet_smop.bin.avsr_train --config conf/train_avsr_smop3_dedr.yaml \
-        --output_dir exp/avsr --train_data_path_and_name_and_type dump/raw/train/text,text,text …
+    python -m espnet_smop.bin.avsr_train --config conf/train_avsr_smop3_dedr.yaml --ngpu 0 \
+        --output_dir exp/avsr_mine \
+        --train_data_path_and_name_and_type dump/raw/train/wav.scp,speech,sound \
+        --train_data_path_and_name_and_type dump/raw/train/video.scp,video,video \
+        --train_data_path_and_name_and_type dump/raw/train/text,text,text \
+        --valid_data_path_and_name_and_type dump/raw/valid/wav.scp,speech,sound \
+        --valid_data_path_and_name_and_type dump/raw/valid/video.scp,video,video \
+        --valid_data_path_and_name_and_type dump/raw/valid/text,text,text \
+        --train_shape_file exp/avsr_stats/train/duration_shape \
+        --valid_shape_file exp/avsr_stats/valid/duration_shape
 """
 
 from espnet_smop.tasks.avsr import AVSRTask
@@ -13,12 +21,14 @@ from espnet_smop.tasks.avsr import AVSRTask
 
 def get_parser():
     """Return the parser of the task."""
-    return AVSRTask.get_parser()
+    parser = AVSRTask.get_parser()
+    parser.description = __doc__
+    return parser
 
 
 def main(cmd=None):
     """Run the training that the command line describes."""
-    AVSRTask.main(cmd=cmd)
+    AVSRTask.main(args=get_parser().parse_args(cmd))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,17 @@
-"""Join what format_av's jobs made into one data directory, with a report."""
+"""Write the data directory of the clips that format_av's jobs made, and a report.
+
+``report.txt`` says how many utterances and hours there are, which are broken and why.
+
+Example::
+
+    python -m espnet_smop.bin.combine_av --data_dir data/test --out_dir dump/raw/test --num_jobs 2
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
+from espnet_smop.command_help import CommandHelp
 from espnet_smop.corpus.combine import combine
 from espnet_smop.corpus.datadir import DataDirError
 
@@ -11,9 +19,9 @@ from espnet_smop.corpus.datadir import DataDirError
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     parser = argparse.ArgumentParser(
-        description="Write the Kaldi data directory of the clips that format_av's jobs made, and "
-        "report.txt: how many utterances and hours, which are broken and why.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        prog="python -m espnet_smop.bin.combine_av",
+        description=__doc__,
+        formatter_class=CommandHelp,
     )
     parser.add_argument("--data_dir", type=Path, required=True, help="format_av's --data_dir")
     parser.add_argument("--out_dir", type=Path, required=True, help="format_av's --out_dir")

@@ -1,9 +1,18 @@
-"""Drop too long, too short and empty utterances from a training or validation set."""
+"""Drop too long, too short and empty utterances from a training or validation set.
+
+``dropped.txt`` lists them with the reason. Not for test sets.
+
+Example::
+
+    python -m espnet_smop.bin.filter_utts --in_dir dump/raw/org/valid --out_dir dump/raw/valid \
+        --max_seconds 24
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
+from espnet_smop.command_help import CommandHelp
 from espnet_smop.corpus.datadir import DataDirError
 from espnet_smop.corpus.filter import Limits, filter_utterances
 
@@ -12,9 +21,9 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     limits = Limits()
     parser = argparse.ArgumentParser(
-        description="Copy a formatted data directory without the utterances beyond the limits; "
-        "dropped.txt lists those with the reason. Not for test sets.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        prog="python -m espnet_smop.bin.filter_utts",
+        description=__doc__,
+        formatter_class=CommandHelp,
     )
     parser.add_argument("--in_dir", type=Path, required=True, help="data directory of stage 3")
     parser.add_argument("--out_dir", type=Path, required=True, help="the filtered one")

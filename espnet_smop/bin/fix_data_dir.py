@@ -1,17 +1,27 @@
-"""Check Kaldi data directories, or sort and unify their tables."""
+"""Check Kaldi data directories, or sort and unify their tables.
+
+Sorts the tables, keeps the utterances that all of them have, writes ``spk2utt``, and prints what
+is removed.
+
+Example::
+
+    python -m espnet_smop.bin.fix_data_dir --check data/train data/valid data/test
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
+from espnet_smop.command_help import CommandHelp
 from espnet_smop.corpus import datadir
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     parser = argparse.ArgumentParser(
-        description="Sort the tables of Kaldi data directories, keep the utterances that all of "
-        "them have, and write spk2utt. What is removed is printed."
+        prog="python -m espnet_smop.bin.fix_data_dir",
+        description=__doc__,
+        formatter_class=CommandHelp,
     )
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="data directory")
     parser.add_argument(

@@ -1,4 +1,13 @@
-"""Cut a data directory's utterances: FLAC at 16 kHz and 96×96 mouth crops (one of several jobs)."""
+"""Cut a data directory's utterances: FLAC at 16 kHz and 96×96 mouth crops at 25 fps.
+
+One of several jobs. Clips that are done are skipped; broken ones are recorded with their cause for
+combine_av.
+
+Example::
+
+    python -m espnet_smop.bin.format_av --data_dir data/test --out_dir dump/raw/test \
+        --num_jobs 2 --job 1
+"""
 
 import argparse
 import json
@@ -7,6 +16,7 @@ from pathlib import Path
 
 from espnet2.utils.nested_dict_action import NestedDictAction
 
+from espnet_smop.command_help import CommandHelp
 from espnet_smop.corpus.datadir import DataDirError
 from espnet_smop.corpus.format_job import run_job
 from espnet_smop.corpus.landmarks import PROVIDERS, LandmarkError, build_landmarks
@@ -15,10 +25,7 @@ from espnet_smop.corpus.landmarks import PROVIDERS, LandmarkError, build_landmar
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     parser = argparse.ArgumentParser(
-        description="Cut a data directory's utterances into FLAC (16 kHz mono) and grey mouth "
-        "crops (96×96, 25 fps). Clips that are done are skipped; broken ones are recorded with "
-        "their cause for combine_av.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        prog="python -m espnet_smop.bin.format_av", description=__doc__, formatter_class=CommandHelp
     )
     parser.add_argument("--data_dir", type=Path, required=True, help="data directory of stage 1")
     parser.add_argument("--out_dir", type=Path, required=True, help="where the clips go")

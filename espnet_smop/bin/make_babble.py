@@ -1,4 +1,9 @@
-"""Mix babble noise from a training set's utterances."""
+"""Mix babble noise, a 16 kHz mono WAV file, from a training set's utterances.
+
+Example::
+
+    python -m espnet_smop.bin.make_babble --data_dir dump/raw/train --out dump/noise/babble.wav
+"""
 
 import argparse
 import sys
@@ -6,6 +11,7 @@ from pathlib import Path
 
 import soundfile
 
+from espnet_smop.command_help import CommandHelp
 from espnet_smop.corpus.babble import mix_babble
 from espnet_smop.corpus.datadir import DataDirError, read_table
 from espnet_smop.corpus.media import SAMPLE_RATE
@@ -15,8 +21,9 @@ from espnet_smop.fileio.atomic import atomic_write
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     parser = argparse.ArgumentParser(
-        description="Mix babble noise (16 kHz mono WAV) from a training set's utterances.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        prog="python -m espnet_smop.bin.make_babble",
+        description=__doc__,
+        formatter_class=CommandHelp,
     )
     parser.add_argument("--data_dir", type=Path, required=True, help="formatted training set")
     parser.add_argument("--out", type=Path, required=True, help="the WAV file to write")

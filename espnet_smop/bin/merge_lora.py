@@ -4,6 +4,11 @@
 The directory holds weights, configuration and tokenizer and loads with ``from_pretrained``
 anywhere, or as ``decoder_conf: {model: DIR, lora: null}``. Delimiters and rows added to the
 vocabulary are not part of the LLM and stay in the experiment's checkpoint.
+
+Example::
+
+    python -m espnet_smop.bin.merge_lora --config exp/avsr_train_avsr_smop3_dedr/config.yaml \
+        --model_file exp/avsr_train_avsr_smop3_dedr/valid.acc.ave.pth --out exp/merged_llm
 """
 
 import argparse
@@ -83,7 +88,9 @@ def load_decoder(config: str | Path, model_file: str | Path) -> LLMDecoder:
 def get_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m espnet_smop.bin.merge_lora", description=__doc__
+        prog="python -m espnet_smop.bin.merge_lora",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, help="the experiment's config.yaml")
     parser.add_argument("--model_file", required=True, help="a checkpoint, such as EXP/5epoch.pth")

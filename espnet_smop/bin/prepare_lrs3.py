@@ -1,9 +1,18 @@
-"""Read LRS3 and write the data directories of training, validation and test set."""
+"""Write the Kaldi data directories of LRS3's training, validation and test set.
+
+Each holds ``wav.scp video.scp landmarks.scp segments text utt2spk spk2utt``, and ``prepare.txt``,
+which says which clips were left out.
+
+Example::
+
+    python -m espnet_smop.bin.prepare_lrs3 --lrs3 downloads/mini_lrs3 --out_dir data
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
+from espnet_smop.command_help import CommandHelp
 from espnet_smop.corpus.forms import read_corpus
 from espnet_smop.corpus.lrs3 import PARTS
 from espnet_smop.corpus.prepare import check_ids, left_out, summary, write_set
@@ -14,9 +23,9 @@ from espnet_smop.corpus.validation import split_by_list, split_by_speaker
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     parser = argparse.ArgumentParser(
-        description="Write Kaldi data directories from LRS3 (wav.scp video.scp landmarks.scp "
-        "segments text utt2spk spk2utt); each one's prepare.txt says which clips were left out.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        prog="python -m espnet_smop.bin.prepare_lrs3",
+        description=__doc__,
+        formatter_class=CommandHelp,
     )
     parser.add_argument(
         "--lrs3",

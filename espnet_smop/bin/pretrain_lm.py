@@ -5,6 +5,11 @@ Makes the frozen "published" LLM of corpora too small for a real one: a director
 ``from_pretrained`` loads. Runs on the CPU, about a minute for 2,000 short sentences. The weights
 with the lowest validation loss are kept, and training ends when that loss has stopped falling.
 A finished directory made with the same settings from the same text is kept as it is.
+
+Example::
+
+    python -m espnet_smop.bin.pretrain_lm --tokenizer data/token_list/bpe_unigram200 --kaldi \
+        --text dump/raw/train/text --valid_text dump/raw/valid/text --out exp/base/llm
 """
 
 import argparse
@@ -24,6 +29,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from espnet_smop.bin.train_lm_tokenizer import read_sentences
+from espnet_smop.command_help import CommandHelp
 from espnet_smop.fileio.atomic import atomic_directory
 
 _SETTINGS = "pretrain_lm.json"
@@ -225,7 +231,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m espnet_smop.bin.pretrain_lm",
         description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=CommandHelp,
     )
     parser.add_argument("--tokenizer", required=True, help="Hugging Face tokenizer directory")
     parser.add_argument("--text", nargs="+", required=True, help="files, one sentence a line")

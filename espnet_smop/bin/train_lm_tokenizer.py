@@ -4,6 +4,11 @@
 A byte-pair encoding is trained with sentencepiece and written as a Hugging Face tokenizer
 directory, which ``AutoTokenizer`` loads and which tokenises as sentencepiece does. For corpora
 too small for a published LLM and its vocabulary.
+
+Example::
+
+    python -m espnet_smop.bin.train_lm_tokenizer --kaldi --text dump/raw/train/text \
+        --vocab_size 200 --out data/token_list/bpe_unigram200
 """
 
 import argparse
@@ -102,7 +107,9 @@ def to_hugging_face(model: bytes) -> PreTrainedTokenizerFast:
 def get_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m espnet_smop.bin.train_lm_tokenizer", description=__doc__
+        prog="python -m espnet_smop.bin.train_lm_tokenizer",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--text", nargs="+", required=True, help="files, one sentence a line")
     parser.add_argument("--kaldi", action="store_true", help="the lines are `ID sentence`")

@@ -1,0 +1,54 @@
+import argparse
+import importlib
+import pkgutil
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import espnet_smop.bin
+
+RECIPE = Path(__file__).parents[2] / "egs2" / "mini_lrs3" / "avsr_smop1"
+COMMANDS = sorted(m.name for m in pkgutil.iter_modules(espnet_smop.bin.__path__))
+# What they do not know themselves is for a training config.
+PASSING_ON = {"cache_feats", "config_modalities"}
+
+
+class Parsed(Exception):
+    pass
+
+
+def examples(text, name):
+    """The example's calls of the command: lines that begin with it, and what they go on with."""
+    text = text.replace("\\\n", " ")
+    found = re.findall(rf"^ *((?:\w+=\S+ )*python -m espnet_smop\.bin\.{name}\b.*)$", text, re.M)
+    return [shlex.split(call.split(" > ")[0]) for call in found]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_an_example_that_the_command_takes(name, capsys, monkeypatch):
+    module = importlib.import_module(f"espnet_smop.bin.{name}")
+    with pytest.raises(SystemExit) as stopped:
+        module.main(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "Example" in text
+    calls = examples(text, name)
+    assert calls
+    parse = argparse.ArgumentParser.parse_known_args
+
+    def parse_and_stop(self, args=None, namespace=None):
+        _, rest = parse(self, args, namespace)
+        assert not rest or name in PASSING_ON
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
+    monkeypatch.chdir(RECIPE)
+    for call in calls:
+        assert "…" not in " ".join(call)
+        words = call[call.index("-m") + 2 :]
+        configs = [w for w in words if w.startswith("conf/")]
+        assert all(Path(w).is_file() for w in configs)
+        with pytest.raises(Parsed):
+            module.main(words)
