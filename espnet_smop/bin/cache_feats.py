@@ -3,10 +3,12 @@
 
 Example::
 
-    python -m espnet_smop.bin.cache_feats --config conf/train.yaml \
-        --data_dir dump/raw/train dump/raw/valid --out dump/feats
-    python -m espnet_smop.bin.avsr_train … --train_data_path_and_name_and_type \
-        dump/feats/train_video/feats.scp,video_feats,kaldi_ark
+    python -m espnet_smop.bin.cache_feats --config conf/train_vsr_smop4.yaml --modality video \
+        --data_dir dump/raw/train dump/raw/valid --out dump/feats \
+        --preprocessor_conf flip_probability=0.0 --preprocessor_conf random_crop=false \
+        --preprocessor_conf video_mask=null
+
+Training reads it as data ``dump/feats/train_video/feats.scp,video_feats,kaldi_ark``.
 
 Augmentation and noise make other features in every epoch, so a modality that the config has them
 for is refused, and so is one with LoRA in the encoder or fusion of its layers. A cache that is

@@ -33,6 +33,11 @@ def varying_settings(args: argparse.Namespace, modality: str) -> list[str]:
     ]
     if getattr(args, f"{modality}_frontend_conf").get("lora") is not None:
         reasons.append(f"{modality}_frontend_conf.lora trains the encoder")
+    if getattr(args, f"{modality}_frontend_conf").get("own_statistics"):
+        reasons.append(
+            f"{modality}_frontend_conf.own_statistics: the experiment's checkpoint has some of the "
+            "encoder's weights, which a cache is made without"
+        )
     if (args.projector_conf.get("fusion") or {}).get(modality) is not None:
         reasons.append(
             f"projector_conf.fusion.{modality} wants all layers, of which a cache has one"
@@ -53,7 +58,9 @@ def describe(
     conf = dict(getattr(args, f"{modality}_frontend_conf"))
     conf.pop("model", None)  # its fingerprint counts, not its place
     preprocessor = AVSRPreprocessor(train=False, **args.preprocessor_conf)
+    cut = preprocessor.video_multiple if modality == "video" else 1
     return {
+        **({"video_multiple": cut} if cut != 1 else {}),
         "fingerprints": dict(fingerprints),
         "frontend": getattr(args, f"{modality}_frontend"),
         "settings": conf,

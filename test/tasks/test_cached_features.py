@@ -105,6 +105,8 @@ def test_a_cache_of_this_model_is_accepted(command, caches):
     ("changes", "message"),
     [
         ({"preprocessor_conf": QUIET | {"random_crop": True}}, "random_crop is on"),
+        ({"preprocessor_conf": QUIET | {"video_multiple": 2}}, "video_multiple"),
+        ({"video_frontend_conf": {"own_statistics": True}}, "own_statistics: the experiment's"),
         ({"projector_conf": {"fusion": {"video": "dci"}}}, r"fusion\.video wants all layers"),
         ({"video_frontend_conf": {"dtype": "bfloat16"}}, r"dtype \(torch.float32 in the cache"),
     ],
