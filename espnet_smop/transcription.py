@@ -191,10 +191,11 @@ class Transcriber:
         else:
             if self.landmarks is None:
                 self.landmarks = DlibLandmarks()
-            total = max(duration(path), 1e-3)
-            self.landmarks.progress = lambda picture: self.progress(
-                "finding the face", min(picture.time / total, 1.0)
-            )
+            if hasattr(self.landmarks, "progress"):
+                total = max(duration(path), 1e-3)
+                self.landmarks.progress = lambda picture: self.progress(
+                    "finding the face", min(picture.time / total, 1.0)
+                )
             landmarks = self.landmarks(path.stem, str(path))
             faces = getattr(self.landmarks, "most_faces", 1)
             if faces > 1:

@@ -51,8 +51,9 @@ def cut_at_pauses(
 def _loudness(samples: np.ndarray, frames: int) -> np.ndarray:
     """Return ``(frames + 1,)``: mean power in the 0.4 s around the beginning of each frame."""
     needed = frames * SAMPLES_PER_FRAME
-    padded = np.pad(samples[:needed].astype(np.float64), (0, max(0, needed - len(samples))))
-    power = np.square(padded).reshape(frames, SAMPLES_PER_FRAME).mean(axis=1)
+    padded = np.pad(samples[:needed], (0, max(0, needed - len(samples))))
+    # float64 for the sums alone: recordings of hours are large enough in float32.
+    power = np.square(padded).reshape(frames, SAMPLES_PER_FRAME).mean(axis=1, dtype=np.float64)
     sums = np.concatenate([[0.0], power.cumsum()])
     at = np.arange(frames + 1)
     low = np.maximum(at - _PAUSE_FRAMES // 2, 0)
