@@ -23,7 +23,8 @@ from espnet_smop.bin.export_llama_smop import main as export_main
 from espnet_smop.bin.import_llama_smop import import_checkpoint
 from espnet_smop.bin.import_llama_smop import main as import_main
 from espnet_smop.checkpoint.llama_smop import public_state, short_dtypes, write_back
-from espnet_smop.checkpoint.llama_smop_settings import CheckpointError, Options
+from espnet_smop.checkpoint.llama_smop_settings import CheckpointError, Options, infer_config
+from espnet_smop.config import load_config
 from espnet_smop.fileio.video import read_video, write_video
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel, save
 from espnet_smop.tasks.avsr import AVSRTask
@@ -580,3 +581,20 @@ def test_names_and_shapes_of_a_published_checkpoint(published_layout, tmp_path, 
     mean = "feature_extractor_video.resnet.frontend3D.1.running_mean"
     own = model.frontends["video"].encoder.state_dict()[mean]
     assert torch.equal(own, state[f"video_encoder.{mean}"])
+
+
+def test_the_lrs3_recipe_has_a_config_of_the_preset(published_layout, tmp_path):
+    root, state, _ = published_layout
+    names = ("llm", "whisper", "avhubert")
+    imported = infer_config(state, **{n: str(root / n) for n in names})
+    recipe = Path(__file__).resolve().parents[2] / "egs2" / "lrs3" / "avsr_smop1"
+    config = load_config(recipe / "conf" / "train_avsr_smop4_jejr_reference.yaml")
+    args = AVSRTask.get_parser().parse_args([])
+    assert config.keys() <= vars(args).keys()
+    # Sizes and places are another model's; statistics of one's own come with another's weights.
+    others = {"model", "hidden_size", "tokenizer", "lora", "own_statistics"}
+    others |= {"expert_layer_norm"}  # true, this project's default as well
+    for part in ("audio_frontend", "video_frontend", "projector", "decoder", "preprocessor"):
+        conf = {k: v for k, v in imported[f"{part}_conf"].items() if k not in others}
+        assert {k: config.get(f"{part}_conf", {}).get(k) for k in conf} == conf
+    assert config["inference_conf"] == imported["inference_conf"]
