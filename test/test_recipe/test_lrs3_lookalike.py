@@ -30,7 +30,13 @@ def recipe(tmp_path_factory, make_llm, tiny_avhubert):
     shutil.copytree(ROOT / "egs2", egs2, symlinks=True, ignore=ignored)
     directory = egs2 / "lrs3" / "avsr_smop1"
     torch.manual_seed(1)
-    sizes = dict.fromkeys(("encoder_layers", "decoder_layers", "encoder_attention_heads"), 1)
+    names = (
+        "encoder_layers",
+        "decoder_layers",
+        "encoder_attention_heads",
+        "decoder_attention_heads",
+    )
+    sizes = dict.fromkeys(names, 1)
     whisper = WhisperModel(WhisperConfig(
         d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16, vocab_size=20, pad_token_id=0,
         bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, **sizes,
