@@ -103,7 +103,9 @@ fi
 failed=()
 if ! "${collect}"; then
     plan="$("${command[@]}" plan "${paper}" "${tables[@]}" "${options[@]}")"
-    run_args=(--dumpdir "${dumpdir}" --expdir "${expdir}" --ngpu "${machine%%x*}" "${run_args[@]}")
+    # Machines are called by their GPUs: 8x80gb has 8.
+    if [[ ${machine} =~ ^([0-9]+)x ]]; then run_args=(--ngpu "${BASH_REMATCH[1]}" "${run_args[@]}"); fi
+    run_args=(--dumpdir "${dumpdir}" --expdir "${expdir}" "${run_args[@]}")
     for dset in train valid test; do
         if [ ! -s "${dumpdir}/raw/${dset}/text" ]; then
             ./run.sh --stop_stage 5 "${run_args[@]}"
