@@ -4,7 +4,7 @@
 Example::
 
     python -m espnet_smop.bin.avsr_train --print_config
-    python -m espnet_smop.bin.avsr_train --config conf/train_avsr_smop3_dedr.yaml \
+    python -m espnet_smop.bin.avsr_train --config conf/train_avsr.yaml \
         --output_dir exp/avsr --train_data_path_and_name_and_type dump/raw/train/text,text,text …
 """
 
