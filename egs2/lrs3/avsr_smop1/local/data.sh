@@ -7,6 +7,7 @@ extra_train=""
 data_dir=data
 train_parts="pretrain trainval"
 train_set=train
+pretrain_set=""
 valid_set=valid
 test_set="test"
 max_seconds=16
@@ -23,6 +24,8 @@ help_message="Usage: $0 [--option VALUE]…
   --train_parts LIST    pretrain, trainval or both (default \"${train_parts}\", 433 h; trainval
                         alone is 30 h)
   --train_set NAME      (default ${train_set})
+  --pretrain_set NAME   a set of its own for the training utterances of the part pretrain
+                        (default: they are in the training set)
   --valid_set NAME      (default ${valid_set})
   --test_set NAME       (default ${test_set})
   --max_seconds S       longer clips are cut at word times (default ${max_seconds})
@@ -44,6 +47,7 @@ fi
 
 options=(--max_seconds "${max_seconds}" --valid_share "${valid_share}")
 [ -z "${extra_train}" ] || options+=(--extra_train "${extra_train}")
+[ -z "${pretrain_set}" ] || options+=(--pretrain_set "${pretrain_set}")
 [ -z "${valid_list}" ] || options+=(--valid_list "${valid_list}")
 [ -z "${landmarks_dir}" ] || options+=(--landmarks_dir "${landmarks_dir}")
 [ "${allow_broken}" = false ] || options+=(--allow_broken)

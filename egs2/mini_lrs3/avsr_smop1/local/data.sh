@@ -23,4 +23,4 @@ help_message="Usage: $0 [--option VALUE]…
 "${SMOP_PYTHON}" local/make_corpus.py --out "${corpus}" --size "${size}" --seed "${seed}" --nj "${nj}"
 
 ../../lrs3/avsr_smop1/local/data.sh --lrs3 "${corpus}" --data_dir "${data_dir}" \
-    --valid_list "${corpus}/valid.id"
+    --pretrain_set pretrain --valid_list "${corpus}/valid.id"
