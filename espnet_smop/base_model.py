@@ -100,6 +100,15 @@ def near(model: str, directory: str | Path) -> str:
     return next((str(p / model) for p in (place, *place.parents) if (p / model).is_dir()), model)
 
 
+def on_meta() -> bool:
+    """Whether models are wanted for their shapes alone: the default device is ``meta``.
+
+    Within ``with torch.device("meta")`` base models are built from their ``config.json``; weights
+    are neither read nor needed, so that any size of model can be built and counted anywhere.
+    """
+    return torch.get_default_device().type == "meta"
+
+
 def base_dtype(name: str | None) -> torch.dtype:
     """Return the dtype a base model is loaded in; None is bfloat16 where CUDA is available."""
     if name is None:
@@ -171,7 +180,10 @@ def fingerprint(base: nn.Module) -> str:
     It covers every parameter's and buffer's name, shape and up to 256 of its values (evenly
     spaced, rounded to bfloat16, so that the dtype a model is loaded in does not matter).
     Adapters do not count. Takes milliseconds per 100 M parameters, unlike hashing files.
+    Where models have shapes alone (:func:`on_meta`) it is ``none``.
     """
+    if on_meta():
+        return "none"
     digest = hashlib.sha256()
     for name, tensor in sorted(nn.Module.state_dict(base).items()):
         if _ADAPTER in name:

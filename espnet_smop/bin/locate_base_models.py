@@ -6,7 +6,7 @@ without it then find the models in the hub's cache or in the directories named.
 
 Example::
 
-    python -m espnet_smop.bin.locate_base_models conf/train_avsr_smop3_dedr.yaml
+    python -m espnet_smop.bin.locate_base_models conf/train_avsr.yaml
 """
 
 import argparse

@@ -49,6 +49,11 @@ def get_parser() -> argparse.ArgumentParser:
         "VoxCeleb2 with pseudo-labels, prepared by auto_avsr)",
     )
     parser.add_argument("--train_set", default="train", help="name of the training set")
+    parser.add_argument(
+        "--pretrain_set",
+        help="name of a set of their own for the training utterances of the part pretrain, from "
+        "which encoders may be pretrained that shall not know the training set",
+    )
     parser.add_argument("--valid_set", default="valid", help="name of the validation set")
     parser.add_argument("--test_set", default="test", help="name of the test set")
     parser.add_argument(
@@ -124,7 +129,13 @@ def _prepare(args: argparse.Namespace) -> None:
         train = [*train, *extra.train, *(extra.valid or ())]
         train_problems = {**train_problems, **extra.train_problems}
     check_ids([*train, *valid, *corpus.test])
+    sets = []
+    if args.pretrain_set:
+        pretrain = [u for u in train if u.name.startswith("pretrain/")]
+        train = [u for u in train if not u.name.startswith("pretrain/")]
+        sets.append((args.pretrain_set, pretrain, {}))
     for name, utterances, problems in [
+        *sets,
         (args.train_set, train, train_problems),
         (args.valid_set, valid, {}),
         (args.test_set, corpus.test, corpus.test_problems),

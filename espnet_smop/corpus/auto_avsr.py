@@ -6,6 +6,11 @@
 
 Clips are cut and cropped already. The tokens are auto_avsr's own, so texts are read from the text
 files. Clips that lie directly below the root, without the dataset's directory, are found as well.
+
+Trees that are passed on may have training labels of 16 s beside test labels of 24 s, a part of the
+training set as a file of its own, and names with an addition (``…_seg16s_LLM_lowercase_25.csv``,
+where long clips were taken out). For each dataset and subset the wanted length is taken, or the
+only one there is; the plain name before one with an addition; and each clip once.
 """
 
 import csv
@@ -16,7 +21,7 @@ from pathlib import Path
 from espnet_smop.corpus.text import normalise
 from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance, clip_ids
 
-_LABELS = re.compile(r"_seg(\d+)s\.csv$")
+_LABELS = re.compile(r"(?P<name>.+)_seg(?P<seconds>\d+)s(?P<addition>.*)\.csv")
 
 
 def is_here(root: Path) -> bool:
@@ -40,9 +45,11 @@ def read(
         landmarks_dir: not needed, the clips are mouth crops.
 
     Raises:
-        CorpusError: no labels of this segment length, or a line that is not of the form.
+        CorpusError: no labels of this segment length, several to choose from, or a line that is
+            not of the form.
     """
     train, test, train_problems, test_problems = [], [], {}, {}
+    seen: set[Path] = set()
     for path in _label_files(root, max_seconds):
         with open(path, encoding="utf-8", newline="") as lines:
             for number, row in enumerate(csv.reader(lines), 1):
@@ -52,6 +59,9 @@ def read(
                         "corpus again"
                     )
                 clip = _find(root, row[0], row[1])
+                if clip in seen:
+                    continue
+                seen.add(clip)
                 # <dataset>_video_seg16s/<part>/<speaker>/<clip>.mp4
                 name = Path(*Path(row[1]).with_suffix("").parts[1:])
                 is_test = name.parts[0] == "test"
@@ -71,19 +81,31 @@ def read(
 
 
 def _label_files(root: Path, max_seconds: float) -> list[Path]:
-    by_length: dict[int, list[Path]] = {}
+    found: dict[str, dict[int, dict[str, Path]]] = {}
     for path in sorted(root.glob("labels/*.csv")):
-        match = _LABELS.search(path.name)
+        match = _LABELS.fullmatch(path.name)
         if match:
-            by_length.setdefault(int(match[1]), []).append(path)
-    if len(by_length) == 1:
-        return next(iter(by_length.values()))
-    if int(max_seconds) not in by_length:
+            lengths = found.setdefault(match["name"], {})
+            lengths.setdefault(int(match["seconds"]), {})[match["addition"]] = path
+    if not found:
         raise CorpusError(
-            f"{root}/labels: has segments of {sorted(by_length)} s, none of {max_seconds:g} s; "
-            "choose one by --max_seconds"
+            f"{root}/labels: no <dataset>_<subset>_transcript_lengths_seg<N>s.csv; prepare the "
+            "corpus again"
         )
-    return by_length[int(max_seconds)]
+    chosen = []
+    for name, lengths in found.items():
+        seconds = next(iter(lengths)) if len(lengths) == 1 else int(max_seconds)
+        if seconds not in lengths:
+            raise CorpusError(
+                f"{root}/labels: {name} has segments of {sorted(lengths)} s, none of "
+                f"{max_seconds:g} s; choose one by --max_seconds"
+            )
+        additions = lengths[seconds]
+        if "" not in additions and len(additions) > 1:
+            listed = ", ".join(path.name for path in additions.values())
+            raise CorpusError(f"{root}/labels: which of {listed}? Leave one there")
+        chosen.append(additions.get("", next(iter(additions.values()))))
+    return chosen
 
 
 def _find(root: Path, dataset: str, relative: str) -> Path:

@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from espnet_smop.base_model import base_dtype, fingerprint, freeze
+from espnet_smop.base_model import base_dtype, fingerprint, freeze, on_meta
 from espnet_smop.decoder.prompt import prompt_for, prompt_ids
 from espnet_smop.decoder.search import beam_search
 from espnet_smop.decoder.tokenizer import load_tokenizer, locate_llm
@@ -389,18 +389,19 @@ def _load(
     dtype: str | None,
     tokenizer: str | None,
 ) -> tuple[PreTrainedModel, Any]:
-    directory, gguf_file = locate_llm(model, gguf_file, weights=True)
+    directory, gguf_file = locate_llm(model, gguf_file, weights=not on_meta())
     options = {}
     if gguf_file is not None and hasattr(transformers, "GgufConfig"):
         # Recent versions may leave the weights packed, which adapters cannot be put on.
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    llm = AutoModelForCausalLM.from_pretrained(
-        directory,
-        dtype=base_dtype(dtype),
-        attn_implementation=attn_implementation,
-        gguf_file=gguf_file,
-        **options,
-    )
+    common = {"dtype": base_dtype(dtype), "attn_implementation": attn_implementation}
+    if on_meta():
+        config = AutoConfig.from_pretrained(directory, gguf_file=gguf_file)
+        llm = AutoModelForCausalLM.from_config(config, **common)
+    else:
+        llm = AutoModelForCausalLM.from_pretrained(
+            directory, gguf_file=gguf_file, **common, **options
+        )
     for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(llm.config, setting, None) not in (None, 1, 1.0):
             raise ValueError(

@@ -16,6 +16,7 @@ from espnet_smop.base_model import (
     fingerprint,
     freeze,
     locate,
+    on_meta,
 )
 from espnet_smop.fileio.atomic import atomic_path, atomic_write
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
@@ -249,7 +250,8 @@ class AVHuBERTModel(nn.Module):
         from safetensors.torch import load_file
 
         path = locate(os.fspath(model), patterns=["config.json", "model.safetensors"])
-        absent = [n for n in ("config.json", "model.safetensors") if not (path / n).is_file()]
+        needed = ("config.json",) if on_meta() else ("config.json", "model.safetensors")
+        absent = [n for n in needed if not (path / n).is_file()]
         if absent:
             raise BaseModelError(
                 f"AV-HuBERT '{model}': there is no {' and no '.join(absent)} in {path}. Published "
@@ -262,10 +264,12 @@ class AVHuBERTModel(nn.Module):
             config = AVHuBERTConfig(**settings)
         except TypeError as e:
             raise BaseModelError(f"AV-HuBERT '{model}': config.json: {e}") from e
-        weights = load_file(path / "model.safetensors")
-        weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
         with torch.device("meta"):
             loaded = cls(config)
+        if on_meta():
+            return loaded.to(dtype).eval()
+        weights = load_file(path / "model.safetensors")
+        weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
         check_weights(loaded, weights, source=f"AV-HuBERT '{model}'")
         loaded.load_state_dict(weights, assign=True)
         return loaded.eval()

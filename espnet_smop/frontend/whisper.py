@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from espnet_smop.base_model import BaseModelError, base_dtype, fingerprint, freeze, locate
+from espnet_smop.base_model import BaseModelError, base_dtype, fingerprint, freeze, locate, on_meta
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.log_mel import SAMPLE_RATE, LogMel
 from espnet_smop.lora import inject_lora
@@ -36,6 +36,8 @@ def load_encoder(model: str, *, dtype: torch.dtype = torch.float32) -> WhisperEn
         raise BaseModelError(f"'{model}' is a {config.model_type} model, not a Whisper")
     with torch.device("meta"):
         encoder = WhisperEncoder._from_config(config, attn_implementation="sdpa")
+    if on_meta():
+        return encoder.to(dtype).eval()
     found = _read_encoder_weights(path, dtype)
     wanted = set(encoder.state_dict())
     if wanted != set(found):

@@ -16,6 +16,7 @@ class MLPProjector(SMoPProjector):
         layer_norm: end with a LayerNorm.
         downsample: see ``Stem``; a partial dictionary is completed with the defaults.
         fusion: see ``Stem``.
+        dropout: of what the MLPs see, in training.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class MLPProjector(SMoPProjector):
         layer_norm: bool = False,
         downsample: dict | None = None,
         fusion: dict | None = None,
+        dropout: float = 0.0,
     ):
         super().__init__(
             input_sizes,
@@ -38,4 +40,5 @@ class MLPProjector(SMoPProjector):
             expert_layer_norm=layer_norm,
             downsample=downsample,
             fusion=fusion,
+            dropout=dropout,
         )

@@ -160,6 +160,8 @@ class SMoPProjector(AbsProjector):
             paper's two-layer MLP.
         downsample: see ``Stem``; a partial dictionary is completed with the defaults.
         fusion: see ``Stem``.
+        dropout: of what routers and experts see, in training; for training sets so small that
+            experts would learn them by heart. The paper has none.
         load_balancing_weight: weight of each router's load-balancing loss.
         router_z_weight: weight of each router's z-loss.
         dispatch: see ``dispatch.py``; only for measurements is it anything but ``auto``.
@@ -179,6 +181,7 @@ class SMoPProjector(AbsProjector):
         expert_layer_norm: bool = True,
         downsample: dict | None = None,
         fusion: dict | None = None,
+        dropout: float = 0.0,
         load_balancing_weight: float = 0.01,
         router_z_weight: float = 0.001,
         dispatch: str = "auto",
@@ -196,6 +199,7 @@ class SMoPProjector(AbsProjector):
             input_sizes=input_sizes, num_layers=num_layers, downsample=downsample, fusion=fusion
         )
         self.needs_layers = frozenset(self.stem.fusions)
+        self.dropout = nn.Dropout(dropout)
 
         def router(size: int, n: int) -> nn.Module:
             if n == 1:
@@ -233,7 +237,7 @@ class SMoPProjector(AbsProjector):
         tokens, lengths = self.stem(features, lengths, layers)
         valid = {m: valid_mask(lengths[m], tokens[m].shape[1]) for m in tokens}
         y, routings = self.mixture(
-            {m: t.flatten(0, 1) for m, t in tokens.items()},
+            {m: self.dropout(t).flatten(0, 1) for m, t in tokens.items()},
             {m: v.flatten() for m, v in valid.items()},
         )
         y = {m: torch.where(valid[m][..., None], y[m].unflatten(0, valid[m].shape), 0) for m in y}

@@ -28,10 +28,9 @@ class CTCWarmStart(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         embeddings = embeddings.detach().float()
         self.blank = nn.Parameter(torch.zeros_like(embeddings[0]))
-        # A projected token that equals an embedding shall be likely: its logit begins at about 10.
-        # A much smaller scale would ask for tokens far longer than what the LLM knows.
-        squared_length = embeddings.square().sum(dim=1).mean()
-        self.log_scale = nn.Parameter(torch.log(10 / squared_length.clamp_min(1e-8)))
+        # A projector's tokens have about unit variance at first: so shall have the logits
+        length = embeddings.norm(dim=1).mean()
+        self.log_scale = nn.Parameter(-torch.log(length.clamp_min(1e-8)))
 
     def is_over(self) -> bool:
         """Return whether all its steps are done."""

@@ -9,7 +9,8 @@ import pytest
 
 import espnet_smop.bin
 
-RECIPE = Path(__file__).parents[2] / "egs2" / "mini_lrs3" / "avsr_smop1"
+EGS2 = Path(__file__).resolve().parents[2] / "egs2"
+RECIPES = [EGS2 / corpus / "avsr_smop1" for corpus in ("mini_lrs3", "lrs3")]
 COMMANDS = sorted(m.name for m in pkgutil.iter_modules(espnet_smop.bin.__path__))
 # What they do not know themselves is for a training config.
 PASSING_ON = {"cache_feats", "config_modalities"}
@@ -44,11 +45,13 @@ def test_help_shows_an_example_that_the_command_takes(name, capsys, monkeypatch)
         raise Parsed
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
-    monkeypatch.chdir(RECIPE)
     for call in calls:
         assert "…" not in " ".join(call)
         words = call[call.index("-m") + 2 :]
         configs = [w for w in words if w.startswith("conf/")]
-        assert all(Path(w).is_file() for w in configs)
+        # The configs of an example are one recipe's.
+        recipes = [r for r in RECIPES if all((r / w).is_file() for w in configs)]
+        assert recipes
+        monkeypatch.chdir(recipes[0])
         with pytest.raises(Parsed):
             module.main(words)

@@ -126,8 +126,24 @@ def test_missing_files_are_reported(auto_avsr, av_hubert):
     assert corpus.test_problems == {"test/tt/00001": "no such audio file"}
 
 
+def test_label_files_as_they_are_passed_on(auto_avsr):
+    """Test labels of another length, an addition to a name, and a part of train by itself."""
+    labels, stem = auto_avsr / "labels", "transcript_lengths_seg"
+    (labels / f"lrs3_test_{stem}16s.csv").rename(labels / f"lrs3_test_{stem}24s_LLM_lowercase.csv")
+    train = labels / f"lrs3_train_{stem}16s.csv"
+    part = [line for line in train.read_text().splitlines() if "trainval" in line]
+    (labels / f"lrs3_30h_train_{stem}16s_LLM_lowercase_12.csv").write_text("\n".join(part) + "\n")
+    (labels / f"lrs3_train_{stem}16s_LLM_lowercase_25.csv").write_text("")
+    corpus = read_corpus(str(auto_avsr), parts=None, max_seconds=16)
+    assert sorted(u.name for u in corpus.train) == sorted(n for n in CLIPS if "test" not in n)
+    assert [u.text for u in corpus.test] == ["the end"]
+    train.rename(labels / f"lrs3_train_{stem}16s.0.4.csv")
+    with pytest.raises(CorpusError, match=r"which of lrs3_train_.*0\.4\.csv, .*_25\.csv\?"):
+        read_corpus(str(auto_avsr), parts=None, max_seconds=16)
+
+
 def test_form_errors(auto_avsr, av_hubert):
-    with pytest.raises(CorpusError, match=r"has segments of \[16, 24\] s, none of 20 s"):
+    with pytest.raises(CorpusError, match=r"lengths has segments of \[16, 24\] s, none of 20 s"):
         labels = auto_avsr / "labels"
         (labels / "lrs3_train_transcript_lengths_seg24s.csv").write_text("")
         read_corpus(str(auto_avsr), parts=None, max_seconds=20)

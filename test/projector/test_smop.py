@@ -361,3 +361,25 @@ def test_features_of_a_frozen_encoder_need_no_gradient(how):
         sum(t.square().sum() for t in projector(batch, lengths).tokens.values()).backward()
         grads.append({name: p.grad for name, p in projector.named_parameters()})
     torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("projector", [SMoPProjector, MLPProjector])
+def test_dropout_acts_in_training_alone(projector):
+    """Half of the inputs are zero and the others doubled: the mean over draws is the same."""
+    conf = {"hidden_size": 8, "downsample": {"audio": 1}}
+    torch.manual_seed(0)
+    with_dropout = projector({"audio": 6}, 5, {"audio": 1}, dropout=0.5, **conf)
+    torch.manual_seed(0)
+    without = projector({"audio": 6}, 5, {"audio": 1}, **conf)
+    x, lengths = {"audio": torch.randn(2, 4, 6)}, {"audio": torch.tensor([4, 2])}
+    plain = without(x, lengths).tokens["audio"]
+    assert torch.equal(with_dropout.eval()(x, lengths).tokens["audio"], plain)
+    draws = [with_dropout.train()(x, lengths).tokens["audio"] for _ in range(2)]
+    assert not torch.equal(*draws)
+    seen = []
+    with_dropout.mixture.register_forward_pre_hook(lambda _, args: seen.append(args[0]["audio"]))
+    with_dropout(x, lengths)
+    inside = torch.cat([x["audio"][0], x["audio"][1, :2]])
+    seen = seen[0].unflatten(0, (2, 4))
+    seen = torch.cat([seen[0], seen[1, :2]])
+    assert set((seen / inside).round(decimals=4).unique().tolist()) == {0.0, 2.0}

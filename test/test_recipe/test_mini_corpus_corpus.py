@@ -16,7 +16,7 @@ import mini_lrs3
 from mini_lrs3.corpus import DEFAULT, SMOKE, Settings, Size, make, make_clip, plan, size_of
 from mini_lrs3.difficulty import Difficulty
 
-TINY = Size(train=6, valid=2, test=2, pretrain=1, joined=3, speakers=(2, 1, 1))
+TINY = Size(pretrain=4, train=2, valid=2, test=2, long=1, joined=3, speakers=(2, 1, 1, 1))
 SETTINGS = Settings(size=TINY, seed=3, difficulty=Difficulty())
 COMMAND = [sys.executable, str(Path(mini_lrs3.__file__).parents[1] / "make_corpus.py")]
 
@@ -52,7 +52,7 @@ def test_plan_keeps_splits_apart(size):
     texts = {split: [t for c in clips if c.split == split for t in c.texts] for split in
              ("train", "valid", "test")}  # fmt: skip
     assert {k: len(v) for k, v in texts.items()} == {
-        "train": size.train, "valid": size.valid, "test": size.test,
+        "train": size.pretrain + size.train, "valid": size.valid, "test": size.test,
     }  # fmt: skip
     assert len({t for said in texts.values() for t in said}) == sum(map(len, texts.values()))
     people = [{c.name.split("/")[1] for c in clips if c.split == split} for split in texts]
@@ -62,10 +62,10 @@ def test_plan_keeps_splits_apart(size):
 
 
 def test_default_size_is_large_enough():
-    assert DEFAULT.train + DEFAULT.valid == 2040
+    assert DEFAULT.pretrain + DEFAULT.train + DEFAULT.valid == 2520
     assert DEFAULT.test >= 600
-    assert DEFAULT.speakers == (24, 4, 8)
-    assert size_of("2040") == DEFAULT
+    assert DEFAULT.speakers == (28, 12, 4, 8)
+    assert size_of("2520") == DEFAULT
     with pytest.raises(ValueError, match="default, smoke, or a number"):
         size_of("large")
 
@@ -152,8 +152,8 @@ def test_complete_clips_are_not_made_again(corpus, tmp_path):
     out = tmp_path / "out"
     first = plan(SETTINGS)[0]
     make_clip(out, SETTINGS, first)
-    (out / "trainval/s01").mkdir(parents=True)
-    (out / "trainval/s01/50001.mp4.tmp").write_bytes(b"what a kill leaves")
+    (out / "trainval/s03").mkdir(parents=True)
+    (out / "trainval/s03/50001.mp4.tmp").write_bytes(b"what a kill leaves")
     made = (out / f"{first.name}.mp4").stat().st_mtime_ns
     make(out, SETTINGS, jobs=1)
     assert (out / f"{first.name}.mp4").stat().st_mtime_ns == made

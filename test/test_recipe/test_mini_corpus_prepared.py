@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "egs2/mini_lrs3/avsr_smop1/lo
 from mini_lrs3.corpus import Settings, Size, make
 from mini_lrs3.difficulty import Difficulty
 
-TINY = Size(train=6, valid=2, test=2, pretrain=1, joined=3, speakers=(2, 1, 1))
+TINY = Size(pretrain=4, train=2, valid=2, test=2, long=1, joined=3, speakers=(2, 1, 1, 1))
 
 
 def corpus(form: str, out: Path) -> tuple[Path, list[dict]]:

@@ -74,6 +74,7 @@ score_opts=""
 
 # Sets
 train_set=""
+pretrain_set=""
 valid_set=""
 test_sets=""
 
@@ -111,6 +112,9 @@ General
 
 Data
   --train_set NAME      Training set, a directory below datadir.
+  --pretrain_set NAME   Set from which local/base_models.sh makes base models, if it makes any
+                        (default: the training set). Encoders know the sentences that they were
+                        trained on: what is learnt on top of them should come from others.
   --valid_set NAME      Validation set.
   --test_sets NAMES     Test sets, separated by spaces.
   --local_data_opts O   Options for local/data.sh.
@@ -172,6 +176,12 @@ command_line="$(basename "$0") $*"
 [ $# -eq 0 ] || smop_option_error "unexpected argument '$1'"
 
 [ -n "${train_set}" ] || smop_option_error "--train_set is required"
+all_train_sets="${train_set}"
+if [ -z "${pretrain_set}" ]; then
+    pretrain_set="${train_set}"
+elif [ "${pretrain_set}" != "${train_set}" ]; then
+    all_train_sets="${pretrain_set} ${train_set}"
+fi
 [ -n "${valid_set}" ] || smop_option_error "--valid_set is required"
 [ -n "${test_sets}" ] || smop_option_error "--test_sets is required"
 [ "${feats_type}" = raw ] || smop_option_error "--feats_type ${feats_type}: only raw is supported"
@@ -349,10 +359,10 @@ has_module() {
     "${python}" -c 'import importlib.util as u, sys; sys.exit(u.find_spec(sys.argv[1]) is None)' "$1"
 }
 
-if begin_stage 1 "local/data.sh: corpus → ${datadir}/{${train_set},${valid_set},${test_sets// /,}}"; then
+if begin_stage 1 "local/data.sh: corpus → ${datadir}/{${all_train_sets// /,},${valid_set},${test_sets// /,}}"; then
     local/data.sh "${local_data_opts_array[@]}"
     dirs=()
-    for dset in "${train_set}" "${valid_set}" ${test_sets}; do
+    for dset in ${all_train_sets} "${valid_set}" ${test_sets}; do
         [ -s "${datadir}/${dset}/text" ] || fail "local/data.sh has not written ${datadir}/${dset}/text"
         dirs+=("${datadir}/${dset}")
     done
@@ -362,12 +372,12 @@ fi
 if begin_stage 2 "speed perturbation: reserved, nothing is done"; then :; fi
 
 if begin_stage 3 "audio → FLAC, video → mouth crops in ${data_feats}"; then
-    for dset in "${train_set}" "${valid_set}" ${test_sets}; do
+    for dset in ${all_train_sets} "${valid_set}" ${test_sets}; do
         need 1 "${datadir}/${dset}/text"
         opts=(--landmarks "${landmarks}")
         if [ -n "${landmarks_conf}" ]; then opts+=(--landmarks_conf "${landmarks_conf}"); fi
         case "${dset}" in
-            "${train_set}" | "${valid_set}") out="${data_feats}/org/${dset}" ;;
+            "${train_set}" | "${pretrain_set}" | "${valid_set}") out="${data_feats}/org/${dset}" ;;
             *)
                 # A test set loses nothing: stage 4 does not filter it either.
                 out="${data_feats}/${dset}"
@@ -388,7 +398,7 @@ if begin_stage 3 "audio → FLAC, video → mouth crops in ${data_feats}"; then
 fi
 
 if begin_stage 4 "drop too long, too short and empty utterances of train and valid"; then
-    for dset in "${train_set}" "${valid_set}"; do
+    for dset in ${all_train_sets} "${valid_set}"; do
         need 3 "${data_feats}/org/${dset}/text"
         "${python}" -m espnet_smop.bin.filter_utts --in_dir "${data_feats}/org/${dset}" \
             --out_dir "${data_feats}/${dset}" --min_seconds "${min_wav_duration}" \
@@ -398,8 +408,8 @@ fi
 
 if begin_stage 5 "tokenizer"; then
     if "${train_tokenizer}"; then
-        need 4 "${data_feats}/${train_set}/text"
-        "${python}" -m espnet_smop.bin.train_lm_tokenizer --text "${data_feats}/${train_set}/text" \
+        need 4 "${data_feats}/${pretrain_set}/text"
+        "${python}" -m espnet_smop.bin.train_lm_tokenizer --text "${data_feats}/${pretrain_set}/text" \
             --kaldi --vocab_size "${nbpe}" --out "${token_dir}"
     else
         log "the published LLM's own tokenizer is used"
@@ -410,7 +420,7 @@ if begin_stage 6 "base models"; then
     if [ -x local/base_models.sh ]; then
         # Encoders that the recipe pretrains hear noise: it is made here unless it is there.
         if "${train_tokenizer}"; then make_noise; fi
-        local/base_models.sh --train_dir "${data_feats}/${train_set}" \
+        local/base_models.sh --train_dir "${data_feats}/${pretrain_set}" \
             --valid_dir "${data_feats}/${valid_set}" --tokenizer "${token_dir}" \
             --noise "${noise}" --out "${expdir}/base" --avsr_config "${avsr_config}" \
             "${base_models_opts_array[@]}"

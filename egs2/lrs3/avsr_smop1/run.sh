@@ -5,6 +5,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 ./avsr_smop.sh \
     --train_set train --valid_set valid --test_sets test \
-    --avsr_config conf/train_avsr_smop3_dedr.yaml --inference_config conf/decode.yaml \
+    --avsr_config conf/train_avsr.yaml --inference_config conf/decode.yaml \
     --gpu_inference true --inference_nj 1 --nj "$(env -u OMP_NUM_THREADS nproc)" \
     "$@"

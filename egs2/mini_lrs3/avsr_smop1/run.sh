@@ -106,7 +106,7 @@ for task in ${tasks}; do
     if ! "${first}"; then shared=(--skip_data_prep true); fi
     first=false
     ./avsr_smop.sh \
-        --train_set train --valid_set valid --test_sets test \
+        --train_set train --pretrain_set pretrain --valid_set valid --test_sets test \
         --datadir "${datadir}" --dumpdir "${dumpdir}" --expdir "${expdir}" \
         --local_data_opts "--size ${size} --seed ${seed} --corpus downloads/mini_lrs3${variant//\//_} --data_dir ${datadir} --nj ${cores}" \
         --train_tokenizer true --nbpe 200 --base_models_opts "${base_models_opts}" \

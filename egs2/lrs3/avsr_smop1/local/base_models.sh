@@ -11,7 +11,7 @@ set -euo pipefail
     noise=""
     out=""
 }
-avsr_config=conf/train_avsr_smop3_dedr.yaml
+avsr_config=conf/train_avsr.yaml
 avhubert_checkpoint=""
 avhubert=downloads/avhubert_large_lrs3_vox
 

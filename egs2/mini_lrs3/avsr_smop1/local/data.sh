@@ -22,5 +22,5 @@ help_message="Usage: $0 [--option VALUE]…
 
 "${SMOP_PYTHON}" local/make_corpus.py --out "${corpus}" --size "${size}" --seed "${seed}" --nj "${nj}"
 
-"${SMOP_PYTHON}" -m espnet_smop.bin.prepare_lrs3 --lrs3 "${corpus}" --out_dir "${data_dir}" \
-    --train_parts pretrain trainval --valid_list "${corpus}/valid.id"
+../../lrs3/avsr_smop1/local/data.sh --lrs3 "${corpus}" --data_dir "${data_dir}" \
+    --pretrain_set pretrain --valid_list "${corpus}/valid.id"

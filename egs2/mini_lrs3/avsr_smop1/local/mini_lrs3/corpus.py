@@ -47,28 +47,32 @@ class Size:
     """How much of each part is made.
 
     Attributes:
-        train: Training utterances, those within pretrain clips included.
+        pretrain: Utterances for the pretraining of encoders, those within long clips included.
+        train: Training utterances.
         valid: Validation utterances.
         test: Test utterances.
-        pretrain: Pretrain clips, long ones of ``joined`` utterances.
-        joined: Utterances in a pretrain clip.
-        speakers: Numbers of training, validation and test speakers.
+        long: Long pretrain clips, of ``joined`` utterances.
+        joined: Utterances in a long clip.
+        speakers: Numbers of pretraining, training, validation and test speakers.
     """
 
+    pretrain: int
     train: int
     valid: int
     test: int
-    pretrain: int
+    long: int
     joined: int
-    speakers: tuple[int, int, int]
+    speakers: tuple[int, int, int, int]
 
 
-DEFAULT = Size(train=1920, valid=120, test=600, pretrain=40, joined=4, speakers=(24, 4, 8))
-SMOKE = Size(train=40, valid=8, test=12, pretrain=2, joined=3, speakers=(4, 2, 3))
+DEFAULT = Size(
+    pretrain=1680, train=720, valid=120, test=600, long=40, joined=4, speakers=(28, 12, 4, 8)
+)
+SMOKE = Size(pretrain=20, train=20, valid=8, test=12, long=2, joined=3, speakers=(3, 2, 2, 3))
 
 
 def size_of(name: str) -> Size:
-    """Return the size called ``default`` or ``smoke``, or one of N training and validation clips.
+    """Return the size called ``default`` or ``smoke``, or one of N utterances but for the test set.
 
     A size N keeps the proportions and speakers of the default one.
     """
@@ -77,13 +81,15 @@ def size_of(name: str) -> Size:
     if not name.isdigit() or int(name) < 40:
         raise ValueError(f"size {name!r}: give default, smoke, or a number of at least 40")
     count = int(name)
-    share = count / (DEFAULT.train + DEFAULT.valid)
+    share = count / (DEFAULT.pretrain + DEFAULT.train + DEFAULT.valid)
     valid = max(round(DEFAULT.valid * share), 4)
+    train = round(DEFAULT.train * share)
     return Size(
-        train=count - valid,
+        pretrain=count - train - valid,
+        train=train,
         valid=valid,
         test=max(round(DEFAULT.test * share), 8),
-        pretrain=max(round(DEFAULT.pretrain * share), 1),
+        long=max(round(DEFAULT.long * share), 1),
         joined=DEFAULT.joined,
         speakers=DEFAULT.speakers,
     )
@@ -124,9 +130,12 @@ def plan(settings: Settings) -> list[Clip]:
     """Return all clips; no sentence occurs twice, no speaker in two splits."""
     size = settings.size
     rng = np.random.default_rng([settings.seed, crc32(b"sentences")])
-    texts = iter(grammar.sentences(rng, size.train + size.valid + size.test))
-    trainers, validators, testers = size.speakers
-    valid_from, test_from = trainers, trainers + validators
+    count = size.pretrain + size.train + size.valid + size.test
+    texts = iter(grammar.sentences(rng, count))
+    pretrainers, trainers, validators, testers = size.speakers
+    train_from = pretrainers
+    valid_from = train_from + trainers
+    test_from = valid_from + validators
 
     def spread(part: str, split: str, first: int, people: int, count: int, start: int, joined: int):
         for i in range(count):
@@ -136,10 +145,11 @@ def plan(settings: Settings) -> list[Clip]:
             said = tuple(next(texts) for _ in range(joined))
             yield Clip(name=name, split=split, speaker=who, texts=said)
 
-    short = size.train - size.pretrain * size.joined
+    short = size.pretrain - size.long * size.joined
     return [
-        *spread("pretrain", "train", 0, trainers, size.pretrain, 1, size.joined),
-        *spread("trainval", "train", 0, trainers, short, 50001, 1),
+        *spread("pretrain", "train", 0, pretrainers, size.long, 1, size.joined),
+        *spread("pretrain", "train", 0, pretrainers, short, 10001, 1),
+        *spread("trainval", "train", train_from, trainers, size.train, 50001, 1),
         *spread("trainval", "valid", valid_from, validators, size.valid, 50001, 1),
         *spread("test", "test", test_from, testers, size.test, 1, 1),
     ]
@@ -252,7 +262,7 @@ def make_clip(out: Path, settings: Settings, clip: Clip) -> None:
     if settings.form == "raw":
         stem = out / clip.name
         write_mp4(stem.with_suffix(".mp4"), video, samples, difficulty.crf)
-        text = _lrs3_text(utterance, rng, table=len(clip.texts) > 1)
+        text = _lrs3_text(utterance, rng, table=clip.name.startswith("pretrain/"))
         write_text(stem.with_suffix(".txt"), text)
         with atomic(stem.with_suffix(".npy")) as temporary, temporary.open("wb") as file:
             np.save(file, landmarks)

@@ -77,10 +77,13 @@ def speaker(index: int, seed: int, difficulty: Difficulty) -> Speaker:
     rng = np.random.default_rng([seed, crc32(f"speaker {name}".encode())])
     male = index % 5 in (0, 2, 3)
     # Steps of 13 spread accents and variants over the parts of the corpus, and repeat no
-    # combination among the first 36 speakers.
+    # combination among the first 60 speakers, of five always three men.
+    number = (
+        3 * (index // 5) + (0, 0, 1, 2, 0)[index % 5] if male else 2 * (index // 5) + index % 5 // 4
+    )
     voices = [f"{a}+{v}" for a in _ACCENTS for v in (_MALE if male else _FEMALE)]
     voice = Voice(
-        name=voices[13 * index % len(voices)],
+        name=voices[13 * number % len(voices)],
         rate=int(rng.integers(*difficulty.speech_rate, endpoint=True)),
         pitch=int(rng.integers(30, 66)),
         range=int(rng.integers(30, 66)),

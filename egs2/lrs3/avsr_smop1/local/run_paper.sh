@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# The paper's experiments: trains, decodes and scores what is not done yet, then prints the tables,
+# ours beside the paper's.
+set -euo pipefail
+shopt -s inherit_errexit
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+tables=()
+dry_run=false
+collect=false
+machine=1x80gb
+only=""
+throughput=""
+paper=conf/paper.yaml
+dumpdir=dump
+expdir=exp
+noise=""
+
+help_message="Usage: local/run_paper.sh [--table 1|2] [--figure 3|4|5] [--option VALUE]…
+
+  --table N         Table 1 (AVSR, eight systems, three LLMs) or 2 (babble noise).
+  --figure N        Figure 3 (ASR and VSR), 4 (number of experts) or 5 (experts chosen). Tables and
+                    figures may be given together; systems that they share are trained once.
+  --released        The settings of the published checkpoint.
+  --dry_run         Say what would be done, and check every config by building its model, with
+                    the base models' real sizes, for its shapes alone: needs neither network nor
+                    GPU nor data. Without --table and --figure it checks everything.
+  --collect         Only print the tables as far as results are there.
+  --machine NAME    Batch settings, a file of conf/machine/: 1x24gb, 1x80gb, 8x80gb. A step sees as
+                    much on each (default ${machine}).
+  --only TEXT       Only experiments whose names contain this, such as llama3.2_1b.
+  --throughput \"H\"  For --dry_run: hours of speech that this machine trains on in an hour, from
+                    which it estimates hours; also by setting, \"llama3.2_1b=H llama3.2_3b=H\".
+  --noise FILE      Noise at 16 kHz for table 2; the paper's is NOISEX's babble (default: babble of
+                    training speakers, made by stage 7).
+  --paper FILE      Experiments, tables and the paper's numbers (default ${paper}).
+  --dumpdir DIR     As for run.sh (default ${dumpdir}).
+  --expdir DIR      As for run.sh (default ${expdir}); experiments are DIR/avsr_NAME.
+
+All other options go to run.sh. What is trained or scored is kept, so a call that was interrupted
+goes on where it was; an experiment that fails does not stop the others."
+
+fail() {
+    echo "run_paper.sh: $*" >&2
+    echo "Try 'local/run_paper.sh --help'." >&2
+    exit 2
+}
+
+run_args=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        -h | --help)
+            echo "${help_message}"
+            exit
+            ;;
+        --dry_run | --collect | --released)
+            case "$1" in
+                --released) tables+=(released) ;;
+                *) printf -v "${1#--}" true ;;
+            esac
+            shift
+            case "${1:-}" in true | false) fail "options like --dry_run stand alone" ;; esac
+            ;;
+        --table | --figure | --machine | --only | --throughput | --noise | --paper | --dumpdir | --expdir)
+            [ $# -ge 2 ] || fail "option $1 needs a value"
+            case "$1 $2" in
+                "--table "[12]) tables+=("table$2") ;;
+                "--figure 3") tables+=(figure3_asr figure3_vsr) ;;
+                "--figure "[45]) tables+=("figure$2") ;;
+                "--table "* | "--figure "*) fail "$1 $2: there are tables 1 and 2, figures 3, 4 and 5" ;;
+                *) printf -v "${1#--}" '%s' "$2" ;;
+            esac
+            shift 2
+            ;;
+        *)
+            run_args+=("$1")
+            shift
+            ;;
+    esac
+done
+if [ ${#tables[@]} -eq 0 ] && ! "${dry_run}"; then fail "give --table or --figure, or --dry_run"; fi
+
+# shellcheck source=path.sh
+. ./path.sh
+
+noise_name=babble
+if [ -n "${noise}" ]; then
+    run_args+=(--noise "${noise}")
+    # As the driver names it in decode directories.
+    noise_name="$(basename "${noise}")"
+    noise_name="${noise_name%.*}"
+    noise_name="${noise_name//_/-}"
+fi
+read -r -a throughputs <<< "${throughput}"
+options=(--expdir "${expdir}" --machine "${machine}" --only "${only}" --noise "${noise_name}")
+command=("${SMOP_PYTHON}" -W ignore -m espnet_smop.bin.run_paper)
+
+if "${dry_run}"; then
+    if [ ${#throughputs[@]} -gt 0 ]; then options+=(--throughput "${throughputs[@]}"); fi
+    exec "${command[@]}" dry_run "${paper}" "${tables[@]}" "${options[@]}"
+fi
+
+failed=()
+if ! "${collect}"; then
+    plan="$("${command[@]}" plan "${paper}" "${tables[@]}" "${options[@]}")"
+    # Machines are called by their GPUs: 8x80gb has 8.
+    if [[ ${machine} =~ ^([0-9]+)x ]]; then run_args=(--ngpu "${BASH_REMATCH[1]}" "${run_args[@]}"); fi
+    run_args=(--dumpdir "${dumpdir}" --expdir "${expdir}" "${run_args[@]}")
+    for dset in train valid test; do
+        if [ ! -s "${dumpdir}/raw/${dset}/text" ]; then
+            ./run.sh --stop_stage 5 "${run_args[@]}"
+            break
+        fi
+    done
+    while IFS=$'\t' read -r -u 3 name config state snrs; do
+        skip_train=false
+        if [ "${state}" = trained ]; then skip_train=true; fi
+        if "${skip_train}" && [ -z "${snrs}" ]; then
+            echo "${name} is trained and scored"
+            continue
+        fi
+        echo "${name}: ${state}, to be decoded at: ${snrs:-nothing}"
+        skip_eval=false
+        if [ -z "${snrs}" ]; then skip_eval=true; fi
+        ./run.sh --stage 6 --stop_stage 13 --avsr_config "${config}" --inference_tag decode \
+            --skip_train "${skip_train}" --skip_eval "${skip_eval}" --snrs "${snrs:-clean}" \
+            "${run_args[@]}" --avsr_exp "${expdir}/avsr_${name}" \
+            || failed+=("${name}")
+    done 3<<< "${plan}"
+fi
+
+"${command[@]}" table "${paper}" "${tables[@]}" "${options[@]}"
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "run_paper.sh: failed: ${failed[*]}. See their train.log in ${expdir}; the same command goes on" >&2
+    exit 1
+fi

@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""The paper's experiments: list what is to do, check every config, print the tables.
+
+``local/run_paper.sh`` of the LRS3 recipe calls this and trains. Results are the names of tables in
+the file of experiments, such as ``table1``; none means all.
+
+Example::
+
+    python -m espnet_smop.bin.run_paper table conf/paper.yaml table1 --expdir exp
+    python -m espnet_smop.bin.run_paper dry_run conf/paper.yaml --machine 1x24gb --throughput 30
+"""
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_smop.base_model import BaseModelError
+from espnet_smop.experiments.paper import (
+    Experiment,
+    Paper,
+    PaperError,
+    experiments,
+    read,
+    write_config,
+)
+from espnet_smop.experiments.results import is_trained, missing, table
+from espnet_smop.scoring.transcripts import ScoringError
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=("plan", "dry_run", "table"))
+    parser.add_argument("paper", type=Path, help="File of experiments, conf/paper.yaml")
+    parser.add_argument("results", nargs="*", help="Tables; none means all")
+    parser.add_argument("--expdir", type=Path, default=Path("exp"), help="Experiments")
+    parser.add_argument("--machine", default="1x80gb", help="One of conf/machine/*.yaml")
+    parser.add_argument("--only", default="", help="Only experiments whose names contain this")
+    parser.add_argument("--inference_tag", default="decode", help="Name of decode directories")
+    parser.add_argument("--model", default="valid.acc.ave.pth", help="Checkpoint that is decoded")
+    parser.add_argument("--noise", default="babble", help="Name of the noise in decode directories")
+    parser.add_argument(
+        "--throughput",
+        nargs="+",
+        default=[],
+        metavar="[SETTING=]H",
+        help="Hours of speech that this machine trains on in an hour, as you measured it, of all "
+        "experiments or of those with a setting (llama3.2_1b=H); without it no hours are printed",
+    )
+    return parser
+
+
+def _chosen(paper: Paper, args: argparse.Namespace) -> list[str]:
+    for name in args.results:
+        if name not in paper.results:
+            raise PaperError(f"{paper.path} has no {name}, only {', '.join(paper.results)}")
+    return args.results or list(paper.results)
+
+
+def _experiments(paper: Paper, args: argparse.Namespace) -> dict[Experiment, list[str]]:
+    found = experiments(paper.results[name] for name in _chosen(paper, args))
+    found = {e: snrs for e, snrs in found.items() if args.only in e.name}
+    if not found:
+        raise PaperError(f"--only {args.only}: no experiment's name contains it")
+    return found
+
+
+def plan(paper: Paper, args: argparse.Namespace) -> None:
+    """Write the configs; print a line for each experiment, its fields separated by tabs.
+
+    Name, config, ``trained`` or ``untrained``, and the noise levels to be decoded yet.
+    """
+    for experiment, snrs in _experiments(paper, args).items():
+        config = write_config(paper, experiment, args.machine, args.expdir / "paper" / "conf")
+        trained = is_trained(args.expdir, experiment, args.model)
+        todo = missing(args.expdir, experiment, snrs, args.inference_tag, args.noise)
+        fields = (experiment.name, config, "trained" if trained else "untrained", " ".join(todo))
+        print(*fields, sep="\t")
+
+
+def dry_run_all(paper: Paper, args: argparse.Namespace) -> None:
+    """Build every experiment's model for its shapes; print what it would do."""
+    from espnet_smop.experiments.dry_run import dry_run
+
+    logging.disable(logging.WARNING)
+    chosen = _experiments(paper, args)
+    speeds = _throughputs(paper, args.throughput)
+    total = 0.0
+    with tempfile.TemporaryDirectory() as skeletons:
+        for number, (experiment, snrs) in enumerate(chosen.items(), 1):
+            config = write_config(paper, experiment, args.machine, args.expdir / "paper" / "conf")
+            found = dry_run(config, Path(skeletons))
+            todo = missing(args.expdir, experiment, snrs, args.inference_tag, args.noise)
+            trained = is_trained(args.expdir, experiment, args.model)
+            speed = next((speeds[s] for s in (*experiment.settings, "") if s in speeds), None)
+            if speed is None:
+                hours = "hours: give a measured --throughput"
+            else:
+                took = found.training_hours(speed)
+                hours = f"{took:,.0f} hours at {speed:g} hours of speech per hour (estimate)"
+                total += 0 if trained else took
+            would = ["not train (done)" if trained else "train"]
+            would.append(f"decode {', '.join(todo)}" if todo else "not decode")
+            print(f"{experiment.name} ({number} of {len(chosen)})")
+            print(f"  config    {config}")
+            print(f"  bases     {', '.join(found.bases.values())}")
+            print(f"  trained   {found.trained:,} of {found.trained + found.frozen:,} parameters")
+            for line in found.table.splitlines():
+                print(f"    {line}")
+            print(
+                f"  memory    {found.state_bytes / 2**30:.1f} GiB of weights, gradients and "
+                "optimizer states on each GPU; activations come on top"
+            )
+            print(
+                f"  a step    {found.frames_per_step:,} frames: batch_bins {found.batch_bins:,} x "
+                f"accum_grad {found.accum_grad}"
+            )
+            print(
+                f"  training  {found.max_epoch} epochs, {found.steps:,} steps, "
+                f"{found.hours_of_speech:,.0f} hours of speech; {hours}"
+            )
+            print(f"  would     {', '.join(would)}", flush=True)
+    estimate = f"; training those that are not: {total:,.0f} hours (estimate)" if speeds else ""
+    print(f"{len(chosen)} experiments, every config holds{estimate}")
+
+
+def _throughputs(paper: Paper, given: Sequence[str]) -> dict[str, float]:
+    """Return setting → throughput; the empty name stands for all others."""
+    speeds = {}
+    for word in given:
+        name, _, number = word.rpartition("=")
+        try:
+            speeds[name] = float(number)
+        except ValueError:
+            raise PaperError(f"--throughput {word}: expected a number or SETTING=NUMBER") from None
+        if name and name not in paper.settings:
+            raise PaperError(f"--throughput {word}: {name} is not a setting of {paper.path}")
+        if not speeds[name] > 0:
+            raise PaperError(f"--throughput {word}: the number must be above 0")
+    return speeds
+
+
+def tables(paper: Paper, args: argparse.Namespace) -> None:
+    """Print the tables."""
+    texts = [
+        table(paper.results[name], args.expdir, args.inference_tag, args.noise)
+        for name in _chosen(paper, args)
+    ]
+    print("\n\n".join(texts))
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = get_parser()
+    args = parser.parse_args(cmd)
+    action = {"plan": plan, "dry_run": dry_run_all, "table": tables}[args.action]
+    try:
+        action(read(args.paper), args)
+    except (ScoringError, BaseModelError, OSError, ValueError) as e:
+        sys.exit(f"run_paper: {e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Whether a training config holds, without weights, data or GPU.
+
+The config is read as training reads it, its model is built on the meta device with the real sizes
+of the base models that it names (`espnet_smop.skeleton`), and its optimizer and schedule on top.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from espnet2.tasks.abs_task import scheduler_classes
+
+from espnet_smop.skeleton import skeleton
+from espnet_smop.tasks.avsr import AVSRTask, trained_table
+
+FRAMES_PER_SECOND = 25
+_PARTS = ("audio_frontend", "video_frontend", "decoder")
+# Of a trained float32 parameter: itself, its gradient, and AdamW's two moments.
+_BYTES_TRAINED = 16
+_BYTES_FROZEN = 2
+
+
+class DryRunError(ValueError):
+    """A config cannot be trained; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DryRun:
+    """What a config would do.
+
+    Attributes:
+        bases: part → base model.
+        table: parameters of each module and how many of them are trained.
+        trained: trained parameters.
+        frozen: parameters of the base models.
+        frames_per_step: video frames of an optimizer step over all GPUs, padding included.
+        steps: optimizer steps of the whole training.
+        batch_bins: frames of a batch.
+        accum_grad: batches of a step.
+        max_epoch: ESPnet's epochs.
+    """
+
+    bases: dict[str, str]
+    table: str
+    trained: int
+    frozen: int
+    frames_per_step: int
+    steps: int
+    batch_bins: int
+    accum_grad: int
+    max_epoch: int
+
+    @property
+    def hours_of_speech(self) -> float:
+        """Hours of video and audio that training goes through, repetitions included."""
+        return self.steps * self.frames_per_step / FRAMES_PER_SECOND / 3600
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory of weights (bfloat16), trained parameters, gradients and optimizer states."""
+        return self.frozen * _BYTES_FROZEN + self.trained * _BYTES_TRAINED
+
+    def training_hours(self, throughput: float) -> float:
+        """Return the hours of training at so many hours of speech per hour."""
+        return self.hours_of_speech / throughput
+
+
+def dry_run(config: Path, skeletons: Path) -> DryRun:
+    """Check a training config and say what it would do.
+
+    Args:
+        config: the training config.
+        skeletons: directory for the base models' skeletons; those there are used again.
+
+    Raises:
+        DryRunError: the config, its model, optimizer or schedule is wrong.
+        BaseModelError: the sizes of a base model are not known.
+    """
+    try:
+        args = AVSRTask.get_parser().parse_args(["--config", str(config)])
+    except SystemExit:
+        raise DryRunError(f"{config}: training would refuse it, see above") from None
+    bases = {}
+    for part in _PARTS:
+        if getattr(args, part) is not None:
+            conf = getattr(args, f"{part}_conf")
+            bases[part] = conf["model"]
+            replaced = {**conf, "model": str(skeleton(conf["model"], skeletons))}
+            setattr(args, f"{part}_conf", replaced)
+    try:
+        AVSRTask.build_preprocess_fn(args, train=True)
+        with torch.device("meta"):
+            model = AVSRTask.build_model(args)
+        (optimizer,) = AVSRTask.build_optimizers(args, model=model)
+        if args.scheduler is not None:
+            scheduler_classes[args.scheduler](optimizer, **args.scheduler_conf)
+    except (TypeError, ValueError, KeyError) as e:
+        raise DryRunError(f"{config}: {e}") from e
+    steps = _steps(config, args)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return DryRun(
+        bases=bases,
+        table=trained_table(model),
+        trained=trained,
+        frozen=sum(p.numel() for p in model.parameters()) - trained,
+        frames_per_step=args.batch_bins * args.accum_grad,
+        steps=steps,
+        batch_bins=args.batch_bins,
+        accum_grad=args.accum_grad,
+        max_epoch=args.max_epoch,
+    )
+
+
+def _steps(config: Path, args) -> int:
+    if args.batch_type != "numel" or args.num_iters_per_epoch is None:
+        raise DryRunError(
+            f"{config}: steps can be counted only with batch_type: numel and num_iters_per_epoch"
+        )
+    steps = args.max_epoch * args.num_iters_per_epoch // args.accum_grad
+    cycle = args.scheduler_conf.get("first_cycle_steps", steps)
+    if cycle != steps:
+        raise DryRunError(
+            f"{config}: scheduler_conf.first_cycle_steps is {cycle}, but max_epoch x "
+            f"num_iters_per_epoch / accum_grad is {steps}: the learning rate would not fall to its "
+            "minimum at the end of training"
+        )
+    return steps

@@ -1,0 +1,90 @@
+"""Building a config's model for its shapes, with the real sizes of what it names."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from espnet_smop.experiments.dry_run import DryRunError, dry_run
+from espnet_smop.experiments.paper import read, write_config
+
+CONF = Path(__file__).parents[2] / "egs2/lrs3/avsr_smop1/conf"
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A function that writes a config over one of the recipe's."""
+
+    def config(task, **settings):
+        path = tmp_path / "a conf" / "train.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump({"base": str(CONF / f"train_{task}.yaml"), **settings}))
+        return path
+
+    return config
+
+
+# Millions of trained parameters that the authors of Llama-AVSR state for their models with Whisper
+# Medium, AV-HuBERT LARGE and Llama 3.1-8B.
+@pytest.mark.parametrize(
+    ("task", "rates", "millions"),
+    [("asr", (3, 3), 42), ("vsr", (3, 3), 48), ("avsr", (4, 2), 57)],
+)
+def test_llama_avsr_trains_as_many_parameters_as_published(config, tmp_path, task, rates, millions):
+    path = config(
+        task,
+        **({} if task == "vsr" else {"audio_frontend_conf": {"model": "openai/whisper-medium.en"}}),
+        projector="mlp",
+        projector_conf={"downsample": {"mode": "stack", "audio": rates[0], "video": rates[1]}},
+        decoder_conf={"model": "meta-llama/Llama-3.1-8B"},
+    )
+    assert round(dry_run(path, tmp_path).trained / 1e6) == millions
+
+
+def test_steps_and_hours(config, tmp_path):
+    found = dry_run(config("asr"), tmp_path)
+    assert found.bases == {
+        "audio_frontend": "openai/whisper-base.en",
+        "decoder": "meta-llama/Llama-3.2-1B",
+    }
+    assert (found.frames_per_step, found.steps) == (8000, 49000)
+    # About ten passes over the corpus.
+    assert found.hours_of_speech == pytest.approx(4330, rel=0.01)
+    assert found.training_hours(100) == pytest.approx(found.hours_of_speech / 100)
+    assert found.state_bytes == 2 * found.frozen + 16 * found.trained
+    assert f"{found.trained:,}" in found.table
+
+
+def test_the_public_codes_settings_hold_over_this_recipes_base(tmp_path):
+    found = dry_run(CONF / "train_avsr_smop4_jejr_reference.yaml", tmp_path)
+    assert found.bases["audio_frontend"] == "openai/whisper-medium.en"
+    assert (found.frames_per_step, found.steps) == (8000, 49000)
+
+
+def test_published_numbers_of_experts_grow_the_projector_alone(tmp_path):
+    paper = read(CONF / "paper.yaml")
+    four, eight, *_ = (
+        dry_run(write_config(paper, cell.experiment, "1x24gb", tmp_path), tmp_path)
+        for cell in paper.results["figure4"].rows["VSR"]
+    )
+    # 3 x 1024 -> 2048 -> 3072, biases, LayerNorm, and a row of the router
+    expert = 3072 * 2048 + 2048 + 2048 * 3072 + 3 * 3072 + 3072
+    assert eight.trained - four.trained == 4 * expert
+    assert eight.frozen == four.frozen
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"projector_conf": {"routing": "both"}}, "routing is 'both'"),
+        ({"projector_conf": {"experts": 4}}, "projector_conf has an unknown key 'experts'"),
+        ({"scheduler_conf": {"warm_steps": 4}}, "warm_steps"),
+        ({"optim_conf": {"rate": 4}}, "rate"),
+        ({"max_epoch": 20}, "first_cycle_steps is 49000, but .* is 98000"),
+        ({"batch_type": "sorted"}, "batch_type: numel"),
+        ({"projecter": "smop"}, "training would refuse it"),
+    ],
+)
+def test_a_config_that_would_fail_is_refused(config, tmp_path, settings, message):
+    with pytest.raises(DryRunError, match=message):
+        dry_run(config("asr", **settings), tmp_path)

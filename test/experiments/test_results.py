@@ -1,0 +1,150 @@
+"""Tables of results: from decode directories and checkpoints as the recipe leaves them."""
+
+import jiwer
+import pytest
+import torch
+from espnet2.train.reporter import Reporter
+
+from espnet_smop.bin import run_paper, score
+from espnet_smop.experiments.results import expert_shares
+
+PAPER = """
+settings: {a: {}, b: {}}
+results:
+  clean:
+    title: Table
+    task: avsr
+    rows:
+      A: {settings: [a], paper: [3.5]}
+      B: {settings: [b]}
+    columns: {x: {}}
+  noise:
+    title: Noise
+    rows:
+      A: {task: avsr, settings: [a], paper: [10.25, 20]}
+      V: {task: vsr}
+    columns: {5 dB: {snr: 5}, 0 dB: {snr: 0}}
+  usage:
+    title: Usage
+    shows: experts
+    rows:
+      A: {task: avsr, settings: [a]}
+      B: {task: avsr, settings: [b]}
+    columns: {share: {}}
+"""
+REF = {f"s1-{i}": "one two three four" for i in range(20)}
+
+
+def decoded(directory, wrong):
+    """Score hypotheses of which so many have one word wrong."""
+    hyp = {k: "one two three five" if i < wrong else v for i, (k, v) in enumerate(REF.items())}
+    directory.mkdir(parents=True)
+    for name, texts in (("ref", REF), ("text", hyp), ("utt2spk", dict.fromkeys(REF, "s1"))):
+        (directory / name).write_text("".join(f"{k} {v}\n" for k, v in texts.items()))
+    score.main(["--ref", str(directory / "ref"), "--hyp", str(directory / "text"),
+                "--utt2spk", str(directory / "utt2spk"), "--out_dir", str(directory)])  # fmt: skip
+    return 100 * jiwer.wer(list(REF.values()), list(hyp.values()))
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    (tmp_path / "conf/machine").mkdir(parents=True)
+    (tmp_path / "conf/paper.yaml").write_text(PAPER)
+    (tmp_path / "conf/machine/1x80gb.yaml").write_text("batch_bins: 1\n")
+    for task in ("asr", "vsr", "avsr"):
+        (tmp_path / f"conf/train_{task}.yaml").write_text("seed: 0\n")
+
+    def run(action, *results, **options):
+        capsys.readouterr()
+        named = [x for k, v in options.items() for x in (f"--{k}", v)]
+        run_paper.main([action, str(tmp_path / "conf/paper.yaml"), *results, *named,
+                        "--expdir", str(tmp_path / "exp")])  # fmt: skip
+        return capsys.readouterr().out
+
+    return run
+
+
+def row(text, label):
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{label} ")]
+    return line.removeprefix(label).split("  ")
+
+
+def test_ours_beside_the_papers(tmp_path, run):
+    wer = decoded(tmp_path / "exp/avsr_avsr_a/decode/test", 8)
+    text = run("table", "clean")
+    ours, paper = [x.strip() for x in row(text, "A") if x.strip()]
+    rate, low, high = (
+        float(x) for x in ours.replace("[", "").replace("]", "").replace(",", "").split()
+    )
+    assert rate == wer == 10
+    assert 3 < low < rate < high < 17
+    assert paper == "3.5"
+    assert [x.strip() for x in row(text, "B") if x.strip()] == ["–", "–"]
+
+
+def test_noise_levels_and_lips(tmp_path, run):
+    decoded(tmp_path / "exp/avsr_avsr_a/decode/test_babble_snr0", 4)
+    decoded(tmp_path / "exp/avsr_avsr_a/decode/test_other_snr5", 4)
+    decoded(tmp_path / "exp/avsr_avsr_a/another tag/test_babble_snr5", 4)
+    decoded(tmp_path / "exp/avsr_vsr/decode/test", 12)
+    text = run("table", "noise")
+    assert "noise: babble" in text
+    assert [x.strip() for x in row(text, "A") if x.strip()][:2] == ["–", "10.25"]
+    assert row(text, "A")[-3:] and "5.00 [" in text
+    assert text.count("15.00 [") == 2
+    assert "–" not in " ".join(row(run("table", "noise", noise="other"), "A")[:2])
+
+
+def test_the_plan_leaves_out_what_is_done(tmp_path, run):
+    decoded(tmp_path / "exp/avsr_avsr_a/decode/test_babble_snr0", 4)
+    (tmp_path / "exp/avsr_avsr_a/valid.acc.ave.pth").write_text("a model")
+    lines = [line.split("\t") for line in run("plan").splitlines()]
+    assert [(name, state, snrs) for name, _, state, snrs in lines] == [
+        ("avsr_a", "trained", "clean 5"),
+        ("avsr_b", "untrained", "clean"),
+        ("vsr", "untrained", "clean"),
+    ]
+    assert all((tmp_path / "exp/paper/conf" / f"{name}.yaml").is_file() for name, *_ in lines)
+    assert [line.split("\t")[0] for line in run("plan", only="_b").splitlines()] == ["avsr_b"]
+    (only_usage,) = run("plan", "usage", only="_b").splitlines()
+    assert only_usage.endswith("untrained\t")
+
+
+def test_expert_shares_from_what_the_trainer_reported(tmp_path, run):
+    experiment = tmp_path / "exp/avsr_avsr_a"
+    experiment.mkdir(parents=True)
+    reporter = Reporter()
+    for epoch in (1, 2):
+        reporter.set_epoch(epoch)
+        with reporter.observe("valid") as sub:
+            for share in (0.25, 0.75):
+                share = share if epoch == 2 else 0.0
+                sub.register({
+                    "router_joint/audio_first_0": torch.tensor(share),
+                    "router_joint/audio_first_1": torch.tensor(1 - share),
+                    "router_joint/audio_second_10": torch.tensor(1.0),
+                    "router_joint/audio_second_9": torch.tensor(0.0),
+                    "loss": torch.tensor(1.0),
+                })  # fmt: skip
+                sub.next()
+    torch.save({"reporter": reporter.state_dict()}, experiment / "checkpoint.pth")
+    assert expert_shares(experiment) == {
+        ("joint", "audio", "first"): [0.5, 0.5],
+        ("joint", "audio", "second"): [0.0, 1.0],
+    }
+    text = run("table", "usage")
+    assert "joint" in text and "50.0   50.0" in text and "0.0  100.0" in text
+    assert row(text, "B")[-1].strip() == "–"
+
+
+def test_mistakes_are_explained(run):
+    for arguments, message in (
+        (("table", "table9"), "has no table9, only clean, noise, usage"),
+        (("dry_run", "--throughput", "c=3"), "c is not a setting"),
+        (("dry_run", "--throughput", "fast"), "expected a number or SETTING=NUMBER"),
+        (("dry_run", "--throughput", "0"), "must be above 0"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            run(*arguments)
+    with pytest.raises(SystemExit, match="no experiment's name contains it"):
+        run("plan", only="nothing")

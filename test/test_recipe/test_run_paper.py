@@ -1,0 +1,135 @@
+"""local/run_paper.sh: what it asks run.sh to do, and the dry run of everything."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = """#!/usr/bin/env bash
+set -euo pipefail
+echo "$*" >> run_calls
+exp="" snrs="" tag="" skip_train=false
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --avsr_exp) exp="$2" ;;
+        --snrs) snrs="$2" ;;
+        --inference_tag) tag="$2" ;;
+        --skip_train) skip_train="$2" ;;
+    esac
+    shift
+done
+if [ -z "${exp}" ]; then exit 0; fi
+case "${exp}" in *"$(cat failing 2> /dev/null || echo none)"*) exit 1 ;; esac
+mkdir -p "${exp}"
+echo model > "${exp}/valid.acc.ave.pth"
+for snr in ${snrs}; do
+    dir="${exp}/${tag}/test"
+    if [ "${snr}" != clean ]; then dir+="_babble_snr${snr}"; fi
+    mkdir -p "${dir}/score_wer"
+    touch "${dir}/score_wer/result.txt"
+    echo "a b c d (s1-u1)" > "${dir}/score_wer/ref.trn"
+    echo "a b c x (s1-u1)" > "${dir}/score_wer/hyp.trn"
+done
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    shutil.copytree(
+        ROOT / "egs2", tmp_path / "a clone/egs2", symlinks=True,
+        ignore=shutil.ignore_patterns("data", "dump", "exp", "downloads"),
+    )  # fmt: skip
+    directory = tmp_path / "a clone/egs2/lrs3/avsr_smop1"
+    (directory / "run.sh").write_text(RUN)
+    return directory
+
+
+def run(recipe, *arguments, timeout=600):
+    env = {**os.environ, "ESPNET_SMOP_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        ["local/run_paper.sh", *arguments],
+        cwd=recipe, env=env, capture_output=True, text=True, timeout=timeout,
+    )  # fmt: skip
+
+
+def calls(recipe):
+    path = recipe / "run_calls"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.mark.slow  # starts Python several times
+def test_runs_what_is_not_done_and_prints_the_table(recipe):
+    # Table 2 needs six systems; one of them fails at first.
+    (recipe / "failing").write_text("avsr_mmfuser")
+    chosen = ["--table", "2", "--machine", "8x80gb", "--num_nodes", "2"]
+    done = run(recipe, *chosen)
+    assert done.returncode == 1, done.stdout
+    assert "failed: avsr_mmfuser_whisper_base_llama3.2_3b" in done.stderr
+    first, *others = calls(recipe)
+    assert first.startswith("--stop_stage 5 ") and "--num_nodes 2" in first
+    names = re.findall(r"--avsr_exp exp/avsr_(\S+)", "\n".join(others))
+    assert len(names) == len(set(names)) == 6
+    assert all("--ngpu 8" in call and "--snrs 7.5 5 2.5 0 -2.5" in call for call in others)
+    assert "Table 2" in done.stdout
+    # One word of four is wrong, whichever set is drawn.
+    assert done.stdout.count("25.00 [25.00, 25.00]") == 5 * 5
+    assert "95.1" in done.stdout
+    config = recipe / "exp/paper/conf/avsr_dci_whisper_base_llama3.2_3b.yaml"
+    assert config.is_file() and f"--avsr_config {config.relative_to(recipe)}" in "".join(others)
+
+    (recipe / "failing").unlink()
+    for name in ("train", "valid", "test"):
+        (recipe / "dump/raw" / name).mkdir(parents=True)
+        (recipe / "dump/raw" / name / "text").write_text("u1 a b c d\n")
+    before = len(calls(recipe))
+    done = run(recipe, *chosen)
+    assert done.returncode == 0, done.stderr
+    (again,) = calls(recipe)[before:]
+    assert "avsr_mmfuser" in again and "--skip_train false" in again
+    assert done.stdout.count("is trained and scored") == 5
+
+    # Table 1 takes the trained systems and decodes them without noise.
+    done = run(recipe, "--table", "1", "--only", "dci_whisper_base_llama3.2_3b")
+    assert done.returncode == 0, done.stderr
+    (clean,) = calls(recipe)[before + 1 :]
+    assert "--skip_train true" in clean and "--snrs clean" in clean
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --table or --figure, or --dry_run"),
+        (["--table", "3"], "there are tables 1 and 2, figures 3, 4 and 5"),
+        (["--figure"], "option --figure needs a value"),
+        (["--dry_run", "true"], "stand alone"),
+    ],
+)
+def test_wrong_options_are_explained(recipe, arguments, message):
+    done = run(recipe, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert calls(recipe) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_dry_run_of_everything(recipe):
+    done = run(recipe, "--dry_run", "--throughput", "llama3.2_1b=50 20", timeout=3500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    systems = re.findall(r"^(\w\S+) \(\d+ of (\d+)\)$", done.stdout, flags=re.MULTILINE)
+    count = int(systems[0][1])
+    # Table 1; Figure 3's ASR and VSR; three more sizes of pools each for ASR and VSR; published
+    assert len({name for name, _ in systems}) == len(systems) == count == 24 + 16 + 8 + 6 + 1
+    assert f"{count} experiments, every config holds" in done.stdout
+    assert done.stdout.count("49,000 steps") == count
+    assert done.stdout.count("8,000 frames") == count
+    assert "at 50 hours of speech per hour (estimate)" in done.stdout
+    assert "at 20 hours of speech per hour (estimate)" in done.stdout
+    trained = [int(x.replace(",", "")) for x in re.findall(r"  trained +([\d,]+) of", done.stdout)]
+    assert len(trained) == count and min(trained) > 10e6
+    assert calls(recipe) == []
