@@ -13,7 +13,7 @@ avsr_config=""
 smollm2=downloads/smollm2-135m
 modalities="audio video"
 lm_epochs=12
-audio_epochs=14
+audio_epochs=16
 video_epochs=8
 seed=0
 
@@ -70,7 +70,7 @@ llm_and_audio() {
         --valid_text "${valid_dir}/text" --epochs "${lm_epochs}" --copies 0.7 || return
     case "${modalities}" in *audio*)
         run whisper pretrain_ctc --modality audio --train_dir "${train_dir}" \
-            --valid_dir "${valid_dir}" --noise "${noise}" --epochs "${audio_epochs}" --word_stride 3
+            --valid_dir "${valid_dir}" --noise "${noise}" --epochs "${audio_epochs}" --word_stride 2
         ;;
     esac
 }

@@ -56,7 +56,7 @@ class Difficulty:
     """Range of a speaker's rate, words per minute."""
     room_time: tuple[float, float] = (0.08, 0.25)
     """Range of the reverberation time, seconds."""
-    room_level: float = 0.15
+    room_level: float = 0.1
     """Reverberant sound's energy relative to the direct sound's."""
     tilt: float = 0.3
     """Largest coefficient of the microphone's first-order spectral tilt."""
