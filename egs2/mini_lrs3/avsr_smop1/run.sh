@@ -109,7 +109,7 @@ for task in ${tasks}; do
         --train_set train --pretrain_set pretrain --valid_set valid --test_sets test \
         --datadir "${datadir}" --dumpdir "${dumpdir}" --expdir "${expdir}" \
         --local_data_opts "--size ${size} --seed ${seed} --corpus downloads/mini_lrs3${variant//\//_} --data_dir ${datadir} --nj ${cores}" \
-        --train_tokenizer true --nbpe 200 --base_models_opts "${base_models_opts}" \
+        --train_tokenizer true --nbpe 250 --base_models_opts "${base_models_opts}" \
         --ngpu "${ngpu}" --nj "${cores}" --inference_nj "${cores}" --snrs "${snrs}" \
         --modality "${task}" --avsr_config "${config}" --inference_config "${inference_config}" \
         "${driver_args[@]}" "${shared[@]}"

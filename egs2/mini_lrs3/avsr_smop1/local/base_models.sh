@@ -6,7 +6,7 @@ set -euo pipefail
 
 train_dir=dump/raw/train
 valid_dir=dump/raw/valid
-tokenizer=data/token_list/bpe_unigram200
+tokenizer=data/token_list/bpe_unigram250
 noise=dump/noise/babble.wav
 out=exp/base
 avsr_config=""
