@@ -8,7 +8,7 @@ A finished directory made with the same settings from the same text is kept as i
 
 Example::
 
-    python -m espnet_smop.bin.pretrain_lm --tokenizer data/token_list/bpe_unigram200 --kaldi \
+    python -m espnet_smop.bin.pretrain_lm --tokenizer data/token_list/bpe_unigram250 --kaldi \
         --text dump/raw/train/text --valid_text dump/raw/valid/text --out exp/base/llm
 """
 

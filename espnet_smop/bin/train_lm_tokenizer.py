@@ -8,7 +8,7 @@ too small for a published LLM and its vocabulary.
 Example::
 
     python -m espnet_smop.bin.train_lm_tokenizer --kaldi --text dump/raw/train/text \
-        --vocab_size 200 --out data/token_list/bpe_unigram200
+        --vocab_size 250 --out data/token_list/bpe_unigram250
 """
 
 import argparse

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-SETS = {"pretrain": 14 + 2, "train": 20, "valid": 8, "test": 12}
+SETS = {"pretrain": 14 + 2, "train": 32, "valid": 8, "test": 12}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -89,7 +89,7 @@ def test_two_kills_and_a_finish(recipe):
     assert "AVSR" in output.splitlines()[-1] or "AVSR" in output[-1500:]
 
     state = torch.load(exp / "valid.acc.ave.pth", weights_only=True)
-    assert {name.split(".")[0] for name in state} == {"projector", "decoder"}
+    assert {name.split(".")[0] for name in state} == {"projector", "decoder", "warm_start"}
     assert all("lora_" in n or "delimiters" in n for n in state if n.startswith("decoder."))
 
 
