@@ -11,7 +11,6 @@ from espnet_smop.scoring.alignment import align
 from espnet_smop.scoring.sclite import find_sclite
 from espnet_smop.scoring.trn import Utterance, format_line
 
-
 SGML = ["-i", "rm", "-o", "sgml", "stdout"]
 
 
@@ -87,7 +86,8 @@ def test_the_result_is_that_of_sc_stats(tmp_path, seed, rates):
     rng = np.random.default_rng(seed)
     references = [[f"w{k}" for k in rng.integers(0, 20, rng.integers(1, 15))] for _ in range(200)]
     hypotheses = {
-        name: [spoil(r, rate, rng) for r in references] for name, rate in zip("ab", rates)
+        name: [spoil(r, rate, rng) for r in references]
+        for name, rate in zip("ab", rates, strict=True)
     }
     write_trn(tmp_path / "ref.trn", references)
     sgml = b""
