@@ -105,7 +105,7 @@ def against_snr(lines: dict[str, list[Point]], clean: dict[str, Point], label: s
     ax = figure.subplots()
     for index, name in enumerate(systems):
         # Beside each other, so that no interval hides another.
-        shift = (index - (len(systems) - 1) / 2) * 0.5 * step / max(len(systems), 4)
+        shift = (index - (len(systems) - 1) / 2) * 0.4 * step / max(len(systems), 4)
         if lines.get(name):
             _errorbar(ax, sorted(lines[name]), shift, name, index)
         if name in clean:
@@ -188,11 +188,15 @@ def strip(shown: Strip, heard: str) -> Figure:
         _mouths(axes[rows.index("video")], shown, seconds)
     if shown.speech is not None:
         ax = axes[rows.index("speech")]
-        ax.plot(np.arange(len(shown.speech)) / shown.sample_rate, shown.speech, "k", linewidth=0.3)
+        # The extremes of 1,500 stretches look like the waveform, and are a small file.
+        stretches = np.array_split(shown.speech, min(1500, len(shown.speech)))
+        times = np.linspace(0, len(shown.speech) / shown.sample_rate, len(stretches))
+        low, high = [s.min() for s in stretches], [s.max() for s in stretches]
+        ax.fill_between(times, low, high, color="black", linewidth=0.2)
         peak = float(np.abs(shown.speech).max()) or 1.0
         ax.set_ylim(-1.05 * peak, 1.05 * peak)
         ax.set_yticks([0])
-        ax.set_ylabel("wave\n(full scale)", rotation=0, ha="right", va="center")
+        ax.set_ylabel("wave\n(± its peak)", rotation=0, ha="right", va="center")
     for ax, route in zip(axes[len(rows) :], shown.routes, strict=True):
         n = route.probs.shape[1]
         edges = np.arange(len(route.probs) + 1) * route.token_seconds
@@ -251,13 +255,14 @@ def significance(
 
     Args:
         names: systems.
-        cells: (row, column) → (difference in points, whether it is significant).
+        cells: (row, column), below the diagonal → (difference in points, whether significant).
         unit: name of the rate.
     """
     n = len(names)
     figure = Figure(figsize=(min(WIDE, 2.6 + 0.52 * n), 1.8 + 0.3 * n))
     ax = figure.subplots()
     for (row, column), (difference, significant) in cells.items():
+        difference = round(difference, 1) + 0.0  # not -0.0
         colour = "white"
         if significant:
             colour = "#9ecae9" if difference < 0 else "#f7c28f"
@@ -277,10 +282,11 @@ def significance(
             fontsize=7, weight="bold" if significant else "normal",
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
-    ax.set_xlim(-0.5, n - 0.5)
-    ax.set_ylim(n - 0.5, -0.5)
-    ax.set_xticks(range(n), names, rotation=40, ha="right")
-    ax.set_yticks(range(n), names)
+    # The cells are those below the diagonal.
+    ax.set_xlim(-0.5, n - 1.5)
+    ax.set_ylim(n - 0.5, 0.5)
+    ax.set_xticks(range(n - 1), names[:-1], rotation=40, ha="right")
+    ax.set_yticks(range(1, n), names[1:])
     ax.set_ylabel("A")
     ax.set_xlabel("B")
     ax.grid(visible=False)

@@ -20,7 +20,8 @@ figure { margin: 0 0 1.5rem; } figcaption, .note { color: #444; font-size: .9rem
 table { border-collapse: collapse; font-size: .85rem; margin: .5rem 0; }
 th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap;
          border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
-th { border-bottom: 2px solid #666; } .name { text-align: left; }
+th { border-bottom: 2px solid #666; white-space: normal;
+     vertical-align: bottom; } .name { text-align: left; }
 @media print {
   body { font-size: 10pt; max-width: none; padding: 0; } nav, .files { display: none; }
   .wide { overflow: visible; } .wide img { min-width: 0; max-width: 100%; }
@@ -69,19 +70,11 @@ def _exhibit(exhibit: Exhibit) -> str:
     header, lines = exhibit.table
     if lines:
         parts.append(f'<div class="wide">{_table(header, lines, exhibit.names)}</div>')
-    files = []
+    link = ""
     if exhibit.rows:
-        files.append(("csv", "text/csv", exhibit.csv().encode()))
-    if exhibit.figure is not None:
-        files.append(("png", "image/png", exhibit.png()))
-    links = " · ".join(
-        f'<a download="{exhibit.file_name}.{suffix}" href="{_data(kind, content)}">'
-        f"{suffix.upper()}</a>"
-        for suffix, kind, content in files
-    )
-    parts.append(
-        f'<figcaption>{escape(exhibit.caption)} <span class="files">{links}</span></figcaption>'
-    )
+        address = _data("text/csv", exhibit.csv().encode())
+        link = f' <a class="files" download="{exhibit.file_name}.csv" href="{address}">CSV</a>'
+    parts.append(f"<figcaption>{escape(exhibit.caption)}{link}</figcaption>")
     return "\n".join([*parts, "</figure>"])
 
 
