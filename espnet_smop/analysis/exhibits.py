@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class Exhibit:
             writer.writerows(self.rows)
         return out.getvalue()
 
+    @cached_property
     def svg(self) -> bytes:
         """Return the figure as SVG, the same bytes for the same figure."""
         out = io.BytesIO()
@@ -71,7 +73,7 @@ class Exhibit:
     def write(self, directory: Path) -> None:
         """Write ``NAME.{png,svg,csv,json}``."""
         if self.figure is not None:
-            for suffix, content in (("png", self.png()), ("svg", self.svg())):
+            for suffix, content in (("png", self.png()), ("svg", self.svg)):
                 with atomic_path(directory / f"{self.file_name}.{suffix}") as path:
                     path.write_bytes(content)
         with atomic_write(directory / f"{self.file_name}.csv") as file:

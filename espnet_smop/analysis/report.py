@@ -22,6 +22,10 @@ th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap;
          border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
 th { border-bottom: 2px solid #666; white-space: normal;
      vertical-align: bottom; } .name { text-align: left; }
+@media screen and (max-width: 38rem) {
+  .wide::before { content: "swipe sideways to see all →"; position: sticky; left: 0;
+                  display: block; color: #666; font-size: .75rem; }
+}
 @media print {
   body { font-size: 10pt; max-width: none; padding: 0; } nav, .files { display: none; }
   .wide { overflow: visible; } .wide img { min-width: 0; max-width: 100%; }
@@ -62,7 +66,7 @@ def render(title: str, notes: Sequence[str], exhibits: Sequence[Exhibit]) -> str
 def _exhibit(exhibit: Exhibit) -> str:
     parts = [f"<h3>{escape(exhibit.title)}</h3>", "<figure>"]
     if exhibit.figure is not None:
-        image = _data("image/svg+xml", exhibit.svg())
+        image = _data("image/svg+xml", exhibit.svg)
         parts.append(
             f'<div class="wide"><img alt="{escape(exhibit.title)}. The caption says what is drawn, '
             f'the numbers are below or in the CSV file." src="{image}"></div>'
