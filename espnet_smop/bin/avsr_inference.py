@@ -11,6 +11,7 @@ Example::
 
 import argparse
 import logging
+import resource
 import sys
 import tempfile
 import time
@@ -190,6 +191,14 @@ def duration_in_samples(batch: dict[str, torch.Tensor]) -> int:
     return int(batch["video_lengths"].sum()) * SAMPLE_RATE // VIDEO_RATE
 
 
+def peak_memory(device: str) -> tuple[float, str]:
+    """Return the most memory used so far in MiB, and whose: the ``GPU``'s or the ``process``'s."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20, "GPU"
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kib / 2**10, "process"
+
+
 def inference(
     *,
     output_dir: str,
@@ -266,7 +275,9 @@ def inference(
             "%d of %d hypotheses reached the length cap without an end (repetition loops?)",
             unfinished, done,
         )  # fmt: skip
+    # analysis/decode_logs.py reads these two lines
     logging.info("RTF: %.4f (%.1f s for %.1f s)", total / speech_seconds, total, speech_seconds)
+    logging.info("peak memory: %.0f MiB of the %s", *peak_memory(device))
 
 
 def get_parser() -> argparse.ArgumentParser:

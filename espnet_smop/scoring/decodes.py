@@ -1,13 +1,13 @@
 """Scored decode directories of experiments: what was decoded, at which noise, with which errors."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from espnet_smop.scoring.alignment import align, count
 from espnet_smop.scoring.transcripts import ScoringError
-from espnet_smop.scoring.trn import read_trn
+from espnet_smop.scoring.trn import Utterance, read_trn
 
 CLEAN = "clean"
 _NOISY = re.compile(r"(?P<set>.+)_(?P<noise>[^_]+)_snr(?P<snr>-?\d+(?:\.\d+)?)")
@@ -52,8 +52,10 @@ def parse(path: Path) -> Decode:
     return Decode(path, path.name, "", CLEAN)
 
 
-def read_errors(decode: Path, metric: str = "wer") -> UtteranceErrors:
-    """Align the trn files of a scored decode directory.
+def read_alignments(
+    decode: Path, metric: str = "wer"
+) -> tuple[list[Utterance], list[list[tuple[str, str]]]]:
+    """Return a scored decode directory's references and the hypotheses' alignments with them.
 
     Raises:
         ScoringError: a file is missing, or the files do not belong together.
@@ -61,13 +63,25 @@ def read_errors(decode: Path, metric: str = "wer") -> UtteranceErrors:
     directory = decode / f"score_{metric}"
     references = read_trn(directory / "ref.trn")
     hypotheses = read_trn(directory / "hyp.trn")
-    names = [r.name for r in references]
-    if names != [h.name for h in hypotheses]:
+    if [r.name for r in references] != [h.name for h in hypotheses]:
         raise ScoringError(f"{directory}: ref.trn and hyp.trn differ in ids. Score again")
-    counts = [count(align(r.tokens, h.tokens)) for r, h in zip(references, hypotheses, strict=True)]
+    pairs = zip(references, hypotheses, strict=True)
+    return references, [align(r.tokens, h.tokens) for r, h in pairs]
+
+
+def read_errors(decode: Path, metric: str = "wer") -> UtteranceErrors:
+    """Count the errors of a scored decode directory; raises as :func:`read_alignments`."""
+    return errors_of(*read_alignments(decode, metric))
+
+
+def errors_of(
+    references: Sequence[Utterance], alignments: Sequence[Sequence[tuple[str, str]]]
+) -> UtteranceErrors:
+    """Count the errors of what :func:`read_alignments` returned."""
+    counts = [count(alignment) for alignment in alignments]
     return UtteranceErrors(
         speakers=[r.speaker for r in references],
-        names=names,
+        names=[r.name for r in references],
         errors=[c.errors for c in counts],
         words=[c.reference for c in counts],
     )

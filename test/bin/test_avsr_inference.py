@@ -8,6 +8,7 @@ import torch
 import yaml
 from espnet2.fileio.read_text import read_2columns_text
 
+from espnet_smop.analysis.decode_logs import read_decode_cost
 from espnet_smop.bin.avsr_inference import AVSRSpeech2Text, get_parser, main, order_by_length
 from espnet_smop.fileio.video import read_video
 from espnet_smop.tasks.avsr import AVSRTask
@@ -142,3 +143,15 @@ def test_the_experiment_says_how_it_is_decoded_unless_told_otherwise(
     told, asked = seen
     assert told == {"beam_size": 3, "length_penalty": 1.0, "nbest": 1, "max_new_tokens": 10}
     assert asked == {**told, "beam_size": 2}
+
+
+def test_the_log_says_what_decoding_took(experiment, dump_dir, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    main(arguments(experiment, dump_dir, tmp_path / "out", "--beam_size", "1"))
+    log = tmp_path / "decode/logdir/avsr_inference.1.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(caplog.text)
+    cost = read_decode_cost(tmp_path / "decode")
+    assert cost.rtf > 0
+    assert cost.memory > 50  # MiB: Python alone takes more
+    assert (cost.where, cost.jobs) == ("process", 1)

@@ -61,6 +61,11 @@ def test_eight_systems_and_one_table(mini):
     assert all(c[c.index("--size") + 1] == "smoke" and "--ngpu" in c for c in made)
     # Data and base models are made once.
     assert ["--skip_data_prep" in c for c in made] == [False] + 7 * [True]
+    # They are analysed together, not one by one.
+    assert all(c[c.index("--skip_stages") + 1] == "16" for c in made)
+    (analysis,) = mini.calls("analyze")
+    assert analysis[:8] == [f"exp/smoke/avsr_{name}" for name in names]
+    assert analysis[8:12] == ["--data_dir", "dump/smoke/raw/test", "--out", "exp/smoke/analysis"]
     table = done.stdout.splitlines()
     assert table[-10].split() == ["task", "system", "clean", "0", "dB"]
     assert [line.split()[1] for line in table[-8:]] == [f"avsr_{name}" for name in names]

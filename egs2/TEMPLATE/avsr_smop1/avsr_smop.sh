@@ -95,7 +95,7 @@ General
   --skip_stages LIST    Stages to leave out, e.g. \"5 6\".
   --skip_data_prep B    Leave out stages 1–7 (default ${skip_data_prep}).
   --skip_train B        Leave out stages 10–11 (default ${skip_train}).
-  --skip_eval B         Leave out stages 12–13 (default ${skip_eval}).
+  --skip_eval B         Leave out stages 12–13 and 16 (default ${skip_eval}).
   --skip_packing B      Leave out stage 14 (default ${skip_packing}).
   --skip_upload B       Leave out stage 15 (default ${skip_upload}).
   --ngpu N              GPUs per node for training; 0 trains on the CPU (default ${ngpu}).
@@ -280,7 +280,7 @@ fi
 
 if "${skip_data_prep}"; then skip_stages+=" 1 2 3 4 5 6 7"; fi
 if "${skip_train}"; then skip_stages+=" 10 11"; fi
-if "${skip_eval}"; then skip_stages+=" 12 13"; fi
+if "${skip_eval}"; then skip_stages+=" 12 13 16"; fi
 if "${skip_packing}"; then skip_stages+=" 14"; fi
 if "${skip_upload}"; then skip_stages+=" 15"; fi
 
@@ -353,10 +353,6 @@ make_noise() {
         "${python}" -m espnet_smop.bin.make_babble --data_dir "${data_feats}/${train_set}" \
             --out "${noise}" --num_utts "${babble_utts}" --seed 0
     fi
-}
-
-has_module() {
-    "${python}" -c 'import importlib.util as u, sys; sys.exit(u.find_spec(sys.argv[1]) is None)' "$1"
 }
 
 if begin_stage 1 "local/data.sh: corpus → ${datadir}/{${all_train_sets// /,},${valid_set},${test_sets// /,}}"; then
@@ -609,12 +605,15 @@ if begin_stage 15 "upload"; then
         --dry_run "${upload_dry_run}"
 fi
 
-if begin_stage 16 "analysis"; then
-    if has_module espnet_smop.bin.analyze; then
-        "${python}" -m espnet_smop.bin.analyze --exp "${avsr_exp}"
-    else
-        log "analysis needs a later version of espnet_smop"
-    fi
+if begin_stage 16 "analysis in ${avsr_exp}/analysis"; then
+    need 11 "${avsr_exp}/config.yaml"
+    opts=()
+    if "${gpu_inference}"; then opts+=(--device cuda); fi
+    # Without data it is what was decoded that is analysed.
+    first_set="${data_feats}/${test_sets%% *}"
+    if [ -s "${first_set}/text" ]; then opts+=(--data_dir "${first_set}"); fi
+    "${python}" -m espnet_smop.bin.analyze "${avsr_exp}" --out "${avsr_exp}/analysis" \
+        --model "${inference_avsr_model}" "${opts[@]}"
 fi
 
 end_stage

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The eight systems of the paper's Table 1, trained, decoded and scored, and one table of them all.
+# The eight systems of the paper's Table 1, trained, decoded and scored, one table and one analysis of
+# them all.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -57,11 +58,13 @@ for experiment in "${experiments[@]}"; do
     # Stage 10 comes after data and base models, which all systems share.
     if [ -s "${expdir}/avsr_stats/valid/duration_shape" ]; then shared=(--skip_data_prep true); fi
     ./run.sh --tasks avsr --size "${size}" --seed "${seed}" \
-        --avsr_config "conf/${experiment##*/avsr_}.yaml" \
+        --avsr_config "conf/${experiment##*/avsr_}.yaml" --skip_stages 16 \
         "${shared[@]}" "${run_args[@]}" --avsr_exp "${experiment}"
 done
 
 # shellcheck source=path.sh
 . ./path.sh
+"${SMOP_PYTHON}" -m espnet_smop.bin.analyze "${experiments[@]}" \
+    --data_dir "${dumpdir:?}/raw/test" --out "${expdir}/analysis" --title "Table 1 on the mini corpus"
 echo "Table 1 on the mini corpus"
 "${SMOP_PYTHON}" -m espnet_smop.bin.show_table "${experiments[@]}"
