@@ -32,7 +32,8 @@ class ESPnetAVSRModel(AbsESPnetModel):
         projector: from encoder features to LLM tokens.
         decoder: the LLM.
         ctc_warmup_steps: training steps at the beginning that train the projector alone, by CTC
-            against the LLM's embeddings (see ``CTCWarmStart``); the paper has none.
+            against the LLM's embeddings (see ``CTCWarmStart``), from tokens at the embeddings'
+            scale; the paper has none.
         reference_masking: treat padding as the public Llama-AVSR code does: padded frames are
             encoded, attended, routed and counted in the auxiliary losses, so that what an
             utterance gets depends on its batch. Only for comparisons with that code; alone, an
@@ -59,6 +60,7 @@ class ESPnetAVSRModel(AbsESPnetModel):
         if ctc_warmup_steps:
             embeddings = decoder.llm.get_input_embeddings().weight
             self.warm_start = CTCWarmStart(ctc_warmup_steps, embeddings)
+            projector.begin_at_scale(embeddings.detach().float().square().mean().sqrt())
 
     def forward(
         self,

@@ -144,6 +144,11 @@ def test_the_warm_start_trains_the_projector_alone_and_then_ends(model_args):
     model = AVSRTask.build_model(model_args(model_conf={"ctc_warmup_steps": 2})).train()
     lora = {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n}
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    table = model.decoder.llm.get_input_embeddings().weight
+    scales = [p for n, p in model.projector.named_parameters() if n.endswith(".scale")]
+    assert scales
+    for scale in scales:
+        assert torch.allclose(scale, table.square().mean().sqrt().expand_as(scale))
     seen = []
     for step in range(4):
         loss, stats, weight = model(**random_batch(seed=step))

@@ -86,6 +86,19 @@ class ExpertPool(nn.Module):
             nn.init.uniform_(weight, -bound, bound)
             nn.init.uniform_(bias, -bound, bound)
 
+    @torch.no_grad()
+    def begin_at_scale(self, rms: torch.Tensor) -> None:
+        """Let projected tokens have about this root mean square, before any training.
+
+        With the LayerNorm it is exact. Without it, it holds for inputs of unit variance.
+        """
+        if self.scale is not None:
+            self.scale.copy_(rms.expand_as(self.scale))
+            return
+        # Linear, ReLU and Linear, as initialised, leave 1/3 · 1/2 · 1/3 of a unit variance
+        for last in (self.w2, self.b2):
+            last.mul_(rms * math.sqrt(18))
+
     def stacked(self, dtype: torch.dtype) -> Expert:
         """Return all experts' parameters in ``dtype``."""
         params = (self.w1, self.b1, self.w2, self.b2, self.scale, self.shift)

@@ -222,6 +222,12 @@ class SMoPProjector(AbsProjector):
             Parts(router, pool, partial(mix, how=dispatch)),
         )
 
+    def begin_at_scale(self, rms: torch.Tensor) -> None:
+        """See ``AbsProjector``."""
+        for module in self.mixture.modules():
+            if isinstance(module, ExpertPool):
+                module.begin_at_scale(rms)
+
     def forward(
         self,
         features: dict[str, torch.Tensor],

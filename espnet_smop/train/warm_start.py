@@ -10,6 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+_CERTAIN = 10.0
+"""Logit, in nats, of the token that an embedding itself stands for, at first."""
+
 
 class CTCWarmStart(nn.Module):
     """CTC loss (Graves et al. 2006) of projected tokens, for the first steps of training.
@@ -28,9 +31,9 @@ class CTCWarmStart(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         embeddings = embeddings.detach().float()
         self.blank = nn.Parameter(torch.zeros_like(embeddings[0]))
-        # A projector's tokens have about unit variance at first: so shall have the logits
-        length = embeddings.norm(dim=1).mean()
-        self.log_scale = nn.Parameter(-torch.log(length.clamp_min(1e-8)))
+        # A token that is a word's embedding shall be that word almost for certain
+        square = embeddings.square().sum(dim=1).mean()
+        self.log_scale = nn.Parameter(torch.log(_CERTAIN / square.clamp_min(1e-8)))
 
     def is_over(self) -> bool:
         """Return whether all its steps are done."""

@@ -383,3 +383,19 @@ def test_dropout_acts_in_training_alone(projector):
     seen = seen[0].unflatten(0, (2, 4))
     seen = torch.cat([seen[0], seen[1, :2]])
     assert set((seen / inside).round(decimals=4).unique().tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("routing", ["jejr", "dedr"])
+def test_tokens_begin_at_the_scale_asked_for(routing, layer_norm):
+    torch.manual_seed(0)
+    projector = SMoPProjector({"audio": 48, "video": 48}, 64, {"audio": 2, "video": 2},
+                              routing=routing, expert_layer_norm=layer_norm, hidden_size=256,
+                              downsample={"audio": 1, "video": 1})  # fmt: skip
+    projector.begin_at_scale(torch.tensor(0.05))
+    features = {"audio": torch.randn(2, 40, 48), "video": torch.randn(2, 40, 48)}
+    with torch.no_grad():
+        tokens = projector(features, {m: torch.full((2,), 40) for m in features}).tokens
+    for y in tokens.values():
+        # Two experts' independent tokens average to somewhat shorter ones
+        assert 0.025 < float(y.square().mean().sqrt()) < 0.06
