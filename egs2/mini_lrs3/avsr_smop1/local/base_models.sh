@@ -13,7 +13,7 @@ avsr_config=""
 smollm2=downloads/smollm2-135m
 modalities="audio video"
 lm_epochs=12
-audio_epochs=16
+audio_epochs=14
 video_epochs=8
 seed=0
 

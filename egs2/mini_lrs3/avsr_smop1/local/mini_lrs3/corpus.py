@@ -66,7 +66,7 @@ class Size:
 
 
 DEFAULT = Size(
-    pretrain=1920, train=900, valid=120, test=600, long=40, joined=4, speakers=(28, 12, 4, 8)
+    pretrain=2100, train=2400, valid=120, test=600, long=40, joined=4, speakers=(28, 20, 4, 8)
 )
 SMOKE = Size(pretrain=20, train=32, valid=8, test=12, long=2, joined=3, speakers=(3, 3, 2, 3))
 
