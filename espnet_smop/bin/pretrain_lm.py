@@ -179,7 +179,8 @@ def train(
     best, best_weights, waited = math.inf, copy.deepcopy(model.state_dict()), 0
     started = last_line = time.monotonic()
     step = 0
-    for epoch, batches in enumerate(_epochs(len(training), batch_size, seed), 1):
+    lengths = torch.tensor([len(sequence) for sequence in training])
+    for epoch, batches in enumerate(_epochs(lengths, batch_size, seed), 1):
         model.train()
         total, tokens = 0.0, 0
         for indices in batches[: steps - step]:
@@ -218,12 +219,14 @@ def train(
     return best
 
 
-def _epochs(count: int, batch_size: int, seed: int) -> Iterator[list[list[int]]]:
-    """Yield without end the shuffled batches of an epoch."""
+def _epochs(lengths: torch.Tensor, batch_size: int, seed: int) -> Iterator[list[list[int]]]:
+    """Yield without end the shuffled batches of an epoch, each of sequences of like length."""
     generator = torch.Generator().manual_seed(seed)
     while True:
-        order = torch.randperm(count, generator=generator).tolist()
-        yield [order[start : start + batch_size] for start in range(0, count, batch_size)]
+        order = torch.randperm(len(lengths), generator=generator)
+        order = order[lengths[order].argsort(stable=True)]  # equally long ones stay shuffled
+        batches = order.split(batch_size)
+        yield [batches[i].tolist() for i in torch.randperm(len(batches), generator=generator)]
 
 
 def get_parser() -> argparse.ArgumentParser:
