@@ -10,11 +10,10 @@ from pathlib import Path
 import torch
 from espnet2.tasks.abs_task import scheduler_classes
 
-from espnet_smop.skeleton import skeleton
+from espnet_smop.skeleton import use_skeletons
 from espnet_smop.tasks.avsr import AVSRTask, trained_table
 
 FRAMES_PER_SECOND = 25
-_PARTS = ("audio_frontend", "video_frontend", "decoder")
 # Of a trained float32 parameter: itself, its gradient, and AdamW's two moments.
 _BYTES_TRAINED = 16
 _BYTES_FROZEN = 2
@@ -80,13 +79,7 @@ def dry_run(config: Path, skeletons: Path) -> DryRun:
         args = AVSRTask.get_parser().parse_args(["--config", str(config)])
     except SystemExit:
         raise DryRunError(f"{config}: training would refuse it, see above") from None
-    bases = {}
-    for part in _PARTS:
-        if getattr(args, part) is not None:
-            conf = getattr(args, f"{part}_conf")
-            bases[part] = conf["model"]
-            replaced = {**conf, "model": str(skeleton(conf["model"], skeletons))}
-            setattr(args, f"{part}_conf", replaced)
+    bases = use_skeletons(args, skeletons)
     try:
         AVSRTask.build_preprocess_fn(args, train=True)
         with torch.device("meta"):
