@@ -150,13 +150,17 @@ def _strip(
             )
         )
     # As in the files: what the preprocessor makes of them is for models to look at.
-    raw = ESPnetDataset([(str(data_dir / "wav.scp"), "speech", "sound")], preprocess=None)
-    video = read_2columns_text(data_dir / "video.scp") if "video" in model.frontends else {}
+    speech = video = None
+    if "audio" in model.frontends:
+        file, name, kind = _INPUTS["audio"]
+        speech = ESPnetDataset([(str(data_dir / file), name, kind)])[uid][1][name]
+    if "video" in model.frontends:
+        video = read_video(read_2columns_text(data_dir / "video.scp")[uid])
     return Strip(
         uid=uid,
         text=read_2columns_text(data_dir / "text")[uid],
-        speech=raw[uid][1]["speech"] if "audio" in model.frontends else None,
-        video=read_video(video[uid]) if video else None,
+        speech=speech,
+        video=video,
         routes=routes,
         sample_rate=SAMPLE_RATE,
         video_rate=VIDEO_RATE,
