@@ -109,12 +109,13 @@ def _steps(config: Path, args) -> int:
         raise DryRunError(
             f"{config}: steps can be counted only with batch_type: numel and num_iters_per_epoch"
         )
-    steps = args.max_epoch * args.num_iters_per_epoch // args.accum_grad
+    # What is left over at an epoch's end counts for the next one's first step.
+    steps = args.max_epoch * (args.num_iters_per_epoch // args.accum_grad)
     cycle = args.scheduler_conf.get("first_cycle_steps", steps)
     if cycle != steps:
         raise DryRunError(
             f"{config}: scheduler_conf.first_cycle_steps is {cycle}, but max_epoch x "
-            f"num_iters_per_epoch / accum_grad is {steps}: the learning rate would not fall to its "
-            "minimum at the end of training"
+            f"(num_iters_per_epoch // accum_grad) is {steps}: the learning rate would not fall to "
+            "its minimum at the end of training"
         )
     return steps

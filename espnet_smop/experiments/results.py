@@ -12,6 +12,7 @@ from espnet_smop.scoring.transcripts import ScoringError
 
 UNKNOWN = "–"
 _ROUTER = "router_"
+_TEST_SET = "test"  # as the LRS3 recipe's run.sh calls it
 _CHOICES = {"first": "1st", "second": "2nd"}
 
 
@@ -26,11 +27,13 @@ def is_trained(expdir: Path, experiment: Experiment, model: str) -> bool:
 
 
 def scored(expdir: Path, experiment: Experiment, tag: str, noise: str) -> dict[str, Path]:
-    """Return an experiment's scored decode directories by noise level (``clean``, ``0``, …)."""
+    """Return its scored decode directories of the test set by noise level (``clean``, ``0``, …)."""
     return {
         decode.snr: decode.path
         for decode in find_decodes(directory(expdir, experiment))
-        if decode.path.parent.name == tag and decode.noise in ("", noise)
+        if decode.path.parent.name == tag
+        and decode.test_set == _TEST_SET
+        and decode.noise in ("", noise)
     }
 
 

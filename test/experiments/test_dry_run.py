@@ -53,6 +53,10 @@ def test_steps_and_hours(config, tmp_path):
     assert found.training_hours(100) == pytest.approx(found.hours_of_speech / 100)
     assert found.state_bytes == 2 * found.frozen + 16 * found.trained
     assert f"{found.trained:,}" in found.table
+    # The fifth batch of an epoch is no step of two.
+    odd = {"num_iters_per_epoch": 5, "accum_grad": 2, "max_epoch": 3}
+    cycle = {"first_cycle_steps": 6, "warmup_steps": 1}
+    assert dry_run(config("asr", **odd, scheduler_conf=cycle), tmp_path).steps == 6
 
 
 def test_the_public_codes_settings_hold_over_this_recipes_base(tmp_path):
