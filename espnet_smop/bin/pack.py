@@ -18,7 +18,7 @@ from pathlib import Path
 from espnet2.utils.types import str2bool
 
 from espnet_smop.base_model import BaseModelError
-from espnet_smop.checkpoint.package import PackageError, open_package, pack, package_files
+from espnet_smop.checkpoint.package import PackageError, contents, pack
 from espnet_smop.config import load_config
 
 
@@ -62,9 +62,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
             name=args.name,
             license=args.license,
         )
-        with open_package(out) as directory:
-            for file in package_files(directory):
-                print(f"{(directory / file).stat().st_size:>14,}  {file}")
+        for name, size in contents(out).items():
+            print(f"{size:>14,}  {name}")
     except (PackageError, BaseModelError, OSError, ValueError, RuntimeError) as e:
         sys.exit(f"pack: {e}")
     print(f"packed: {out}")

@@ -428,6 +428,14 @@ def package_files(directory: Path) -> list[Path]:
     )
 
 
+def contents(package: Path) -> dict[str, int]:
+    """Return the files of a package, a directory or zip file made here, with their sizes."""
+    if package.is_dir():
+        return {str(file): (package / file).stat().st_size for file in package_files(package)}
+    with zipfile.ZipFile(package) as archive:
+        return {entry.filename: entry.file_size for entry in archive.infolist()}
+
+
 def weights_file(directory: Path) -> Path:
     """Return the trained weights of a package, or of an experiment's directory."""
     for name in (WEIGHTS, _EXPERIMENTS_WEIGHTS):

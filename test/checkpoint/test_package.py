@@ -113,6 +113,18 @@ def test_what_is_in_it(experiment, tmp_path):
     assert "Transcribe speech and video to text." in card
 
 
+def test_packing_lists_what_is_in_it(experiment, tmp_path, capsys):
+    listed = []
+    for name in ("p", "p.zip"):
+        pack_main(["--exp", str(experiment), "--out", str(tmp_path / name)])
+        *lines, last = capsys.readouterr().out.splitlines()
+        assert last == f"packed: {tmp_path / name}"
+        listed.append(sorted(tuple(line.split()) for line in lines))
+    sizes = {str(p.relative_to(tmp_path / "p")): f"{p.stat().st_size:,}"
+             for p in (tmp_path / "p").rglob("*") if p.is_file()}  # fmt: skip
+    assert listed == [sorted((size, file) for file, size in sizes.items())] * 2
+
+
 def test_packing_again_gives_the_same_file(experiment, tmp_path):
     first, second = (
         pack(experiment, "valid.acc.ave.pth", tmp_path / f"{n}.zip").read_bytes() for n in "ab"
