@@ -7,7 +7,7 @@ the other alone, and says so. Long files are cut at pauses. Times are of these p
 Example::
 
     python -m espnet_smop.bin.transcribe exp/avsr_train_avsr_smop3_dedr \
-        downloads/mini_lrs3/test/s29/00001.mp4 downloads/mini_lrs3/test/s29/00002.mp4 \
+        downloads/mini_lrs3/test/s45/00001.mp4 downloads/mini_lrs3/test/s45/00002.mp4 \
         --format json
 """
 
