@@ -302,6 +302,8 @@ def _downsample(
             rates[m] = _rate(f"--{m}_rate", given[m], inputs[m] // widths[m])
         else:
             rates[m] = RATES[m] if given[m] is None else given[m]
+            if rates[m] < 1:
+                raise CheckpointError(f"--{m}_rate {rates[m]}: expected is 1 or more")
             if given[m] is None:
                 logging.info(
                     "%s frames per token: %d, as in the published model; the weights do not tell "
