@@ -3,12 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from espnet2.torch_utils.safe_torch_load import safe_torch_load
-
 from espnet_smop.analysis.bootstrap import interval
+from espnet_smop.analysis.training_curves import read_curves
 from espnet_smop.experiments.paper import Cell, Experiment, Result
 from espnet_smop.scoring.decodes import CLEAN, find_decodes, read_errors
-from espnet_smop.scoring.transcripts import ScoringError
 
 UNKNOWN = "–"
 _ROUTER = "router_"
@@ -120,23 +118,13 @@ def expert_shares(experiment: Path) -> dict[tuple[str, str, str], list[float]]:
     Returns:
         (router, modality, ``first`` or ``second``) → shares, expert by expert; empty where
         nothing is trained, or where there are no routers.
-
-    Raises:
-        ScoringError: the checkpoint is not one of ESPnet's.
     """
-    path = experiment / "checkpoint.pth"
-    if not path.is_file():
-        return {}
-    try:
-        reporter = safe_torch_load(path, map_location="cpu")["reporter"]
-        reported = reporter["stats"][reporter["epoch"]]["valid"]
-    except (KeyError, TypeError) as e:
-        raise ScoringError(f"{path}: holds no report of the last epoch ({e})") from None
     shares: dict[tuple[str, str, str], dict[int, float]] = {}
-    for name, value in reported.items():
-        if name.startswith(_ROUTER):
+    for (part, name), by_epoch in read_curves(experiment).items():
+        if part == "valid" and name.startswith(_ROUTER):
             # router_<router>/<modality>_<choice>_<expert>
             router, _, rest = name.removeprefix(_ROUTER).partition("/")
             modality, choice, expert = rest.rsplit("_", 2)
-            shares.setdefault((router, modality, choice), {})[int(expert)] = float(value)
+            last = by_epoch[max(by_epoch)]
+            shares.setdefault((router, modality, choice), {})[int(expert)] = last
     return {key: [row[i] for i in sorted(row)] for key, row in sorted(shares.items())}
