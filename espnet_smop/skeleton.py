@@ -8,6 +8,7 @@ Source of the sizes: each model's ``config.json`` as published under its hub id;
 config within the authors' checkpoint.
 """
 
+import argparse
 import dataclasses
 import json
 from pathlib import Path
@@ -115,6 +116,30 @@ def skeleton(model: str, directory: Path) -> Path:
         _byte_tokenizer().save_pretrained(out)
     config.save_pretrained(out)
     return out
+
+
+def use_skeletons(args: argparse.Namespace, directory: Path) -> dict[str, str]:
+    """Let a training config's base models be built from skeletons.
+
+    Args:
+        args: of the task; its ``*_conf`` of base models are replaced.
+        directory: below it skeletons are written.
+
+    Returns:
+        Part (``audio_frontend``, ``video_frontend``, ``decoder``) → base model, as far as set.
+
+    Raises:
+        BaseModelError: the sizes of a base model are not known.
+    """
+    bases = {}
+    for part in ("audio_frontend", "video_frontend", "decoder"):
+        if getattr(args, part) is not None:
+            conf = getattr(args, f"{part}_conf")
+            bases[part] = conf["model"]
+            setattr(
+                args, f"{part}_conf", {**conf, "model": str(skeleton(conf["model"], directory))}
+            )
+    return bases
 
 
 def _byte_tokenizer() -> PreTrainedTokenizerFast:

@@ -1,6 +1,7 @@
 """From a media file to what is said in it, and when."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,10 +146,12 @@ class Transcriber:
         pieces = cut_at_pauses(samples, frames, max_seconds=self.max_seconds)
         for start, end in pieces:
             video = self._video(crops, end - start)
-            if video is None and face is not None and samples is not None:
+            speech = self._speech(samples, start, end)
+            if video is None and face is not None:
                 times = f"{start / FRAME_RATE:.1f} to {end / FRAME_RATE:.1f} s"
-                warn(f"no face from {times}: recognising the audio alone there")
-            inputs = {"speech": self._speech(samples, start, end), "video": video}
+                rest = "nothing" if speech is None else "the audio alone"
+                warn(f"no face from {times}: recognising {rest} there")
+            inputs = {"speech": speech, "video": video}
             used = tuple(
                 m for m, x in zip(MODALITIES, inputs.values(), strict=True) if x is not None
             )
@@ -189,25 +192,28 @@ class Transcriber:
         if beside is not None:
             landmarks = read_landmarks(beside)
         else:
-            if self.landmarks is None:
-                self.landmarks = DlibLandmarks()
-            if hasattr(self.landmarks, "progress"):
+            provider = self._dlib if self.landmarks is None else self.landmarks
+            if hasattr(provider, "progress"):
                 total = max(duration(path), 1e-3)
-                self.landmarks.progress = lambda picture: self.progress(
+                provider.progress = lambda picture: self.progress(
                     "finding the face", min(picture.time / total, 1.0)
                 )
-            landmarks = self.landmarks(path.stem, str(path))
-            faces = getattr(self.landmarks, "most_faces", 1)
+            landmarks = provider(path.stem, str(path))
+            faces = getattr(provider, "most_faces", 1)
             if faces > 1:
                 warn(f"{faces} faces in a picture: taking the largest")
-            if getattr(self.landmarks, "seen", None):
-                return landmarks, np.asarray(self.landmarks.seen)
+            if getattr(provider, "seen", None):
+                return landmarks, np.asarray(provider.seen)
         return landmarks, np.flatnonzero(np.isfinite(landmarks).all(axis=(1, 2)))
 
+    @functools.cached_property
+    def _dlib(self) -> LandmarkProvider:
+        return DlibLandmarks()
+
     def _video(self, crops: Iterator[tuple[np.ndarray, bool]], frames: int) -> np.ndarray | None:
-        """Take a piece's pictures ``(frames, 96, 96)``; None if most are without a face."""
+        """Take a piece's pictures ``(frames, 96, 96)``; None if a face is in less than half."""
         given = list(itertools.islice(crops, frames))
-        if 2 * sum(seen for _, seen in given) < max(len(given), 1):
+        if 2 * sum(seen for _, seen in given) < frames:
             return None
         pictures = [picture for picture, _ in given]
         # Where the video ends before the sound, its last picture stays.
@@ -249,7 +255,3 @@ def _shifted(samples: np.ndarray, seconds: float) -> np.ndarray:
     if offset > 0:
         return np.concatenate([np.zeros(offset, samples.dtype), samples])
     return samples[-offset:]
-
-
-def _clock(frame: int) -> str:
-    return f"{frame / FRAME_RATE:.1f} s"

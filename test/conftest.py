@@ -200,6 +200,7 @@ def model_args(make_llm, tiny_whisper, tiny_avhubert):
             "video_frontend": "avhubert",
             "video_frontend_conf": {"model": tiny_avhubert},
             "model_conf": {},
+            "inference_conf": {},
             "projector": "smop",
             "projector_conf": {"routing": "dedr", "num_experts": 3, "hidden_size": 16},
             "decoder": "llm",

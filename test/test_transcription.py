@@ -167,6 +167,38 @@ def test_a_face_that_comes_and_goes(tmp_path):
     assert all("no face from" in w for w in warnings) and warnings
 
 
+def test_where_there_is_nothing_to_recognise_it_is_said(tmp_path):
+    silent = write_mp4(tmp_path / "silent.mp4", content(100)[0])
+    segments, _, warnings = run(silent, landmarks=Points(seen=range(40)), max_seconds=2)
+    assert [(s.start, s.end) for s in segments] == [(0, 2)]
+    assert warnings[1:] == ["no face from 2.0 to 4.0 s: recognising nothing there"]
+
+
+def test_a_still_picture_is_no_video(tmp_path):
+    frames, samples = content(75)
+    path = write_mp4(tmp_path / "a.mp4", frames[:20], samples)
+    [segment], _, warnings = run(path, max_seconds=5)
+    assert segment.modalities == ("audio",) and "no face from 0.0 to 3.0 s" in warnings[0]
+
+
+def test_landmark_files_count_also_after_a_video_without(tmp_path, monkeypatch):
+    looked_for = []
+
+    class Detector(Points):
+        def __call__(self, recording, video):
+            looked_for.append(recording)
+            return super().__call__(recording, video)
+
+    monkeypatch.setattr("espnet_smop.transcription.DlibLandmarks", Detector)
+    paths = [write_mp4(tmp_path / f"{name}.mp4", *content(20)) for name in "abc"]
+    np.save(tmp_path / "b.npy", Points()("b", str(paths[1])))
+    transcriber = Transcriber(Recogniser("audio", "video"))
+    for path in paths:
+        [segment] = transcriber(path, lambda text: None)
+        assert segment.modalities == ("audio", "video")
+    assert looked_for == ["a", "c"]
+
+
 def test_several_faces_are_mentioned(tmp_path):
     path = write_mp4(tmp_path / "a.mp4", *content(20))
     _, _, [warning] = run(path, landmarks=Points(faces=3))
@@ -279,6 +311,7 @@ def test_a_broken_file_does_not_stop_the_others(experiment, tmp_path, capsys, ca
     [
         (["{exp}", "a.mp4", "--landmarks", "nose"], "unknown landmark provider"),
         (["{exp}/none", "a.mp4"], "is not a directory"),
+        (["{exp}", "s1/a.mp4", "s2/a.mp4", "--out", "{exp}/out"], "s1/a.mp4 and s2/a.mp4"),
         (["{exp}", "a.mp4", "--llm", "/nowhere"], "/nowhere"),
     ],
 )

@@ -12,10 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.experts import ExpertPool
 from espnet_smop.projector.router import Router
-from espnet_smop.skeleton import skeleton
+from espnet_smop.skeleton import use_skeletons
 from espnet_smop.tasks.avsr import AVSRTask
-
-_BASES = ("audio_frontend", "video_frontend", "decoder")
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,7 @@ def count_parameters(config: dict[str, Any], skeletons: Path) -> Parameters:
         BaseModelError: the sizes of a base model are not known.
     """
     args = argparse.Namespace(**{**config, "base_fingerprints": {}})
-    for part in _BASES:
-        if getattr(args, part) is not None:
-            conf = getattr(args, f"{part}_conf")
-            replaced = {**conf, "model": str(skeleton(conf["model"], skeletons))}
-            setattr(args, f"{part}_conf", replaced)
+    use_skeletons(args, skeletons)
     with torch.device("meta"):
         model = AVSRTask.build_model(args)
     idle = _idle(model)

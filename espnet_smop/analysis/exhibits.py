@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,12 @@ class Exhibit:
             writer.writerows(self.rows)
         return out.getvalue()
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """Title, caption and numbers for JSON, which knows no infinite ones: they are null."""
+        data = [{key: _finite(value) for key, value in row.items()} for row in self.rows]
+        return {"title": self.title, "caption": self.caption, "data": data}
+
     @cached_property
     def svg(self) -> bytes:
         """Return the figure as SVG, the same bytes for the same figure."""
@@ -78,7 +85,10 @@ class Exhibit:
                     path.write_bytes(content)
         with atomic_write(directory / f"{self.file_name}.csv") as file:
             file.write(self.csv())
-        described = {"title": self.title, "caption": self.caption, "data": self.rows}
         with atomic_write(directory / f"{self.file_name}.json") as file:
-            json.dump(described, file, indent=1, ensure_ascii=False)
+            json.dump(self.described, file, indent=1, ensure_ascii=False, allow_nan=False)
             file.write("\n")
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

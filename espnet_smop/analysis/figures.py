@@ -62,12 +62,16 @@ def _look(index: int) -> dict[str, Any]:
 
 
 def _errorbar(ax: Axes, points: Sequence[Point], shift: float, label: str, index: int) -> None:
-    rates = np.array([p.rate for p in points])
-    ends = np.array([[p.rate - p.low for p in points], [p.high - p.rate for p in points]])
     ax.errorbar(
-        [p.x + shift for p in points], rates, yerr=np.maximum(ends, 0),
+        [p.x + shift for p in points], [p.rate for p in points], yerr=_whiskers(points),
         label=label, capsize=2, elinewidth=0.8, **_look(index),
     )  # fmt: skip
+
+
+def _whiskers(points: Sequence[Point]) -> np.ndarray:
+    """Return how far an interval reaches below and above each point, (2, points)."""
+    ends = [[p.rate - p.low for p in points], [p.high - p.rate for p in points]]
+    return np.maximum(ends, 0)  # rounding may leave a hair less
 
 
 @styled
@@ -77,10 +81,7 @@ def dots(names: Sequence[str], points: Sequence[Point], label: str) -> Figure:
     ax = figure.subplots()
     for row, point in enumerate(points):
         look = _look(row) | {"linestyle": "none"}
-        ax.errorbar(
-            point.rate, row, xerr=[[point.rate - point.low], [point.high - point.rate]],
-            capsize=2, elinewidth=1, **look,
-        )  # fmt: skip
+        ax.errorbar(point.rate, row, xerr=_whiskers([point]), capsize=2, elinewidth=1, **look)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel(label)
@@ -262,7 +263,6 @@ def significance(
     figure = Figure(figsize=(min(WIDE, 2.6 + 0.52 * n), 1.8 + 0.3 * n))
     ax = figure.subplots()
     for (row, column), (difference, significant) in cells.items():
-        difference = round(difference, 1) + 0.0  # not -0.0
         colour = "white"
         if significant:
             colour = "#9ecae9" if difference < 0 else "#f7c28f"
@@ -278,8 +278,8 @@ def significance(
             )
         )  # fmt: skip
         ax.text(
-            column, row, f"{difference:+.1f}{'*' * significant}", ha="center", va="center",
-            fontsize=7, weight="bold" if significant else "normal",
+            column, row, f"{round(difference, 1) + 0.0:+.1f}{'*' * significant}",  # not -0.0
+            ha="center", va="center", fontsize=7, weight="bold" if significant else "normal",
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
     # The cells are those below the diagonal.

@@ -22,12 +22,12 @@ class Measured:
     Attributes:
         parameters: their numbers; None where the sizes of a base model are not known.
         routing: usage of experts and operations; empty without a pass.
-        problem: why something is missing; empty if nothing is.
+        problems: why something is missing.
     """
 
     parameters: Parameters | None = None
     routing: RoutingPass = field(default_factory=RoutingPass)
-    problem: str = ""
+    problems: list[str] = field(default_factory=list)
 
 
 def choose_utterances(data_dir: Path, number: int, shown: str | None) -> tuple[list[str], str]:
@@ -65,19 +65,19 @@ def measure(
 ) -> Measured:
     """Count parameters, and send utterances through the model where there is one.
 
-    What cannot be had does not end the analysis: it is said in ``problem``.
+    What cannot be had does not end the analysis: it is said in ``problems``.
     """
     measured = Measured()
     with tempfile.TemporaryDirectory() as skeletons:
         try:
             measured.parameters = count_parameters(system.config, Path(skeletons))
         except (BaseModelError, ValueError) as e:
-            measured.problem = f"no number of parameters ({e})"
+            measured.problems.append(f"no number of parameters ({e})")
     if data_dir is None:
         return measured
     checkpoint = system.path / model
     if not checkpoint.is_file():
-        measured.problem = f"no expert usage and operations ({checkpoint} does not exist)"
+        measured.problems.append(f"no expert usage and operations ({checkpoint} does not exist)")
         return measured
     try:
         measured.routing = run_pass(
@@ -88,5 +88,6 @@ def measure(
         )  # fmt: skip
     except (BaseModelError, OSError, RuntimeError, ValueError, KeyError) as e:
         logging.debug("", exc_info=True)
-        measured.problem = f"no expert usage and operations ({e})"
+        cause = f"{e} is missing in {data_dir}" if isinstance(e, KeyError) else e
+        measured.problems.append(f"no expert usage and operations ({cause})")
     return measured

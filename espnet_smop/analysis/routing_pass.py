@@ -12,6 +12,7 @@ from espnet2.train.dataset import ESPnetDataset
 from espnet_smop.analysis.accounting import count_flops
 from espnet_smop.analysis.strip import Route, Strip
 from espnet_smop.analysis.usage import Usage
+from espnet_smop.fileio.sources import SOURCES
 from espnet_smop.fileio.video import read_video
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.smop import Routings, SMoPProjector
@@ -19,7 +20,6 @@ from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.train.noise import SAMPLE_RATE
 from espnet_smop.train.preprocessor import VIDEO_RATE
 
-_INPUTS = {"audio": ("wav.scp", "speech", "sound"), "video": ("video.scp", "video", "video")}
 _BATCH_SIZE = 8
 
 
@@ -85,7 +85,7 @@ def run_pass(
     args.preprocessor_conf = {**args.preprocessor_conf, "noise": None}
     preprocess = AVSRTask.build_preprocess_fn(args, train=False)
     collate = AVSRTask.build_collate_fn(args, train=False)
-    sources = [_INPUTS[m] for m in model.frontends] + [("text", "text", "text")]
+    sources = [SOURCES[m] for m in model.frontends] + [("text", "text", "text")]
     data = ESPnetDataset(
         [(str(data_dir / file), name, kind) for file, name, kind in sources],
         preprocess=preprocess,
@@ -150,13 +150,17 @@ def _strip(
             )
         )
     # As in the files: what the preprocessor makes of them is for models to look at.
-    raw = ESPnetDataset([(str(data_dir / "wav.scp"), "speech", "sound")], preprocess=None)
-    video = read_2columns_text(data_dir / "video.scp") if "video" in model.frontends else {}
+    speech = video = None
+    if "audio" in model.frontends:
+        file, name, kind = SOURCES["audio"]
+        speech = ESPnetDataset([(str(data_dir / file), name, kind)])[uid][1][name]
+    if "video" in model.frontends:
+        video = read_video(read_2columns_text(data_dir / "video.scp")[uid])
     return Strip(
         uid=uid,
         text=read_2columns_text(data_dir / "text")[uid],
-        speech=raw[uid][1]["speech"] if "audio" in model.frontends else None,
-        video=read_video(video[uid]) if video else None,
+        speech=speech,
+        video=video,
         routes=routes,
         sample_rate=SAMPLE_RATE,
         video_rate=VIDEO_RATE,

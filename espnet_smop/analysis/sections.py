@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import groupby
-from pathlib import Path
 
 from espnet_smop.analysis import figures
 from espnet_smop.analysis.accounting import Parameters
-from espnet_smop.analysis.decode_logs import read_decode_cost
+from espnet_smop.analysis.decode_logs import DecodeCost, read_decode_cost
 from espnet_smop.analysis.exhibits import Exhibit
 from espnet_smop.analysis.figures import Point
 from espnet_smop.analysis.measured import Measured
+from espnet_smop.analysis.strip import Route
 from espnet_smop.analysis.systems import (
     Condition,
     Difference,
@@ -23,6 +23,7 @@ from espnet_smop.analysis.systems import (
     score_at,
 )
 from espnet_smop.analysis.training_curves import read_curves
+from espnet_smop.analysis.usage import CHOICES
 from espnet_smop.scoring.decodes import CLEAN
 from espnet_smop.scoring.transcripts import read_text
 
@@ -229,8 +230,7 @@ def usage_exhibits(systems: Sequence[System], measured: dict[str, Measured]) -> 
         caption="Evenness: entropy of the experts' load over its maximum (1: all the same). "
         "Imbalance: load of the busiest expert over the mean (1: all the same; at most N / K). The "
         "load counts all K choices: with K near N it is even whatever the router does. Clean "
-        "speech, "
-        f"{routed[0][1].utterances} utterances.",
+        f"speech, {routed[0][1].utterances} utterances.",
         section=EXPERTS,
         rows=rows,
         table=(
@@ -259,7 +259,7 @@ def usage_exhibits(systems: Sequence[System], measured: dict[str, Measured]) -> 
                 {
                     "router": u.router, "modality": u.modality, "expert": e + 1,
                     **{f"{c}_choice": round(float(share), 6) for c, share in
-                       zip(("first", "second"), u.shares[:, e], strict=False)},
+                       zip(CHOICES, u.shares[:, e], strict=False)},
                     "load": round(float(u.load[e]), 6), "tokens": u.tokens,
                 }
                 for u in routing.usages for e in range(u.counts.shape[1])
@@ -281,13 +281,13 @@ def usage_exhibits(systems: Sequence[System], measured: dict[str, Measured]) -> 
                     **{f"choice_{k + 1}": int(e) + 1 for k, e in enumerate(r.choices[t])},
                     **{f"p_{e + 1}": round(float(p), 6) for e, p in enumerate(r.probs[t])},
                 }
-                for r in _of_one_width(shown.routes) for t in range(len(r.probs))
+                for r in _widest_first(shown.routes) for t in range(len(r.probs))
             ],
         )  # fmt: skip
 
 
-def _of_one_width(routes: Sequence) -> list:
-    """Return the routes with the widest router first, whose row names all columns."""
+def _widest_first(routes: Sequence[Route]) -> list[Route]:
+    """Return the routes with the widest router first: an exhibit's first row names its columns."""
     return sorted(routes, key=lambda r: -r.probs.shape[1])
 
 
@@ -308,7 +308,7 @@ def cost_exhibits(systems: Sequence[System], measured: dict[str, Measured]) -> I
     for system in systems:
         counted, gflops = measured[system.name].parameters, measured[system.name].routing.gflops
         clean = next((s.path for c, s in system.scores.items() if c.snr == CLEAN), None)
-        cost = read_decode_cost(clean) if clean else read_decode_cost(Path(UNKNOWN))
+        cost = read_decode_cost(clean) if clean else DecodeCost()
         row = {"system": system.name}
         for part in fields(Parameters):
             row[f"parameters_{part.name}"] = getattr(counted, part.name) if counted else None

@@ -1,7 +1,7 @@
 """Decoded experiments as systems to compare: what they are, what they got wrong, and how sure."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -18,6 +18,7 @@ from espnet_smop.scoring.decodes import (
     find_decodes,
     read_alignments,
 )
+from espnet_smop.scoring.transcripts import ScoringError
 
 TASKS = {("audio",): "ASR", ("video",): "VSR", ("audio", "video"): "AVSR"}
 FEW_SPEAKERS = 20
@@ -118,7 +119,8 @@ def read_systems(experiments: Sequence[Path], *, metric: str, unit: str) -> list
         unit: what the bootstrap draws, ``speaker`` or ``utterance``.
 
     Raises:
-        ScoringError: a decode directory's files do not belong together.
+        ScoringError: a decode directory's files do not belong together, or a config is of no model
+            of this project.
     """
     found: dict[tuple[Path, str], list[Decode]] = {}
     for experiment in experiments:
@@ -132,6 +134,11 @@ def read_systems(experiments: Sequence[Path], *, metric: str, unit: str) -> list
     for (experiment, tag), name in zip(keys, _names(keys), strict=True):
         config = load_config(experiment / "config.yaml")
         modalities = tuple(m for m in ("audio", "video") if config.get(f"{m}_frontend"))
+        if modalities not in TASKS:
+            raise ScoringError(
+                f"{experiment / 'config.yaml'} sets neither audio_frontend nor video_frontend: "
+                "name the experiments that are meant"
+            )
         system = System(name, experiment, TASKS[modalities], config)
         for decode in found[experiment, tag]:
             condition = Condition(decode.test_set, decode.noise, decode.snr)
@@ -141,13 +148,32 @@ def read_systems(experiments: Sequence[Path], *, metric: str, unit: str) -> list
 
 
 def _names(keys: Sequence[tuple[Path, str]]) -> list[str]:
-    names = [e.name.removeprefix("avsr_").removeprefix("train_") for e, _ in keys]
-    if len({e for e, _ in keys}) < len(keys):
-        names = [
-            f"{name} ({tag})" if tag else name for name, (_, tag) in zip(names, keys, strict=True)
-        ]
-    if len(set(names)) < len(names):
-        names = [f"{e.parent.name}/{name}" for name, (e, _) in zip(names, keys, strict=True)]
+    experiments = list(dict.fromkeys(e for e, _ in keys))
+    names = dict(zip(experiments, unique_names(experiments, _shortened), strict=True))
+    several = len(experiments) < len(keys)
+    return [f"{names[e]} ({tag})" if several and tag else names[e] for e, tag in keys]
+
+
+def _shortened(name: str) -> str:
+    return name.removeprefix("avsr_").removeprefix("train_")
+
+
+def unique_names(
+    paths: Sequence[Path], shortened: Callable[[str], str] = lambda name: name
+) -> list[str]:
+    """Return a name for each of different paths: as few of its last parts as tell them apart.
+
+    Args:
+        paths: what to name.
+        shortened: makes a last part shorter; not applied where names are the same then.
+    """
+    whole = [path.absolute() for path in paths]
+    names: list[str] = []
+    for last_part in (shortened, str):
+        for depth in range(1, max((len(path.parts) for path in whole), default=0) + 1):
+            names = ["/".join([*p.parts[-depth:-1], last_part(p.name)]) for p in whole]
+            if len(set(names)) == len(names):
+                return names
     return names
 
 
@@ -164,8 +190,8 @@ def groups(errors: UtteranceErrors, unit: str) -> list[str] | None:
 
 
 def conditions(systems: Sequence[System]) -> list[Condition]:
-    """Return all conditions, in order."""
-    return sorted({c for s in systems for c in s.scores}, key=lambda c: c.order)
+    """Return all conditions under which something can be said of a system, in order."""
+    return sorted({c for s in systems for c in s.scores if score_at(s, c)}, key=lambda c: c.order)
 
 
 def score_at(system: System, condition: Condition) -> Score | None:
@@ -180,7 +206,7 @@ def compare(systems: Sequence[System], condition: Condition, unit: str) -> list[
     pairs = []
     for a, b in combinations(systems, 2):
         one, other = score_at(a, condition), score_at(b, condition)
-        if one is None or other is None or one.path == other.path:
+        if one is None or other is None:
             continue
         same = (one.errors.names, one.errors.words) == (other.errors.names, other.errors.words)
         if same:

@@ -70,7 +70,7 @@ def analyze(
         )
     if data_dir is None:
         notes.append("Expert usage and operations are left out: no --data_dir was given.")
-    notes += [f"{name}: {m.problem}" for name, m in measured.items() if m.problem]
+    notes += [f"{name}: {problem}" for name, m in measured.items() for problem in m.problems]
 
     exhibits = [
         *rate_exhibits(systems, measured, metric, unit),
@@ -89,11 +89,10 @@ def write(out: Path, title: str, notes: Sequence[str], exhibits: Sequence[Exhibi
     everything = {
         "title": title,
         "notes": list(notes),
-        "exhibits": {e.name: {"title": e.title, "caption": e.caption, "data": e.rows}
-                     for e in exhibits},
-    }  # fmt: skip
+        "exhibits": {e.name: e.described for e in exhibits},
+    }
     with atomic_write(out / "report.json") as file:
-        json.dump(everything, file, indent=1, ensure_ascii=False)
+        json.dump(everything, file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
     with atomic_write(out / "report.html") as file:
         file.write(render(title, notes, exhibits))

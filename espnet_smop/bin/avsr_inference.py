@@ -86,7 +86,7 @@ class AVSRSpeech2Text:
         self.preprocess = AVSRTask.build_preprocess_fn(self.train_args, train=False)
         self.collate = AVSRTask.build_collate_fn(self.train_args, train=False)
         self.device = device
-        self.generation = {**(getattr(self.train_args, "inference_conf", None) or {}), **generation}
+        self.generation = {**self.train_args.inference_conf, **generation}
 
     @classmethod
     def from_pretrained(

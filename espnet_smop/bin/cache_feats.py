@@ -29,6 +29,7 @@ from espnet2.train.dataset import ESPnetDataset
 from espnet_smop.base_model import BaseModelError
 from espnet_smop.bin.avsr_inference import order_by_length, read_lengths
 from espnet_smop.fileio.atomic import atomic_write
+from espnet_smop.fileio.sources import SOURCES
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.feature_cache import FeatureCacheError, open_cache, write_cache
 from espnet_smop.tasks.avsr import AVSRTask, audio_frontend_choices, video_frontend_choices
@@ -36,12 +37,11 @@ from espnet_smop.tasks.cached_features import describe, varying_settings
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 
 _CHOICES = {"audio": audio_frontend_choices, "video": video_frontend_choices}
-_DATA = {"audio": ("wav.scp", "speech", "sound"), "video": ("video.scp", "video", "video")}
 
 
 def describe_data(data_dir: Path, modality: str) -> dict[str, str]:
     """Return what the features depend on beside the model: the list of the data."""
-    scp = (data_dir / _DATA[modality][0]).read_bytes()
+    scp = (data_dir / SOURCES[modality][0]).read_bytes()
     return {"data": hashlib.sha256(scp).hexdigest()[:16]}
 
 
@@ -56,7 +56,7 @@ def compute(
     device: str,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each utterance's id and features ``(T, D)``, longest utterances first."""
-    file, name, kind = _DATA[modality]
+    file, name, kind = SOURCES[modality]
     source = [(str(data_dir / file), name, kind)]
     conf = {**args.preprocessor_conf, "noise": None}
     dataset = ESPnetDataset(source, preprocess=AVSRPreprocessor(train=False, **conf))

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Find, and if need be fetch, the base models that a training config names.
 
-Prints a line ``PART MODEL DIRECTORY`` for each. Run it where there is network; jobs on nodes
-without it then find the models in the hub's cache or in the directories named.
+Prints a line ``PART MODEL DIRECTORY`` for each, or with ``--named`` only ``PART MODEL``. Run it
+where there is network; jobs on nodes without it then find the models in the hub's cache or in the
+directories named.
 
 Example::
 
@@ -39,10 +40,14 @@ def main(cmd: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", type=Path, help="Training config")
+    parser.add_argument(
+        "--named", action="store_true", help="Only say which are named, whether there or not"
+    )
     args = parser.parse_args(cmd)
     try:
         for part, model in named_models(args.config).items():
-            print(part, model, locate(model, patterns=_PATTERNS), flush=True)
+            where = () if args.named else (locate(model, patterns=_PATTERNS),)
+            print(part, model, *where, flush=True)
     except (BaseModelError, ConfigError, OSError) as e:
         sys.exit(f"locate_base_models: {e}")
 

@@ -15,11 +15,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from espnet2.utils.types import str2bool
 
 from espnet_smop.base_model import BaseModelError
-from espnet_smop.checkpoint.package import PackageError, open_package, pack, package_files
+from espnet_smop.checkpoint.package import PackageError, contents, pack
+from espnet_smop.config import load_config
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -52,9 +52,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """Pack what the command line names."""
     args = get_parser().parse_args(cmd)
     try:
-        inference = {}
-        if args.inference_config is not None:
-            inference = yaml.safe_load(args.inference_config.read_text(encoding="utf-8")) or {}
+        inference = load_config(args.inference_config) if args.inference_config else {}
         out = pack(
             args.exp,
             args.avsr_model_file,
@@ -64,9 +62,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
             name=args.name,
             license=args.license,
         )
-        with open_package(out) as directory:
-            for file in package_files(directory):
-                print(f"{(directory / file).stat().st_size:>14,}  {file}")
+        for name, size in contents(out).items():
+            print(f"{size:>14,}  {name}")
     except (PackageError, BaseModelError, OSError, ValueError, RuntimeError) as e:
         sys.exit(f"pack: {e}")
     print(f"packed: {out}")

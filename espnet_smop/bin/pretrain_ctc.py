@@ -36,6 +36,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from espnet_smop.bin.make_shapes import durations
 from espnet_smop.fileio.atomic import atomic_directory
+from espnet_smop.fileio.sources import SOURCES
 from espnet_smop.fileio.video import register
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
 from espnet_smop.frontend.log_mel import LogMel
@@ -43,7 +44,6 @@ from espnet_smop.frontend.whisper import SAMPLES_PER_FRAME, encode
 from espnet_smop.train.ctc import Batch, CTCConfig, CTCModel, error_rate, train_ctc
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 
-_SOURCES = {"audio": ("wav.scp", "speech", "sound"), "video": ("video.scp", "video", "video")}
 _MARK = "pretraining.json"
 
 
@@ -171,7 +171,7 @@ class Batches:
         device: str,
         clean_epochs: int,
     ):
-        scp, name, type_ = _SOURCES[modality]
+        scp, name, type_ = SOURCES[modality]
         self.name = name
         self.dataset = ESPnetDataset([(str(data_dir / scp), name, type_)], preprocess=preprocess)
         self.text = read_2columns_text(data_dir / "text")

@@ -90,7 +90,7 @@ def dry_run_all(paper: Paper, args: argparse.Namespace) -> None:
     logging.disable(logging.WARNING)
     chosen = _experiments(paper, args)
     speeds = _throughputs(paper, args.throughput)
-    total = 0.0
+    estimates: list[float | None] = []  # of what is not trained yet
     with tempfile.TemporaryDirectory() as skeletons:
         for number, (experiment, snrs) in enumerate(chosen.items(), 1):
             config = write_config(paper, experiment, args.machine, args.expdir / "paper" / "conf")
@@ -98,12 +98,13 @@ def dry_run_all(paper: Paper, args: argparse.Namespace) -> None:
             todo = missing(args.expdir, experiment, snrs, args.inference_tag, args.noise)
             trained = is_trained(args.expdir, experiment, args.model)
             speed = next((speeds[s] for s in (*experiment.settings, "") if s in speeds), None)
-            if speed is None:
-                hours = "hours: give a measured --throughput"
-            else:
+            took = None
+            hours = "hours: give a measured --throughput"
+            if speed is not None:
                 took = found.training_hours(speed)
                 hours = f"{took:,.0f} hours at {speed:g} hours of speech per hour (estimate)"
-                total += 0 if trained else took
+            if not trained:
+                estimates.append(took)
             would = ["not train (done)" if trained else "train"]
             would.append(f"decode {', '.join(todo)}" if todo else "not decode")
             print(f"{experiment.name} ({number} of {len(chosen)})")
@@ -125,8 +126,12 @@ def dry_run_all(paper: Paper, args: argparse.Namespace) -> None:
                 f"{found.hours_of_speech:,.0f} hours of speech; {hours}"
             )
             print(f"  would     {', '.join(would)}", flush=True)
-    estimate = f"; training those that are not: {total:,.0f} hours (estimate)" if speeds else ""
-    print(f"{len(chosen)} experiments, every config holds{estimate}")
+    known = [took for took in estimates if took is not None]
+    estimate = (
+        f"; training {len(known)} of the {len(estimates)} that are not trained: "
+        f"{sum(known):,.0f} hours (estimate)"
+    )
+    print(f"{len(chosen)} experiments, every config holds{estimate if known else ''}")
 
 
 def _throughputs(paper: Paper, given: Sequence[str]) -> dict[str, float]:

@@ -17,11 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_smop.analysis.bootstrap import interval, paired
+from espnet_smop.analysis.systems import TASKS, unique_names
 from espnet_smop.bin.config_modalities import modalities
 from espnet_smop.scoring.decodes import CLEAN, Decode, find_decodes, read_errors
 from espnet_smop.scoring.transcripts import ScoringError
-
-_TASKS = {("audio",): "ASR", ("video",): "VSR", ("audio", "video"): "AVSR"}
 
 
 def find_experiments(paths: Sequence[Path]) -> list[Path]:
@@ -37,30 +36,33 @@ def find_experiments(paths: Sequence[Path]) -> list[Path]:
 
 def table(experiments: Sequence[Path], *, metric: str, unit: str) -> str:
     """Return the table; empty if nothing is scored yet."""
-    decodes: dict[tuple[str, str, str], dict[str, Decode]] = {}
-    columns, noises, spelt = [], set(), {}
-    for experiment in experiments:
+    decodes: dict[tuple[str, str, str], dict[tuple[str, str], Decode]] = {}
+    spelt = {}
+    experiments = list(dict.fromkeys(experiments))
+    for experiment, name in zip(experiments, unique_names(experiments), strict=True):
         found = tuple(modalities(experiment / "config.yaml"))
         for decode in find_decodes(experiment, metric):
-            key = (experiment.name, decode.path.parent.name, decode.test_set)
-            decodes.setdefault(key, {})[decode.snr] = decode
-            spelt[key] = _TASKS[found]
-            columns += [decode.snr]
-            noises |= {decode.noise} - {""}
+            key = (name, decode.path.parent.name, decode.test_set)
+            decodes.setdefault(key, {})[decode.noise, decode.snr] = decode
+            spelt[key] = TASKS[found]
     if not decodes:
         return ""
-    columns = sorted(set(columns), key=lambda snr: -float("inf") if snr == CLEAN else -float(snr))
+    columns = sorted({at for decoded in decodes.values() for at in decoded}, key=_column_order)
+    noises = list(dict.fromkeys(noise for noise, _ in columns if noise))
     several = {part: len({key[part] for key in decodes}) > 1 for part in (1, 2)}
 
-    header = ["task", "system", *(c if c == CLEAN else f"{c} dB" for c in columns)]
+    header = ["task", "system"]
+    for noise, snr in columns:
+        level = snr if snr == CLEAN else f"{snr} dB"
+        header.append(f"{noise} {level}" if noise and len(noises) > 1 else level)
     rows = []
-    for key, by_snr in decodes.items():
-        cells = {snr: _cell(decode, metric, unit) for snr, decode in by_snr.items()}
-        if spelt[key] == "VSR" and CLEAN in cells:
+    for key, decoded in decodes.items():
+        cells = {at: _cell(decode, metric, unit) for at, decode in decoded.items()}
+        if spelt[key] == "VSR" and ("", CLEAN) in cells:
             # Lips are the same whatever the noise.
-            cells = dict.fromkeys(columns, cells[CLEAN])
+            cells = dict.fromkeys(columns, cells["", CLEAN])
         name = " ".join([key[0], *(key[part] for part in (1, 2) if several[part])])
-        rows.append([spelt[key], name, *(cells.get(snr, "-") for snr in columns)])
+        rows.append([spelt[key], name, *(cells.get(at, "-") for at in columns)])
 
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [
@@ -70,8 +72,14 @@ def table(experiments: Sequence[Path], *, metric: str, unit: str) -> str:
     of = {"utterance": "utterances", "speaker": "speakers"}[unit]
     title = f"{metric.upper()} in %, with 95 % bootstrap intervals over {of}"
     if noises:
-        title += f"; noise: {', '.join(sorted(noises))}"
+        title += f"; noise: {', '.join(noises)}"
     return "\n".join([title, *(line.rstrip() for line in lines)])
+
+
+def _column_order(at: tuple[str, str]) -> tuple[str, float]:
+    """Clean, whose noise has no name, is first; then the noises, each from little to much."""
+    noise, snr = at
+    return noise, 0.0 if snr == CLEAN else -float(snr)
 
 
 def _cell(decode: Decode, metric: str, unit: str) -> str:

@@ -7,7 +7,7 @@ the other alone, and says so. Long files are cut at pauses. Times are of these p
 Example::
 
     python -m espnet_smop.bin.transcribe exp/avsr_train_avsr_smop3_dedr \
-        downloads/mini_lrs3/test/s29/00001.mp4 downloads/mini_lrs3/test/s29/00002.mp4 \
+        downloads/mini_lrs3/test/s45/00001.mp4 downloads/mini_lrs3/test/s45/00002.mp4 \
         --format json
 """
 
@@ -99,6 +99,22 @@ def output(out: str | None, path: str, form: str) -> Iterator[IO[str]]:
             yield file
 
 
+def check_names(paths: Sequence[str]) -> None:
+    """Refuse files whose transcripts would have the same name.
+
+    Raises:
+        ValueError: names two of them.
+    """
+    seen: dict[str, str] = {}
+    for path in paths:
+        other = seen.setdefault(Path(path).name, path)
+        if other != path:
+            raise ValueError(
+                f"--out: the transcripts of {other} and {path} would be one file. Transcribe them "
+                "into directories of their own, or all to standard output"
+            )
+
+
 def transcribe(transcriber: Transcriber, path: str, form: str, file: IO[str]) -> None:
     """Write the transcript of one file; as text, line by line as it comes."""
     warnings: list[str] = []
@@ -153,6 +169,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     args = get_parser().parse_args(cmd)
     try:
+        if args.out is not None:
+            check_names(args.files)
         search = {name: getattr(args, name) for name in ("beam_size", "max_new_tokens")}
         speech2text = AVSRSpeech2Text.from_pretrained(
             args.model,

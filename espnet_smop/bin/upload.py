@@ -20,7 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from espnet_smop.base_model import BaseModelError
-from espnet_smop.checkpoint.package import PackageError, open_package, package_files
+from espnet_smop.checkpoint.package import PackageError, is_local, open_package, package_files
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -50,7 +50,8 @@ def upload(packed: str, repo: str, *, private: bool, dry_run: bool) -> None:
     """Upload a package's files, or list them.
 
     Raises:
-        PackageError: it is no package, or there is no token.
+        PackageError: it is no package, there is no token, or the hub is out of reach.
+        HfHubHTTPError: the hub refuses.
     """
     validate_repo_id(repo)
     with open_package(packed) as directory:
@@ -65,7 +66,7 @@ def upload(packed: str, repo: str, *, private: bool, dry_run: bool) -> None:
         config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
         for part in ("audio_frontend", "video_frontend", "decoder"):
             model = (config.get(f"{part}_conf") or {}).get("model", "")
-            if config.get(part) and model.startswith("/"):
+            if config.get(part) and is_local(model) and not model.startswith("bases/"):
                 print(f"note: the {part} is {model}, which nobody else has: see --include_bases")
         what = f"{len(files)} files, {total / 2**20:.1f} MiB"
         if dry_run:
@@ -77,13 +78,21 @@ def upload(packed: str, repo: str, *, private: bool, dry_run: bool) -> None:
                 "(https://huggingface.co/settings/tokens), or run `hf auth login`"
             )
         api = HfApi(library_name="espnet_smop")
-        api.create_repo(repo, private=private, exist_ok=True)
-        info = api.upload_folder(
-            repo_id=repo,
-            folder_path=directory,
-            allow_patterns=[str(file) for file in files],
-            commit_message="Upload model",
-        )
+        try:
+            api.create_repo(repo, private=private, exist_ok=True)
+            info = api.upload_folder(
+                repo_id=repo,
+                folder_path=directory,
+                allow_patterns=[str(file) for file in files],
+                commit_message="Upload model",
+            )
+        except OSError:  # HfHubHTTPError is one
+            raise
+        except Exception as e:  # of the client's HTTP library, whichever that is
+            raise PackageError(
+                f"the hub could not be reached ({type(e).__name__}: {e}). Upload from a machine "
+                "with network; what was uploaded is not sent again"
+            ) from e
         print(f"uploaded {what}: {info.commit_url}")
 
 

@@ -58,11 +58,10 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
         except RuntimeError:  # files of before PyTorch 1.6 cannot be mapped
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as e:
-        cause = str(e).splitlines()[0]
-        raise CheckpointError(f"{path} cannot be read as a state dict: {cause}") from None
+        raise CheckpointError(f"{path} cannot be read as a state dict: {_first_line(e)}") from None
     except Exception as e:  # pickle's own errors are of many kinds
         raise CheckpointError(
-            f"{path} was not read: it holds more than tensors ({str(e).splitlines()[0]}). "
+            f"{path} was not read: it holds more than tensors ({_first_line(e)}). "
             "Save the state dict alone"
         ) from None
     if not isinstance(state, Mapping) or not all(
@@ -72,6 +71,10 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
             f"{path} is no flat state dict: it holds {_kinds(state)}. Save the state dict alone"
         )
     return dict(state)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _kinds(state: Any) -> str:
@@ -347,12 +350,10 @@ def write_back(
             raise CheckpointError(f"{name}: {tuple(tensor.shape)}, in the original {found}")
     state = {**original, **trained}
     delimiters = model.decoder.delimiters.detach()
-    for name in (_EMBEDDINGS, _HEAD):
-        tied = name == _HEAD and _is_tied(original)
-        if name == _EMBEDDINGS or (tied and _HEAD in original):
-            table = original[name].clone()
-            table[-len(delimiters) :] = delimiters.to(table.dtype)
-            state[name] = table
+    for name in (_EMBEDDINGS, _HEAD) if _is_tied(original) else (_EMBEDDINGS,):
+        table = original[name].clone()
+        table[-len(delimiters) :] = delimiters.to(table.dtype)
+        state[name] = table
     return {name: state[name] for name in original}
 
 

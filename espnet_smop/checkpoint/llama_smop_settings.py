@@ -301,7 +301,9 @@ def _downsample(
         if mode == "stack":
             rates[m] = _rate(f"--{m}_rate", given[m], inputs[m] // widths[m])
         else:
-            rates[m] = given[m] or RATES[m]
+            rates[m] = RATES[m] if given[m] is None else given[m]
+            if rates[m] < 1:
+                raise CheckpointError(f"--{m}_rate {rates[m]}: expected is 1 or more")
             if given[m] is None:
                 logging.info(
                     "%s frames per token: %d, as in the published model; the weights do not tell "
@@ -363,8 +365,7 @@ def _llm_lora(
     if rank is None:
         if not possible:
             raise CheckpointError(f"adapters of inner width {inner} fit no rank; give --rank")
-        exact = width // inner
-        rank = exact if exact in possible and width % inner == 0 else possible[0]
+        rank = possible[0] if width % inner else width // inner
         if len(possible) > 1:
             logging.warning(
                 "adapters of inner width %d mean a rank of %s: taking %d. If the model was trained "

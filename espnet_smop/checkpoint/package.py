@@ -12,6 +12,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -76,6 +77,7 @@ _BASES = {
 
 _SUFFIXES = {".yaml", ".json", ".md", ".txt", ".safetensors", ".model", ".jinja", ".gguf"}
 """Of files in packages. None is a format whose reader executes anything."""
+_WEIGHTS = (".safetensors", ".gguf")
 PATTERNS = tuple(f"*{suffix}" for suffix in sorted(_SUFFIXES))
 
 _MAX_FILES = 1000
@@ -189,7 +191,9 @@ def _write(
         shutil.copyfile(results, directory / "RESULTS.md")
     versions = {p: version(p) for p in ("espnet", "torch", "transformers", "peft")}
     _dump({"format": 1, "espnet_smop": __version__, **versions}, directory / "meta.yaml")
-    card = _card(config, sources, modalities, name or experiment.resolve().name, license, results)
+    hub = [source for source in sources.values() if not is_local(near(source, experiment))]
+    title = name or experiment.resolve().name
+    card = _card(config, sources, hub, modalities, title, license, results)
     (directory / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -233,6 +237,11 @@ def _copy_base(source: str, target: Path) -> None:
     for file in sorted(path.iterdir()):
         if file.is_file() and file.suffix in _SUFFIXES:
             shutil.copyfile(file, target / file.name)
+    if not any(file.suffix in _WEIGHTS for file in target.iterdir()):
+        raise PackageError(
+            f"{path} cannot be included: it has no weights as {' or '.join(_WEIGHTS)}. Save it "
+            "again by save_pretrained, or leave --include_bases out"
+        )
 
 
 def _zip(directory: Path, out: Path) -> None:
@@ -242,8 +251,9 @@ def _zip(directory: Path, out: Path) -> None:
                 # A fixed date: packing the same again gives the same file.
                 entry = zipfile.ZipInfo(file.relative_to(directory).as_posix())
                 entry.external_attr = (stat.S_IFREG | 0o644) << 16
-                weights = file.suffix in (".safetensors", ".gguf")
-                entry.compress_type = zipfile.ZIP_STORED if weights else zipfile.ZIP_DEFLATED
+                entry.compress_type = (
+                    zipfile.ZIP_STORED if file.suffix in _WEIGHTS else zipfile.ZIP_DEFLATED
+                )
                 entry.file_size = file.stat().st_size
                 with file.open("rb") as source, archive.open(entry, "w") as sink:
                     shutil.copyfileobj(source, sink, _SMALL)
@@ -252,6 +262,7 @@ def _zip(directory: Path, out: Path) -> None:
 def _card(
     config: Mapping[str, Any],
     sources: Mapping[str, str],
+    hub: list[str],
     modalities: list[str],
     name: str,
     license: str | None,
@@ -261,7 +272,6 @@ def _card(
     if license:
         header["license"] = license
     header["tags"] = ["espnet", "automatic-speech-recognition", *(f"{m}-input" for m in modalities)]
-    hub = [s for s in sources.values() if not _is_local(s)]
     if hub:
         header["base_model"] = hub
     prints = config["base_fingerprints"]
@@ -315,7 +325,7 @@ def _card(
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _is_local(model: str) -> bool:
+def is_local(model: str) -> bool:
     """Tell whether a ``model:`` is a path rather than a hub id."""
     path = Path(model).expanduser()
     return path.exists() or path.is_absolute() or model.count("/") > 1 or model.startswith(".")
@@ -357,7 +367,7 @@ def extract(archive: str | Path, directory: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with file.open(entry) as source, target.open("xb") as sink:
                     shutil.copyfileobj(source, sink, _SMALL)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as e:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as e:
         raise PackageError(f"{archive} cannot be read as a package: {e}") from None
 
 
@@ -387,6 +397,8 @@ def _check_entries(
             refuse(f"{stored!r} is a link or another special file")
         if entry.flag_bits & 0x1:
             refuse(f"{stored!r} is encrypted")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            refuse(f"{stored!r} is neither stored nor deflated")
         key = str(path).casefold()
         if key in seen:
             refuse(f"{stored!r} is in it twice")
@@ -414,6 +426,14 @@ def package_files(directory: Path) -> list[Path]:
         for p in directory.rglob("*")
         if p.is_file() and not p.is_symlink() and p.suffix in _SUFFIXES
     )
+
+
+def contents(package: Path) -> dict[str, int]:
+    """Return the files of a package, a directory or zip file made here, with their sizes."""
+    if package.is_dir():
+        return {str(file): (package / file).stat().st_size for file in package_files(package)}
+    with zipfile.ZipFile(package) as archive:
+        return {entry.filename: entry.file_size for entry in archive.infolist()}
 
 
 def weights_file(directory: Path) -> Path:

@@ -7,8 +7,10 @@ import numpy as np
 from espnet_smop.corpus.media import FRAME_RATE, SAMPLES_PER_FRAME
 
 _PAUSE_FRAMES = 10  # 0.4 s: shorter gaps lie within words and phrases
-# An earliest cut at half the limit leaves each cut a choice, and no piece is tiny.
+# Of the limit. An earliest cut at half of it leaves each cut a choice; what is left for the last
+# piece may be less, but no fragment of a word.
 _EARLIEST = 0.5
+_LAST = 0.1
 
 
 def cut_at_pauses(
@@ -17,7 +19,8 @@ def cut_at_pauses(
     """Cut a recording into pieces of at most ``max_seconds``.
 
     Each cut is where the sound is softest over 0.4 s, in the second half of what the piece may
-    last. Without sound the pieces are of equal length.
+    last; at least a tenth of that is left for the last piece. Without sound the pieces are of
+    equal length.
 
     Args:
         samples: waveform ``(N,)`` at 16 kHz, or None.
@@ -40,7 +43,8 @@ def cut_at_pauses(
     pieces, start = [], 0
     while frames - start > longest:
         earliest = start + max(1, int(longest * _EARLIEST))
-        around = loudness[earliest : start + longest + 1]
+        latest = min(start + longest, frames - max(1, int(longest * _LAST)))
+        around = loudness[earliest : latest + 1]
         # The last of equals: the fewer pieces, the more context each has.
         cut = earliest + len(around) - 1 - int(np.argmin(around[::-1]))
         pieces.append((start, cut))

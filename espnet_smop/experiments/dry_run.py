@@ -10,11 +10,10 @@ from pathlib import Path
 import torch
 from espnet2.tasks.abs_task import scheduler_classes
 
-from espnet_smop.skeleton import skeleton
+from espnet_smop.skeleton import use_skeletons
 from espnet_smop.tasks.avsr import AVSRTask, trained_table
 
 FRAMES_PER_SECOND = 25
-_PARTS = ("audio_frontend", "video_frontend", "decoder")
 # Of a trained float32 parameter: itself, its gradient, and AdamW's two moments.
 _BYTES_TRAINED = 16
 _BYTES_FROZEN = 2
@@ -80,13 +79,7 @@ def dry_run(config: Path, skeletons: Path) -> DryRun:
         args = AVSRTask.get_parser().parse_args(["--config", str(config)])
     except SystemExit:
         raise DryRunError(f"{config}: training would refuse it, see above") from None
-    bases = {}
-    for part in _PARTS:
-        if getattr(args, part) is not None:
-            conf = getattr(args, f"{part}_conf")
-            bases[part] = conf["model"]
-            replaced = {**conf, "model": str(skeleton(conf["model"], skeletons))}
-            setattr(args, f"{part}_conf", replaced)
+    bases = use_skeletons(args, skeletons)
     try:
         AVSRTask.build_preprocess_fn(args, train=True)
         with torch.device("meta"):
@@ -116,12 +109,13 @@ def _steps(config: Path, args) -> int:
         raise DryRunError(
             f"{config}: steps can be counted only with batch_type: numel and num_iters_per_epoch"
         )
-    steps = args.max_epoch * args.num_iters_per_epoch // args.accum_grad
+    # What is left over at an epoch's end counts for the next one's first step.
+    steps = args.max_epoch * (args.num_iters_per_epoch // args.accum_grad)
     cycle = args.scheduler_conf.get("first_cycle_steps", steps)
     if cycle != steps:
         raise DryRunError(
             f"{config}: scheduler_conf.first_cycle_steps is {cycle}, but max_epoch x "
-            f"num_iters_per_epoch / accum_grad is {steps}: the learning rate would not fall to its "
-            "minimum at the end of training"
+            f"(num_iters_per_epoch // accum_grad) is {steps}: the learning rate would not fall to "
+            "its minimum at the end of training"
         )
     return steps

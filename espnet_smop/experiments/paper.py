@@ -162,8 +162,8 @@ def _result(where: str, name: str, given: dict, order: list[str]) -> Result:
             _cell(f"{at}, column {column_label}", (given, row, column), number, order)
             for (column_label, column), number in zip(columns.items(), numbers, strict=True)
         )
-    if not columns or not rows:
-        raise PaperError(f"{where}: has no rows or no columns")
+    if not columns or not rows or "title" not in given:
+        raise PaperError(f"{where}: has no title, no rows or no columns")
     labels = tuple(str(column) for column in columns)
     return Result(name, given["title"], given.get("shows", "wer"), labels, rows)
 
@@ -181,12 +181,14 @@ def _cell(where: str, parts: tuple[dict, ...], number: float | None, order: list
     if unknown:
         raise PaperError(f"{where}: {unknown[0]} is not among the settings")
     # The same settings are the same experiment, however a table names them.
-    names = tuple(sorted(settings, key=order.index))
+    names = tuple(sorted(set(settings), key=order.index))
     snr = snr if snr == CLEAN else f"{snr:g}"
     return Cell(Experiment("_".join([task, *names]), task, names), snr, number)
 
 
-def _known(where: str, given: dict, keys: tuple[str, ...]) -> None:
+def _known(where: str, given: Any, keys: tuple[str, ...]) -> None:
+    if not isinstance(given, dict):
+        raise PaperError(f"{where}: is not a mapping")
     for key in given:
         if key not in keys:
             raise PaperError(f"{where}: unknown key {key}, expected {', '.join(keys)}")

@@ -3,15 +3,14 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from espnet2.torch_utils.safe_torch_load import safe_torch_load
-
 from espnet_smop.analysis.bootstrap import interval
+from espnet_smop.analysis.training_curves import read_curves
 from espnet_smop.experiments.paper import Cell, Experiment, Result
 from espnet_smop.scoring.decodes import CLEAN, find_decodes, read_errors
-from espnet_smop.scoring.transcripts import ScoringError
 
 UNKNOWN = "–"
 _ROUTER = "router_"
+_TEST_SET = "test"  # as the LRS3 recipe's run.sh calls it
 _CHOICES = {"first": "1st", "second": "2nd"}
 
 
@@ -26,11 +25,13 @@ def is_trained(expdir: Path, experiment: Experiment, model: str) -> bool:
 
 
 def scored(expdir: Path, experiment: Experiment, tag: str, noise: str) -> dict[str, Path]:
-    """Return an experiment's scored decode directories by noise level (``clean``, ``0``, …)."""
+    """Return its scored decode directories of the test set by noise level (``clean``, ``0``, …)."""
     return {
         decode.snr: decode.path
         for decode in find_decodes(directory(expdir, experiment))
-        if decode.path.parent.name == tag and decode.noise in ("", noise)
+        if decode.path.parent.name == tag
+        and decode.test_set == _TEST_SET
+        and decode.noise in ("", noise)
     }
 
 
@@ -117,23 +118,13 @@ def expert_shares(experiment: Path) -> dict[tuple[str, str, str], list[float]]:
     Returns:
         (router, modality, ``first`` or ``second``) → shares, expert by expert; empty where
         nothing is trained, or where there are no routers.
-
-    Raises:
-        ScoringError: the checkpoint is not one of ESPnet's.
     """
-    path = experiment / "checkpoint.pth"
-    if not path.is_file():
-        return {}
-    try:
-        reporter = safe_torch_load(path, map_location="cpu")["reporter"]
-        reported = reporter["stats"][reporter["epoch"]]["valid"]
-    except (KeyError, TypeError) as e:
-        raise ScoringError(f"{path}: holds no report of the last epoch ({e})") from None
     shares: dict[tuple[str, str, str], dict[int, float]] = {}
-    for name, value in reported.items():
-        if name.startswith(_ROUTER):
+    for (part, name), by_epoch in read_curves(experiment).items():
+        if part == "valid" and name.startswith(_ROUTER):
             # router_<router>/<modality>_<choice>_<expert>
             router, _, rest = name.removeprefix(_ROUTER).partition("/")
             modality, choice, expert = rest.rsplit("_", 2)
-            shares.setdefault((router, modality, choice), {})[int(expert)] = float(value)
+            last = by_epoch[max(by_epoch)]
+            shares.setdefault((router, modality, choice), {})[int(expert)] = last
     return {key: [row[i] for i in sorted(row)] for key, row in sorted(shares.items())}

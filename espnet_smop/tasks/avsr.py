@@ -222,7 +222,7 @@ class AVSRTask(AbsTask):
                 projector=projector,
                 decoder=decoder,
             ),
-            getattr(args, "model_conf", None) or {},
+            args.model_conf,
         )
         _check_fingerprints(args, model.fingerprints())
         logging.info("Trained parameters:\n%s", trained_table(model))

@@ -14,5 +14,5 @@ def test_jobs_are_summed(tmp_path):
     )
     cost = read_decode_cost(tmp_path)
     assert cost.rtf == pytest.approx(0.3)
-    assert cost[1:] == (1200, "GPU", 2)
-    assert read_decode_cost(tmp_path / "none") == (None, None, "", 0)
+    assert cost[1:] == (1200, "GPU")
+    assert read_decode_cost(tmp_path / "none") == (None, None, "")

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
@@ -163,3 +164,23 @@ def test_what_is_missing_is_said(experiments, dump_dir, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit, match="no experiment"):
         analyze.main([str(tmp_path / "empty")])
+
+
+def test_systems_of_one_name_and_a_statistic_that_is_infinite(experiments, dump_dir, tmp_path):
+    expdir, _ = experiments
+    shutil.rmtree(expdir / "avsr_train_mlp")
+    other = shutil.copytree(expdir, tmp_path / "run2" / expdir.name)
+    (other / "avsr_train_n4").rename(other / "avsr_n4")
+    shutil.rmtree(other / "avsr_n4/dec")
+    decode(other / "avsr_n4/dec/test", dump_dir, 0)
+    analyze.main([str(expdir), str(other), "--out", str(tmp_path / "out")])
+    everything = json.loads((tmp_path / "out/report.json").read_text(), parse_constant=pytest.fail)
+    rates = {r["system"] for r in everything["exhibits"]["rates_test"]["data"]}
+    assert rates == {
+        f"{parent}/{expdir.name}/{name}" for parent in (tmp_path.name, "run2")
+        for name in ("n2", "n4")
+    }  # fmt: skip
+    # Where one is always better by one error there is no spread; JSON has no infinite numbers.
+    differences = everything["exhibits"]["significance_test_clean"]["data"]
+    assert None in {d["z"] for d in differences}
+    assert "inf" in (tmp_path / "out/figures/significance_test_clean.csv").read_text()

@@ -1,5 +1,8 @@
 """Scoring commands on a small decode directory."""
 
+import re
+import shutil
+
 import jiwer
 import pytest
 
@@ -101,6 +104,25 @@ def test_table_has_a_row_per_system_and_a_column_per_ratio(experiments, capsys):
         ["VSR", "avsr_v", "0.00"],
     ]
     assert rows[1].count("0.00 [0.00, 0.00]") == 3  # lips do not hear the noise
+
+
+def test_experiments_of_one_name_and_noises_of_one_ratio_are_told_apart(
+    experiments, tmp_path, capsys
+):
+    other = shutil.copytree(experiments, tmp_path / "run2" / "exp")
+    shutil.rmtree(other / "avsr_v")
+    (other / "avsr_a/decode/test_babble_snr5").rename(other / "avsr_a/decode/test_hum_snr5")
+    capsys.readouterr()
+    show_table.main([str(experiments / "avsr_a"), str(other)])
+    title, header, _, *rows = capsys.readouterr().out.splitlines()
+    assert title.endswith("noise: babble, hum")
+    assert re.split("  +", header) == [
+        "task", "system", "clean", "babble 5 dB", "babble -5 dB", "hum 5 dB"]  # fmt: skip
+    cells = [re.split("  +", row)[1:] for row in rows]
+    assert [row[0] for row in cells] == [
+        f"{tmp_path.name}/exp/avsr_a", "run2/exp/avsr_a"]  # fmt: skip
+    assert [[x == "-" for x in row[1:]] for row in cells] == [
+        [False, False, False, True], [False, True, False, False]]  # fmt: skip
 
 
 def test_table_without_results_is_no_error(tmp_path, capsys):

@@ -339,6 +339,7 @@ def without(state, part):
         (lambda s: s, {"rank": 8}, r"--rank 8: adapters of inner width 8.*mean 4"),
         (lambda s: s, {"num_experts": 3}, r"--num_experts 3: by the weights it is \[4\]"),
         (lambda s: s, {"top_k": 5}, r"--top_k 5: there are 4 experts"),
+        (lambda s: s, {"video_rate": 0}, r"--video_rate 0: expected is 1 or more"),
         (lambda s: s, {"downsample": "stack", "audio_rate": 4}, r"--audio_rate 4: .* it is 1"),
         (lambda s: without(s, "experts.2."), {}, r"gate.weight is for 4 experts"),
         (lambda s: without(s, "experts.1.3.bias"), {}, r"has no experts\.1\.3\.bias"),
@@ -381,12 +382,18 @@ def test_other_bases_are_noticed_by_a_single_value(bases, tmp_path, name, option
     assert f"with other values: {name} ({option})" in str(raised.value)
 
 
-def test_an_llm_with_another_vocabulary_or_width_is_refused(bases, tmp_path, make_llm):
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        (lambda table: table[:-1], "expected are 5 more, <pad> <audio>"),
+        (lambda table: table[:, :-1], r"the checkpoint's LLM has width 31, '.*' has 32"),
+    ],
+)
+def test_an_llm_with_another_vocabulary_or_width_is_refused(bases, tmp_path, cut, message):
     public = public_model(bases)
-    state = without(public.state_dict(), "nothing")
     table = "llm.model.embed_tokens.weight"
-    state[table] = state[table][:-1]
-    with pytest.raises(CheckpointError, match="expected are 5 more, <pad> <audio>"):
+    state = changed(public.state_dict(), table, cut(public.state_dict()[table]))
+    with pytest.raises(CheckpointError, match=message):
         import_model(public, bases, tmp_path / "exp", state=state)
 
 

@@ -2,11 +2,14 @@ import json
 import os
 import stat
 import zipfile
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
 from espnet_smop.base_model import BaseModelError
@@ -108,6 +111,18 @@ def test_what_is_in_it(experiment, tmp_path):
     assert "# A model" in card and "|decode/test|600|" in card
     assert all(value in card for value in config["base_fingerprints"].values())
     assert "Transcribe speech and video to text." in card
+
+
+def test_packing_lists_what_is_in_it(experiment, tmp_path, capsys):
+    listed = []
+    for name in ("p", "p.zip"):
+        pack_main(["--exp", str(experiment), "--out", str(tmp_path / name)])
+        *lines, last = capsys.readouterr().out.splitlines()
+        assert last == f"packed: {tmp_path / name}"
+        listed.append(sorted(tuple(line.split()) for line in lines))
+    sizes = {str(p.relative_to(tmp_path / "p")): f"{p.stat().st_size:,}"
+             for p in (tmp_path / "p").rglob("*") if p.is_file()}  # fmt: skip
+    assert listed == [sorted((size, file) for file, size in sizes.items())] * 2
 
 
 def test_packing_again_gives_the_same_file(experiment, tmp_path):
@@ -258,6 +273,24 @@ def test_a_header_that_lies_about_the_size_is_noticed(tmp_path):
         extract(path, tmp_path / "inside")
 
 
+def test_damaged_content_is_noticed(tmp_path):
+    path = write_zip(tmp_path / "p.zip", [("a.txt", "some words " * 1000)])
+    data = bytearray(path.read_bytes())
+    data[30 + len("a.txt")] ^= 0xFF  # the first byte after the header
+    path.write_bytes(data)
+    (tmp_path / "inside").mkdir()
+    with pytest.raises(PackageError, match="cannot be read"):
+        extract(path, tmp_path / "inside")
+
+
+def test_other_compressions_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a.txt", "some words")
+    (tmp_path / "inside").mkdir()
+    with pytest.raises(PackageError, match="neither stored nor deflated"):
+        extract(tmp_path / "p.zip", tmp_path / "inside")
+
+
 def test_no_zip_at_all(tmp_path):
     (tmp_path / "p.zip").write_bytes(b"nothing")
     with pytest.raises(PackageError, match=r"p\.zip cannot be read as a package"):
@@ -271,15 +304,46 @@ def test_no_zip_at_all(tmp_path):
         (lambda e: torch.save({"model": {}}, e / "valid.acc.ave.pth"), "is no model file"),
         (lambda e: (e / "config.yaml").unlink(), "does not exist"),
         (lambda e: (e / "config.yaml").write_text("a: b"), "no decoder_conf"),
+        (lambda e: (e / "decode.yaml").write_text("[beam_size, 4]"), "not a mapping of settings"),
     ],
 )
 def test_what_cannot_be_packed(experiment, tmp_path, spoil, message):
+    (experiment / "decode.yaml").write_text("beam_size: 4\n")
     spoil(experiment)
+    options = ["--inference_config", str(experiment / "decode.yaml")]
     for out in (tmp_path / "p.zip", tmp_path / "p"):
         with pytest.raises(SystemExit) as stopped:
-            pack_main(["--exp", str(experiment), "--out", str(out)])
+            pack_main(["--exp", str(experiment), "--out", str(out), *options])
         assert message in str(stopped.value)
     assert [p.name for p in tmp_path.iterdir()] == ["exp"]
+
+
+def test_bases_without_safe_weights_are_not_included(experiment, tmp_path):
+    config = yaml.safe_load((experiment / "config.yaml").read_text())
+    old = tmp_path / "old"
+    old.mkdir()
+    for file in Path(config["decoder_conf"]["model"]).iterdir():
+        if file.suffix != ".safetensors":
+            (old / file.name).symlink_to(file)
+    (old / "pytorch_model.bin").write_bytes(b"weights")
+    config["decoder_conf"]["model"] = str(old)
+    (experiment / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(PackageError, match="old cannot be included: it has no weights as"):
+        pack(experiment, "valid.acc.ave.pth", tmp_path / "p", bases=True)
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_card_names_as_base_models_what_is_on_the_hub(experiment, tmp_path, monkeypatch):
+    config = yaml.safe_load((experiment / "config.yaml").read_text())
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads/avhubert").mkdir()
+    config["video_frontend_conf"]["model"] = "downloads/avhubert"
+    config["audio_frontend_conf"]["model"] = "openai/whisper-base.en"
+    (experiment / "config.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir("/")
+    out = pack(experiment, "valid.acc.ave.pth", tmp_path / "p")
+    header = yaml.safe_load((out / "README.md").read_text().split("---")[1])
+    assert header["base_model"] == ["openai/whisper-base.en"]
 
 
 def test_packing_replaces_packages_only(experiment, tmp_path):
@@ -332,6 +396,15 @@ def test_upload(experiment, tmp_path, monkeypatch, capsys, name):
     assert options == {"private": True, "exist_ok": True}
     assert {"README.md", "config.yaml", "model.safetensors"} <= set(files)
     assert "hf_secret" not in capsys.readouterr().out
+
+
+def test_upload_without_network(experiment, tmp_path, monkeypatch):
+    out = pack(experiment, "valid.acc.ave.pth", tmp_path / "p")
+    unreachable = partial(HfApi, endpoint="http://127.0.0.1:9", token="hf_secret")
+    monkeypatch.setattr("espnet_smop.bin.upload.HfApi", unreachable)
+    monkeypatch.setattr("espnet_smop.bin.upload.get_token", lambda: "hf_secret")
+    with pytest.raises(SystemExit, match="upload: the hub could not be reached"):
+        upload_main(["--packed", str(out), "--repo", "me/model"])
 
 
 def test_upload_wants_a_package_and_an_id(experiment, tmp_path):

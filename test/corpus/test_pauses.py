@@ -56,6 +56,10 @@ def test_pieces_are_contiguous_and_short_enough(frames, seconds, seed, silent, s
     assert all(0 < end - start <= int(seconds * 25) for start, end in pieces)
 
 
+def test_the_last_piece_is_no_fragment():
+    assert cut_at_pauses(np.zeros(251 * 640), 251, max_seconds=10) == [(0, 226), (226, 251)]
+
+
 def test_a_limit_of_nothing_is_refused():
     with pytest.raises(ValueError, match="too short"):
         cut_at_pauses(None, 10, max_seconds=0.01)

@@ -1,10 +1,12 @@
 """Building a config's model for its shapes, with the real sizes of what it names."""
 
+import logging
 from pathlib import Path
 
 import pytest
 import yaml
 
+from espnet_smop.bin import run_paper
 from espnet_smop.experiments.dry_run import DryRunError, dry_run
 from espnet_smop.experiments.paper import read, write_config
 
@@ -53,12 +55,31 @@ def test_steps_and_hours(config, tmp_path):
     assert found.training_hours(100) == pytest.approx(found.hours_of_speech / 100)
     assert found.state_bytes == 2 * found.frozen + 16 * found.trained
     assert f"{found.trained:,}" in found.table
+    # The fifth batch of an epoch is no step of two.
+    odd = {"num_iters_per_epoch": 5, "accum_grad": 2, "max_epoch": 3}
+    cycle = {"first_cycle_steps": 6, "warmup_steps": 1}
+    assert dry_run(config("asr", **odd, scheduler_conf=cycle), tmp_path).steps == 6
 
 
 def test_the_public_codes_settings_hold_over_this_recipes_base(tmp_path):
     found = dry_run(CONF / "train_avsr_smop4_jejr_reference.yaml", tmp_path)
     assert found.bases["audio_frontend"] == "openai/whisper-medium.en"
     assert (found.frames_per_step, found.steps) == (8000, 49000)
+
+
+def test_hours_of_all_say_of_how_many_they_are(tmp_path, capsys):
+    try:
+        run_paper.main([
+            "dry_run", str(CONF / "paper.yaml"), "table1", "--expdir", str(tmp_path),
+            "--only", "llama_avsr_whisper_base", "--throughput", "llama3.2_1b=50",
+        ])  # fmt: skip
+    finally:
+        logging.disable(logging.NOTSET)
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == (
+        "2 experiments, every config holds; training 1 of the 2 that are not trained: 87 hours "
+        "(estimate)"
+    )
 
 
 def test_published_numbers_of_experts_grow_the_projector_alone(tmp_path):

@@ -15,7 +15,10 @@ SMALL = {
         "t": {
             "title": "T",
             "task": "avsr",
-            "rows": {"A": {"settings": ["eight"], "paper": [1, None]}, "B": {"task": "vsr"}},
+            "rows": {
+                "A": {"settings": ["eight"], "paper": [1, None]},
+                "B": {"task": "vsr", "settings": ["one"]},
+            },
             "columns": {"x": {"settings": ["one"]}, "y": {"settings": ["two"], "snr": 2.50}},
         },
         "u": {
@@ -52,7 +55,7 @@ def test_the_same_settings_are_one_experiment_in_all_tables(small):
         "avsr_one_eight": ["clean", "-5"],
         "avsr_two_eight": ["2.5"],
         "vsr_one": ["clean"],
-        "vsr_two": ["2.5"],
+        "vsr_one_two": ["2.5"],
     }
 
 
@@ -81,6 +84,7 @@ def test_configs_lie_over_task_and_machine(small, tmp_path):
         ({"task": "lipreading"}, "task is 'lipreading'"),
         ({"shows": "loss"}, "shows is 'loss'"),
         ({"columns": {}}, "no rows or no columns"),
+        ({"columns": {"x": None}}, "row A, column x: is not a mapping"),
     ],
 )
 def test_mistakes_are_named(tmp_path, change, message):

@@ -372,14 +372,13 @@ if begin_stage 3 "audio → FLAC, video → mouth crops in ${data_feats}"; then
         need 1 "${datadir}/${dset}/text"
         opts=(--landmarks "${landmarks}")
         if [ -n "${landmarks_conf}" ]; then opts+=(--landmarks_conf "${landmarks_conf}"); fi
-        case "${dset}" in
-            "${train_set}" | "${pretrain_set}" | "${valid_set}") out="${data_feats}/org/${dset}" ;;
-            *)
-                # A test set loses nothing: stage 4 does not filter it either.
-                out="${data_feats}/${dset}"
-                opts+=(--strict_test)
-                ;;
-        esac
+        if [[ " ${all_train_sets} ${valid_set} " == *" ${dset} "* ]]; then
+            out="${data_feats}/org/${dset}"
+        else
+            # A test set loses nothing: stage 4 does not filter it either.
+            out="${data_feats}/${dset}"
+            opts+=(--strict_test)
+        fi
         combine_opts=()
         if "${allow_broken}"; then combine_opts=(--allow_broken); fi
         count="$(wc -l < "${datadir}/${dset}/text")"

@@ -33,8 +33,8 @@ Passed by the driver and not needed here:
 . ./path.sh
 
 # Without AV-HuBERT's directory the last command would ask the hub for it.
-settings="$("${SMOP_PYTHON}" -m espnet_smop.bin.compose_config "${avsr_config}")"
-if grep -q "^ *model: *${avhubert} *\$" <<< "${settings}" && [ ! -d "${avhubert}" ]; then
+named="$("${SMOP_PYTHON}" -m espnet_smop.bin.locate_base_models --named "${avsr_config}")"
+if grep -qxF "video_frontend ${avhubert}" <<< "${named}" && [ ! -d "${avhubert}" ]; then
     if [ -z "${avhubert_checkpoint}" ]; then
         echo "$0: ${avhubert} is not there. Download AV-HuBERT Large (LRS3 + VoxCeleb2, without" \
             "fine-tuning: large_vox_iter5.pt) from its authors' site, whose licence you accept," \

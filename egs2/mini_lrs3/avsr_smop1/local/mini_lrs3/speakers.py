@@ -75,12 +75,10 @@ def speaker(index: int, seed: int, difficulty: Difficulty) -> Speaker:
     """Return the ``index``-th speaker (from 0) of the corpus with this ``seed``."""
     name = f"s{index + 1:02d}"
     rng = np.random.default_rng([seed, crc32(f"speaker {name}".encode())])
-    male = index % 5 in (0, 2, 3)
+    male = _is_man(index)
     # Steps of 13 spread accents and variants over the parts of the corpus, and repeat no
-    # combination among the first 60 speakers, of five always three men.
-    number = (
-        3 * (index // 5) + (0, 0, 1, 2, 0)[index % 5] if male else 2 * (index // 5) + index % 5 // 4
-    )
+    # combination among the first 60 speakers.
+    number = sum(_is_man(i) == male for i in range(index))
     voices = [f"{a}+{v}" for a in _ACCENTS for v in (_MALE if male else _FEMALE)]
     voice = Voice(
         name=voices[13 * number % len(voices)],
@@ -99,6 +97,10 @@ def speaker(index: int, seed: int, difficulty: Difficulty) -> Speaker:
     )
     look = _look(rng, male, difficulty)
     return Speaker(name=name, voice=voice, articulation=articulation, look=look, room=room)
+
+
+def _is_man(index: int) -> bool:
+    return index % 5 in (0, 2, 3)  # of five always three
 
 
 def _spread(rng: np.random.Generator, deviation: float) -> float:
