@@ -220,12 +220,16 @@ def train(
 
 
 def _epochs(lengths: torch.Tensor, batch_size: int, seed: int) -> Iterator[list[list[int]]]:
-    """Yield without end the shuffled batches of an epoch, each of sequences of like length."""
+    """Yield without end the shuffled batches of an epoch.
+
+    Sequences twice, four times, … as long as most have batches of their own: among short ones they
+    would cost a batch of padding each.
+    """
     generator = torch.Generator().manual_seed(seed)
+    buckets = (lengths / lengths.median()).log2().floor().clamp_min(0)
     while True:
         order = torch.randperm(len(lengths), generator=generator)
-        order = order[lengths[order].argsort(stable=True)]  # equally long ones stay shuffled
-        batches = order.split(batch_size)
+        batches = order[buckets[order].argsort(stable=True)].split(batch_size)
         yield [batches[i].tolist() for i in torch.randperm(len(batches), generator=generator)]
 
 

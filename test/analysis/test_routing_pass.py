@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -120,6 +122,22 @@ def test_a_dense_projector_has_no_usage(experiment, dump_dir, tmp_path):
         uids=uids[:2], strip_uid=uids[0], flop_uids=[],
     )  # fmt: skip
     assert (result.usages, result.strip, result.gflops) == ([], None, {})
+
+
+def test_lips_need_no_sound(experiment, dump_dir, tmp_path):
+    conf = {"num_experts": 2, "hidden_size": 16}
+    experiment(audio_frontend=None, audio_frontend_conf={}, projector_conf=conf)
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("text", "video.scp"):
+        shutil.copy(dump_dir / name, data)
+    uid = (data / "text").read_text().split()[0]
+    result = run_pass(
+        tmp_path / "config.yaml", tmp_path / "model.pth", data,
+        uids=[uid], strip_uid=uid, flop_uids=[uid],
+    )  # fmt: skip
+    assert result.strip.speech is None and result.strip.video.shape[1:] == (96, 96)
+    assert result.gflops.keys() == {"video encoder", "projector", "LLM"}
 
 
 def test_parameters_by_hand(experiment, tmp_path):
