@@ -323,6 +323,7 @@ def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
             "use_preprocessor: true"
         )
     shapes = load_num_sequence_text(iter_options.shape_files[0], loader_type="csv_int")
+    transcripts = {k: t for k, t in read_2columns_text(texts[0]).items() if k in shapes}
     encoder: TextEncoder = iter_options.preprocess_fn.encode_text
     modalities = [m for m in FRAME_RATES if getattr(args, f"{m}_frontend") is not None]
     conf = args.decoder_conf
@@ -332,11 +333,7 @@ def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
     downsample = {**DOWNSAMPLE_DEFAULTS, **(args.projector_conf.get("downsample") or {})}
     return Counts.of(
         {key: shape[0] for key, shape in shapes.items()},
-        {
-            key: len(encoder(text))
-            for key, text in read_2columns_text(texts[0]).items()
-            if key in shapes
-        },
+        dict(zip(transcripts, encoder.count(list(transcripts.values())), strict=True)),
         rates={m: downsample[m] for m in modalities},
         fixed=sum(map(len, around)) + 2 * len(modalities),
     )

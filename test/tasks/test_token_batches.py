@@ -11,6 +11,7 @@ import yaml
 from espnet2.train.distributed_utils import DistributedOption
 
 from espnet_smop.bin.make_shapes import make_shapes
+from espnet_smop.decoder.tokenizer import TextEncoder
 from espnet_smop.tasks.avsr import AVSRTask
 
 
@@ -106,3 +107,9 @@ def test_two_processes_make_the_same_number_of_steps(command, tmp_path):
     (planned,) = re.findall(r"\[train\] Batch sampler: .*N-batch=(\d+).*world_size=2", logs[0])
     steps = torch.load(tmp_path / "exp" / "checkpoint.pth", weights_only=True)["reporter"]
     assert steps["stats"][1]["train"]["total_count"] == int(planned)
+
+
+def test_texts_are_counted_as_they_are_tokenised(make_llm):
+    encoder = TextEncoder(make_llm("llama3"))
+    texts = ["place blue at f two now", "", "lay green"] * 700
+    assert encoder.count(texts) == [len(encoder(text)) for text in texts]
