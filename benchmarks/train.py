@@ -467,6 +467,38 @@ class Bench:
                 self.step(batch, optimizer)
         return counter.get_total_flops()
 
+    def growth(self, lengths: list[float]) -> dict:
+        """Train on batches of the same speech in utterances of different lengths.
+
+        Returns:
+            Seconds and operations per second of speech for each length, and the slopes of their
+            totals between the shortest and the longest utterance: 1 is linear.
+        """
+        speech = max(lengths)
+        optimizer = self.optimizer(False)
+        rows = {}
+        for seconds in lengths:
+            batch = random_batch(round(speech / seconds), seconds)
+            self.step(batch, optimizer)
+            times = []
+            for _ in range(3):
+                start = self.now()
+                self.step(batch, optimizer)
+                times.append(self.now() - start)
+            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+                self.step(batch, optimizer)
+            total = round(speech / seconds) * seconds
+            rows[seconds] = {
+                "seconds": min(times) / total,
+                "operations": counter.get_total_flops() / total,
+            }
+        first, last = rows[min(lengths)], rows[max(lengths)]
+        slopes = {
+            name: 1 + math.log(last[name] / first[name]) / math.log(max(lengths) / min(lengths))
+            for name in first
+        }
+        return {"lengths": rows, **slopes}
+
     def matrix_peak(self) -> float:
         """Measure the operations per second of a large matrix product."""
         n, dtype = (8192, torch.bfloat16) if self.cuda else (1024, torch.float32)
@@ -478,6 +510,19 @@ class Bench:
                 a @ a
             best = min(best, (self.now() - start) / 4)
         return 2 * n**3 / best
+
+
+def random_batch(utterances: int, seconds: float) -> dict[str, torch.Tensor]:
+    """Return equally long utterances, with 4 tokens of text a second."""
+    frames, text = int(seconds * 25), int(seconds * 4)
+    return {
+        "speech": torch.randn(utterances, frames * 640),
+        "speech_lengths": torch.full((utterances,), frames * 640),
+        "video": torch.randn(utterances, frames, 88, 88),
+        "video_lengths": torch.full((utterances,), frames),
+        "text": torch.randint(2, 200, (utterances, text)),
+        "text_lengths": torch.full((utterances,), text),
+    }
 
 
 def measure(args: argparse.Namespace, directory: Path) -> dict:
@@ -571,7 +616,9 @@ def measure(args: argparse.Namespace, directory: Path) -> dict:
             "memory": memory[name] / memory["ours"],
             "share_of_matrix_peak": rate * per_second / peak,
         }
+    growth = {"growth": bench.growth([2.0, 4.0, 8.0, 24.0])} if args.growth else {}
     return {
+        **growth,
         "rows": rows,
         "split": split,
         "waste": waste,
@@ -600,6 +647,16 @@ def report(result: dict) -> str:
         cells = " | ".join(f"{100 * shares[p]:.0f}" for p in parts)
         lines.append(f"| {name} | {cells} |")
     lines.append("")
+    if "growth" in result:
+        for seconds, row in result["growth"]["lengths"].items():
+            lines.append(
+                f"utterances of {seconds:g} s: {1e3 * row['seconds']:.2f} ms and "
+                f"{row['operations'] / 1e9:.2f} GFLOP per second of speech"
+            )
+        lines.append(
+            f"growth with the length: time {result['growth']['seconds']:.2f}, operations "
+            f"{result['growth']['operations']:.2f} (1 is linear)"
+        )
     for name, waste in result["waste"].items():
         lines.append(
             f"padding of the whole corpus, {name}: frames {100 * waste['frames']:.1f} %, "
@@ -617,6 +674,7 @@ def main() -> None:
     parser.add_argument("--whisper", default="openai/whisper-base.en")
     parser.add_argument("--llm", default="meta-llama/Llama-3.2-1B")
     parser.add_argument("--effects", action="store_true", help="also change one choice at a time")
+    parser.add_argument("--growth", action="store_true", help="also how cost grows with length")
     parser.add_argument("--leave_out", nargs="+", default=[], help="settings not to run")
     parser.add_argument("--batch_frames", type=int, help="700 on the CPU, 4,000 on a GPU")
     parser.add_argument("--batches", type=int, help="of each setting: 6 on the CPU, 24 on a GPU")
