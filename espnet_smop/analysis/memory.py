@@ -25,11 +25,10 @@ from espnet_smop.frontend.resnet import _FRAMES_AT_ONCE
 from espnet_smop.frontend.whisper import SAMPLES_PER_FRAME, encode
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.experts import Expert
-from espnet_smop.skeleton import skeleton
+from espnet_smop.skeleton import use_skeletons
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.train.preprocessor import VIDEO_RATE
 
-_PARTS = ("audio_frontend", "video_frontend", "decoder")
 _CROP = 88
 
 
@@ -116,11 +115,8 @@ def training_memory(
         ValueError: the config trains adapters in an encoder or fuses layers.
     """
     args = argparse.Namespace(**{**config, "base_fingerprints": {}})
-    for part in _PARTS:
-        if getattr(args, part) is not None:
-            conf = getattr(args, f"{part}_conf")
-            model = str(skeleton(conf["model"], skeletons))
-            setattr(args, f"{part}_conf", {**conf, "model": model, "dtype": dtype})
+    for part in use_skeletons(args, skeletons):
+        setattr(args, f"{part}_conf", {**getattr(args, f"{part}_conf"), "dtype": dtype})
     with torch.device("meta"):
         model = AVSRTask.build_model(args)
     if any(f.has_lora for f in model.frontends.values()) or model.projector.needs_layers:
