@@ -6,10 +6,11 @@ full sense: no gradients, evaluation behaviour whatever the trainer says, and no
 checkpoint.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -133,6 +134,24 @@ def freeze(base: nn.Module) -> nn.Module:
     setattr(base, _MARK, True)
     base.train = types.MethodType(_train_adapters_only, base)
     return base
+
+
+@contextlib.contextmanager
+def as_frozen(device: torch.device, *, adapters: bool) -> Iterator[None]:
+    """Run a frozen encoder: without gradients and in its own dtype whatever autocast is on.
+
+    Autocast would turn a bfloat16 base's normalisations into float32 and back. Inference mode is
+    not possible: what it makes cannot be kept for the gradients of what is trained on top.
+
+    Args:
+        device: where it runs.
+        adapters: the base has adapters, which need both, gradients and autocast.
+    """
+    if adapters:
+        yield
+        return
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def _train_adapters_only(self: nn.Module, mode: bool = True) -> nn.Module:

@@ -16,6 +16,8 @@ from espnet_smop.base_model import (
     locate,
     near,
 )
+from espnet_smop.frontend.avhubert import AVHuBERTFrontend
+from espnet_smop.frontend.whisper import WhisperFrontend
 
 
 def make_base() -> nn.Module:
@@ -137,3 +139,16 @@ def test_models_are_found_from_where_their_config_lies(tmp_path, monkeypatch):
     assert near("tokenizer", config) == str(config / "tokenizer")
     assert near("openai/whisper-base.en", config) == "openai/whisper-base.en"
     assert near(str(tmp_path), config) == str(tmp_path)
+
+
+def test_a_frozen_encoder_runs_in_its_own_dtype_under_autocast(tiny_whisper, tiny_avhubert):
+    speech, samples = torch.randn(2, 3200), torch.tensor([3200, 3000])
+    video, frames = torch.randn(2, 6, 88, 88), torch.tensor([6, 5])
+    for frontend, inputs in (
+        (WhisperFrontend(tiny_whisper, dtype="float32"), (speech, samples)),
+        (AVHuBERTFrontend(tiny_avhubert, dtype="float32"), (video, frames)),
+    ):
+        plain, _ = frontend(*inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            under, _ = frontend(*inputs)
+        assert torch.equal(under, plain)

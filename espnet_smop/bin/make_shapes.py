@@ -3,8 +3,8 @@
 
 Frame counts are known from the data preparation, so no media is read. Files written:
 ``speech_shape`` (samples), ``video_shape`` (frames) and ``duration_shape``, the duration in video
-frames (25 per second) of the longer modality: the measure for ``batch_type: numel``, since pixels
-or samples would swamp everything else.
+frames (25 per second) of the longer modality: what ``batch_type: tokens`` and ``numel`` go by,
+since pixels or samples would swamp everything else.
 
 Example::
 

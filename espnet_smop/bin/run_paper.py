@@ -118,8 +118,8 @@ def dry_run_all(paper: Paper, args: argparse.Namespace) -> None:
                 "optimizer states on each GPU; activations come on top"
             )
             print(
-                f"  a step    {found.frames_per_step:,} frames: batch_bins {found.batch_bins:,} x "
-                f"accum_grad {found.accum_grad}"
+                f"  a step    {found.frames_per_step:,} frames: {found.frames_per_batch:,} a batch "
+                f"x accum_grad {found.accum_grad}"
             )
             print(
                 f"  training  {found.max_epoch} epochs, {found.steps:,} steps, "

@@ -59,6 +59,7 @@ _TRAINING_KEYS = (
     "scheduler_conf",
     "batch_type",
     "batch_bins",
+    "batch_limits",
     "accum_grad",
     "grad_clip",
     "max_epoch",

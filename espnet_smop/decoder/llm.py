@@ -3,7 +3,9 @@
 import logging
 import math
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrai
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from espnet_smop.base_model import base_dtype, fingerprint, freeze, on_meta
+from espnet_smop.compiled import compile_layers
 from espnet_smop.decoder.prompt import prompt_for, prompt_ids
 from espnet_smop.decoder.search import beam_search
 from espnet_smop.decoder.tokenizer import load_tokenizer, locate_llm
@@ -75,6 +78,7 @@ class LLMDecoder(AbsDecoder):
         dtype: of the frozen weights (``bfloat16``, ``float16``, ``float32``); None is bfloat16
             where CUDA is available and float32 elsewhere. What is trained is float32.
         gradient_checkpointing: recompute each layer in the backward pass to save memory.
+        compile: run the layers through ``torch.compile`` in training.
         gguf_file: name of a GGUF file inside ``model``, to be dequantised.
         tokenizer: directory or hub id of the tokenizer; None takes the one of ``model``.
         num_extra_rows: tokens that an imported model added to the LLM's vocabulary. They take
@@ -92,6 +96,7 @@ class LLMDecoder(AbsDecoder):
         attn_implementation: str | None = None,
         dtype: str | None = None,
         gradient_checkpointing: bool = False,
+        compile: bool = False,
         gguf_file: str | None = None,
         tokenizer: str | None = None,
         num_extra_rows: int = 0,
@@ -106,6 +111,9 @@ class LLMDecoder(AbsDecoder):
         self._prompt_ids(MODALITIES)  # fail now rather than in the first batch
 
         freeze(self.llm)
+        if compile:
+            # Validation and generation do without gradients.
+            compile_layers(_layers(self.llm), when=torch.is_grad_enabled)
         if gradient_checkpointing:
             _checkpoint_layers(self.llm)
         if lora is not None:
@@ -418,16 +426,21 @@ def _checkpoint_layers(llm: nn.Module) -> None:
 
     Hugging Face's own switch acts on modules in training mode only, which a frozen base never is.
     """
-    for layer in llm.modules():
-        if isinstance(layer, GradientCheckpointingLayer):
-            layer.forward = types.MethodType(_checkpointed_forward, layer)
+    for layer in _layers(llm):
+        layer.forward = types.MethodType(_checkpointed(layer.forward.__func__), layer)
 
 
-def _checkpointed_forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    forward = types.MethodType(type(self).forward, self)
-    if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+def _layers(llm: nn.Module) -> list[nn.Module]:
+    return [m for m in llm.modules() if isinstance(m, GradientCheckpointingLayer)]
+
+
+def _checkpointed(plain: Callable) -> Callable:
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return plain(self, *args, **kwargs)
+        return checkpoint(partial(plain, self), *args, use_reentrant=False, **kwargs)
+
+    return forward
 
 
 @torch.no_grad()

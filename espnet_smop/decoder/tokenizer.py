@@ -1,5 +1,7 @@
 """Where an LLM is, and its tokenizer without it."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ from transformers import AutoTokenizer
 
 from espnet_smop.base_model import locate
 
+_PORTION = 1000
 _FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 
 
@@ -49,3 +52,14 @@ class TextEncoder:
     def __call__(self, text: str) -> list[int]:
         """Return the ids of ``text``, without BOS and EOS."""
         return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return the numbers of ids of many texts; several times faster than one by one."""
+        # Threads of the tokenizer and the processes that load data later do not go together.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        portions = (texts[i : i + _PORTION] for i in range(0, len(texts), _PORTION))
+        return [
+            len(ids)
+            for portion in portions
+            for ids in self.tokenizer(portion, add_special_tokens=False).input_ids
+        ]

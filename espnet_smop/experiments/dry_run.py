@@ -11,7 +11,7 @@ import torch
 from espnet2.tasks.abs_task import scheduler_classes
 
 from espnet_smop.skeleton import use_skeletons
-from espnet_smop.tasks.avsr import AVSRTask, trained_table
+from espnet_smop.tasks.avsr import TOKENS, AVSRTask, trained_table
 
 FRAMES_PER_SECOND = 25
 # Of a trained float32 parameter: itself, its gradient, and AdamW's two moments.
@@ -32,9 +32,9 @@ class DryRun:
         table: parameters of each module and how many of them are trained.
         trained: trained parameters.
         frozen: parameters of the base models.
-        frames_per_step: video frames of an optimizer step over all GPUs, padding included.
+        frames_per_step: most video frames of an optimizer step over all GPUs, with padding.
         steps: optimizer steps of the whole training.
-        batch_bins: frames of a batch.
+        frames_per_batch: video frames of a batch over all GPUs.
         accum_grad: batches of a step.
         max_epoch: ESPnet's epochs.
     """
@@ -45,7 +45,7 @@ class DryRun:
     frozen: int
     frames_per_step: int
     steps: int
-    batch_bins: int
+    frames_per_batch: int
     accum_grad: int
     max_epoch: int
 
@@ -89,26 +89,35 @@ def dry_run(config: Path, skeletons: Path) -> DryRun:
             scheduler_classes[args.scheduler](optimizer, **args.scheduler_conf)
     except (TypeError, ValueError, KeyError) as e:
         raise DryRunError(f"{config}: {e}") from e
-    steps = _steps(config, args)
+    steps, frames = _steps(config, args), _frames(config, args)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return DryRun(
         bases=bases,
         table=trained_table(model),
         trained=trained,
         frozen=sum(p.numel() for p in model.parameters()) - trained,
-        frames_per_step=args.batch_bins * args.accum_grad,
+        frames_per_step=frames * args.accum_grad,
         steps=steps,
-        batch_bins=args.batch_bins,
+        frames_per_batch=frames,
         accum_grad=args.accum_grad,
         max_epoch=args.max_epoch,
     )
 
 
-def _steps(config: Path, args) -> int:
-    if args.batch_type != "numel" or args.num_iters_per_epoch is None:
+def _frames(config: Path, args) -> int:
+    if args.batch_type == "numel":
+        return args.batch_bins
+    if args.batch_type != TOKENS or "frames" not in args.batch_limits:
         raise DryRunError(
-            f"{config}: steps can be counted only with batch_type: numel and num_iters_per_epoch"
+            f"{config}: the frames of a step can be told only with batch_type: tokens and "
+            "batch_limits.frames, or batch_type: numel"
         )
+    return args.batch_limits["frames"]
+
+
+def _steps(config: Path, args) -> int:
+    if args.num_iters_per_epoch is None:
+        raise DryRunError(f"{config}: steps can be counted only with num_iters_per_epoch")
     # What is left over at an epoch's end counts for the next one's first step.
     steps = args.max_epoch * (args.num_iters_per_epoch // args.accum_grad)
     cycle = args.scheduler_conf.get("first_cycle_steps", steps)

@@ -12,12 +12,14 @@ from torch.nn import functional as F
 from espnet_smop.base_model import (
     BaseModelError,
     adopt,
+    as_frozen,
     base_dtype,
     fingerprint,
     freeze,
     locate,
     on_meta,
 )
+from espnet_smop.compiled import compile_layers
 from espnet_smop.fileio.atomic import atomic_path, atomic_write
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.filterbank import stacked_filterbanks
@@ -336,6 +338,7 @@ class AVHuBERTFrontend(AbsAVFrontend):
         own_statistics: the BatchNorm statistics belong to the experiment's checkpoint and not to
             the base. The public Llama-SMoP code lets them drift in training, so an imported
             model has its own.
+        compile: run the encoder's transformer layers through ``torch.compile`` in training.
     """
 
     def __init__(
@@ -346,6 +349,7 @@ class AVHuBERTFrontend(AbsAVFrontend):
         lora: dict | None = None,
         dtype: str | None = None,
         own_statistics: bool = False,
+        compile: bool = False,
     ):
         super().__init__()
         if modality not in ("video", "audio", "audiovisual"):
@@ -358,6 +362,8 @@ class AVHuBERTFrontend(AbsAVFrontend):
         self.has_lora = lora is not None
         if lora is not None:
             inject_lora(self.encoder, lora)
+        if compile:
+            compile_layers(self.encoder.encoder.layers, when=lambda: self.training)
 
     def output_size(self) -> int:
         """Return the width D of the features."""
@@ -407,7 +413,7 @@ class AVHuBERTFrontend(AbsAVFrontend):
             audio, lengths = stacked_filterbanks(audio, lengths)
         frames = int(lengths.max())
         inside = torch.arange(frames, device=device) < lengths[:, None]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.has_lora):
+        with as_frozen(device, adapters=self.has_lora):
             if video is not None:
                 # The stem reaches beyond an utterance's end: nothing but zeros may be there.
                 video = torch.where(inside[..., None, None], video[:, :frames], 0.0)

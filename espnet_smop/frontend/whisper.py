@@ -8,7 +8,16 @@ from torch.nn import functional as F
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from espnet_smop.base_model import BaseModelError, base_dtype, fingerprint, freeze, locate, on_meta
+from espnet_smop.base_model import (
+    BaseModelError,
+    as_frozen,
+    base_dtype,
+    fingerprint,
+    freeze,
+    locate,
+    on_meta,
+)
+from espnet_smop.compiled import compile_layers
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.log_mel import SAMPLE_RATE, LogMel
 from espnet_smop.lora import inject_lora
@@ -135,6 +144,7 @@ class WhisperFrontend(AbsAVFrontend):
         dtype: ``float32``, ``bfloat16`` or ``float16``; null is bfloat16 where CUDA is available.
         chunk_seconds: encode utterances in pieces of this length and join the results, so that
             they may be longer than the encoder's maximum (for inference); null refuses longer ones.
+        compile: run the encoder's layers through ``torch.compile`` in training.
         reference_cut: count frames as the public Llama-AVSR code does, in float32 and at least
             25: ``max(int(n / 16000 * 50), 25)``. It can be one frame less than ``n // 320``.
     """
@@ -148,6 +158,7 @@ class WhisperFrontend(AbsAVFrontend):
         dtype: str | None = None,
         chunk_seconds: float | None = None,
         reference_cut: bool = False,
+        compile: bool = False,
     ):
         super().__init__()
         if padding not in ("longest", "30s"):
@@ -159,6 +170,8 @@ class WhisperFrontend(AbsAVFrontend):
         self.has_lora = lora is not None
         if lora is not None:
             inject_lora(self.encoder, lora)
+        if compile:
+            compile_layers(self.encoder.layers, when=lambda: self.training)
         self.log_mel = LogMel(num_mels=self.encoder.config.num_mel_bins)
         self.max_samples = self.encoder.config.max_source_positions * SAMPLES_PER_FRAME
         self.chunk_samples = None
@@ -235,7 +248,7 @@ class WhisperFrontend(AbsAVFrontend):
             )
         lengths = self.num_frames(samples)
         frames = int(lengths.max())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.has_lora):
+        with as_frozen(speech.device, adapters=self.has_lora):
             if self.padding == "30s":
                 mel = self.log_mel(speech, samples, self.max_samples)
                 layers = encode(self.encoder, mel, all_layers=all_layers)

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import inspect
+import itertools
 import logging
 from collections.abc import Callable, Collection
 from functools import partial
@@ -11,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from espnet2.tasks.abs_task import AbsTask
+from espnet2.fileio.read_text import load_num_sequence_text, read_2columns_text
+from espnet2.iterators.abs_iter_factory import AbsIterFactory
+from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
+from espnet2.tasks.abs_task import AbsTask, IteratorOptions
 from espnet2.torch_utils.safe_torch_load import safe_torch_load
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.collate_fn import CommonCollateFn
@@ -25,7 +29,7 @@ from torch import nn
 
 from espnet_smop.base_model import BaseModelError, near
 from espnet_smop.decoder.llm import LLMDecoder
-from espnet_smop.decoder.prompt import prompt_for
+from espnet_smop.decoder.prompt import prompt_for, prompt_ids
 from espnet_smop.decoder.tokenizer import TextEncoder
 from espnet_smop.fileio.video import register
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
@@ -35,12 +39,17 @@ from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.abs_projector import AbsProjector
 from espnet_smop.projector.mlp import MLPProjector
 from espnet_smop.projector.smop import SMoPProjector
+from espnet_smop.projector.stem import DOWNSAMPLE_DEFAULTS
 from espnet_smop.tasks.cached_features import check_caches
 from espnet_smop.tasks.config_parser import BasedConfigParser
 from espnet_smop.train.preprocessor import AVSRPreprocessor
+from espnet_smop.train.token_batches import FRAME_RATES, Counts, TokenBatchSampler
 from espnet_smop.train.trainer import AVSRTrainer
 
 register()
+
+TOKENS = "tokens"
+"""The `batch_type` of `TokenBatchSampler`."""
 
 audio_frontend_choices = ClassChoices(
     "audio_frontend",
@@ -115,6 +124,17 @@ class AVSRTask(AbsTask):
             help="How this model is meant to be decoded (beam_size, length_penalty, …): used where "
             "avsr_inference is not told otherwise",
         )
+        for action in parser._actions:
+            if action.dest in ("batch_type", "valid_batch_type"):
+                action.choices = [*action.choices, TOKENS]
+        group.add_argument(
+            "--batch_limits",
+            action=NestedDictAction,
+            default={},
+            help="With batch_type: tokens, batch_bins limits the LLM's positions in a batch, with "
+            "padding; this limits, likewise, its duration in video frames (frames) and the tokens "
+            "of its transcripts (text)",
+        )
         group = parser.add_argument_group(description="Preprocess related")
         group.add_argument(
             "--use_preprocessor",
@@ -179,6 +199,40 @@ class AVSRTask(AbsTask):
         options = super().build_iter_options(args, distributed_option, mode)
         check_caches(args, options.data_path_and_name_and_type, options.shape_files)
         return options
+
+    @classmethod
+    def build_sequence_iter_factory(
+        cls, args: argparse.Namespace, iter_options: IteratorOptions, mode: str
+    ) -> AbsIterFactory:
+        """Return ESPnet's iterator, or with ``batch_type: tokens`` one over token batches.
+
+        Raises:
+            ValueError: no batches can be made within the limits.
+        """
+        if iter_options.batch_type != TOKENS:
+            return super().build_sequence_iter_factory(args, iter_options, mode)
+        rank, world_size = 0, 1
+        if iter_options.distributed:
+            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        sampler = TokenBatchSampler(
+            _counts(args, iter_options),
+            {"tokens": iter_options.batch_bins, **args.batch_limits},
+            world_size=world_size,
+        )
+        logging.info("[%s] Batch sampler: %s", mode, sampler)
+        batches = [batch[rank::world_size] for batch in sampler]
+        dataset = cls.build_dataset(args, iter_options, set(itertools.chain(*batches)))
+        logging.info("[%s] dataset:\n%s", mode, dataset)
+        return SequenceIterFactory(
+            dataset=dataset,
+            batches=batches,
+            seed=args.seed,
+            num_iters_per_epoch=iter_options.num_iters_per_epoch,
+            shuffle=iter_options.train,
+            num_workers=args.num_workers,
+            collate_fn=iter_options.collate_fn,
+            pin_memory=args.ngpu > 0,
+        )
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetAVSRModel:
@@ -255,6 +309,34 @@ class AVSRTask(AbsTask):
         elif model_file is not None:
             model.load_state_dict(safe_torch_load(model_file, map_location=device))
         return model.eval(), args
+
+
+def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
+    """Return how long the utterances of the shape file are, as the model will see them."""
+    unknown = sorted(set(args.batch_limits) - {"frames", "text"})
+    if unknown:
+        raise ValueError(f"batch_limits has an unknown key '{unknown[0]}'. Known: frames, text")
+    texts = [path for path, name, _ in iter_options.data_path_and_name_and_type if name == "text"]
+    if len(iter_options.shape_files) != 1 or not texts or iter_options.preprocess_fn is None:
+        raise ValueError(
+            "batch_type: tokens needs one shape file, duration_shape, the data name 'text' and "
+            "use_preprocessor: true"
+        )
+    shapes = load_num_sequence_text(iter_options.shape_files[0], loader_type="csv_int")
+    transcripts = {k: t for k, t in read_2columns_text(texts[0]).items() if k in shapes}
+    encoder: TextEncoder = iter_options.preprocess_fn.encode_text
+    modalities = [m for m in FRAME_RATES if getattr(args, f"{m}_frontend") is not None]
+    conf = args.decoder_conf
+    prompt = prompt_for(modalities) if conf.get("prompt") is None else conf["prompt"]
+    chat = conf.get("chat_template", False)
+    around = prompt_ids(encoder.tokenizer, prompt, chat_template=chat)
+    downsample = {**DOWNSAMPLE_DEFAULTS, **(args.projector_conf.get("downsample") or {})}
+    return Counts.of(
+        {key: shape[0] for key, shape in shapes.items()},
+        dict(zip(transcripts, encoder.count(list(transcripts.values())), strict=True)),
+        rates={m: downsample[m] for m in modalities},
+        fixed=sum(map(len, around)) + 2 * len(modalities),
+    )
 
 
 def _build(kind: str, class_: type, conf: dict, *args):

@@ -57,6 +57,7 @@ def describe(
     """
     conf = dict(getattr(args, f"{modality}_frontend_conf"))
     conf.pop("model", None)  # its fingerprint counts, not its place
+    conf.pop("compile", None)  # another way to the same features
     preprocessor = AVSRPreprocessor(train=False, **args.preprocessor_conf)
     cut = preprocessor.video_multiple if modality == "video" else 1
     return {

@@ -102,7 +102,8 @@ def test_published_numbers_of_experts_grow_the_projector_alone(tmp_path):
         ({"scheduler_conf": {"warm_steps": 4}}, "warm_steps"),
         ({"optim_conf": {"rate": 4}}, "rate"),
         ({"max_epoch": 20}, "first_cycle_steps is 49000, but .* is 98000"),
-        ({"batch_type": "sorted"}, "batch_type: numel"),
+        ({"batch_type": "sorted"}, "batch_limits.frames, or batch_type: numel"),
+        ({"num_iters_per_epoch": None}, "only with num_iters_per_epoch"),
         ({"projecter": "smop"}, "training would refuse it"),
     ],
 )

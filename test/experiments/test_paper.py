@@ -140,13 +140,15 @@ def test_a_papers_system_in_full(tmp_path, name, expected):
         "prompt": "Transcribe speech and video to text.",
     }
     assert settings["audio_frontend_conf"] == {"model": "openai/whisper-medium.en"}
-    assert (settings["batch_bins"], settings["accum_grad"]) == (8000, 1)
+    limits = (settings["batch_bins"], settings["batch_limits"], settings["accum_grad"])
+    assert limits == (12000, {"frames": 8000, "text": 3000}, 1)
 
 
 def test_every_machine_trains_alike():
     seen = set()
     for machine in sorted((CONF / "machine").glob("*.yaml")):
         settings = load_config(CONF / "train_base.yaml") | load_config(machine)
-        step = settings["batch_bins"] * settings["accum_grad"]
+        limits = {"tokens": settings["batch_bins"], **settings["batch_limits"]}
+        step = tuple(limit * settings["accum_grad"] for limit in limits.values())
         seen.add((step, settings["num_iters_per_epoch"] / settings["accum_grad"]))
-    assert seen == {(8000, 4900.0)}
+    assert seen == {((12000, 8000, 3000), 4900.0)}

@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Start-up of training, from command line to the first batch's plan, as the corpus grows.
+
+    python benchmarks/startup.py                          # 15,000, 50,000 and 150,000 utterances
+
+Shape files, scp files and texts are generated; no media is read, as in a real start. The arguments
+are parsed, the tokenizer loaded, texts counted, batches made (`batch_type: tokens`) and the dataset
+opened. Each size runs in a process of its own: processor seconds, and the most memory it had
+beyond that of a process with 12 utterances. The slope is that of the logarithms: 1 is linear.
+"""
+
+import argparse
+import json
+import math
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SIZES = (15000, 50000, 150000)
+WORDS = ("the", "of", "people", "this", "because", "so", "have", "what", "with", "different")
+
+
+def write_lists(directory: Path, count: int) -> None:
+    """Write the files of a data directory and its shape file, utterances as long as LRS3's."""
+    rng = random.Random(0)
+    names = ("wav.scp", "video.scp", "text", "duration_shape")
+    files = {name: (directory / name).open("w") for name in names}
+    for i in range(count):
+        seconds = min(24.0, max(0.6, rng.lognormvariate(math.log(9), 0.75)))
+        key = f"speaker{i // 10:06d}_{i:08d}"
+        path = f"dump/raw/train/data/{i // 1000:04d}/{key}"
+        words = " ".join(rng.choice(WORDS) for _ in range(max(1, int(3 * seconds))))
+        for name, value in zip(
+            names, (f"{path}.flac", f"{path}.mkv", words, int(seconds * 25)), strict=True
+        ):
+            files[name].write(f"{key} {value}\n")
+    for file in files.values():
+        file.close()
+
+
+def start(directory: Path) -> None:
+    """Start a training up to its plan of batches; print what that took."""
+    from espnet2.train.distributed_utils import DistributedOption
+
+    from espnet_smop.skeleton import skeleton
+    from espnet_smop.tasks.avsr import AVSRTask
+
+    llm = skeleton("meta-llama/Llama-3.2-1B", directory)
+    begin = time.process_time()
+    words = ["--batch_type", "tokens", "--batch_bins", "12000", "--use_preprocessor", "true"]
+    words += ["--decoder_conf", f"model={llm}", "--train_shape_file", f"{directory}/duration_shape"]
+    for data in ("wav.scp,speech,sound", "video.scp,video,video", "text,text,text"):
+        words += ["--train_data_path_and_name_and_type", f"{directory}/{data}"]
+    args = AVSRTask.get_parser().parse_args([*words, "--output_dir", f"{directory}/exp"])
+    args.ngpu, args.num_iters_per_epoch = 0, None
+    option = DistributedOption(distributed=False)
+    factory = AVSRTask.build_iter_factory(args, option, mode="train")
+    took = time.process_time() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": took, "mib": peak, "batches": len(factory.sampler)}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--utterances", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--only", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.only is not None:
+        start(args.only)
+        return
+    found = {}
+    for count in (12, *args.utterances):
+        with tempfile.TemporaryDirectory() as directory:
+            write_lists(Path(directory), count)
+            command = [sys.executable, __file__, "--only", directory]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            found[count] = json.loads(done.stdout.splitlines()[-1])
+    empty = found.pop(12)
+    print("| utterances | batches | CPU seconds | MiB |\n|---|---|---|---|")
+    for count, row in found.items():
+        print(
+            f"| {count:,} | {row['batches']:,} | {row['seconds']:.1f} | "
+            f"{row['mib'] - empty['mib']:.0f} |"
+        )
+    for name in ("seconds", "mib"):
+        few, many = found[min(found)], found[max(found)]
+        ratio = (many[name] - empty[name]) / (few[name] - empty[name])
+        print(f"slope of {name}: {math.log(ratio) / math.log(max(found) / min(found)):.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Batches of similar lengths that are bounded in LLM tokens, video frames and text at once.
+
+ESPnet's ``numel`` sampler bounds a sum of lengths, and only after it has passed the bound. What a
+batch costs here is three things: the encoders' work and memory follow the frames, the LLM's its
+positions (audio tokens, video tokens, prompt and text), the output layer's the text. So each
+batch keeps below a limit of each, padding included, on each of the processes that share it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from espnet2.samplers.abs_sampler import AbsSampler
+
+FRAME_RATES = {"audio": 50, "video": 25}
+"""Encoder frames per second, those of Whisper and AV-HuBERT."""
+
+_REMEDIES = {
+    "tokens": "raise batch_bins",
+    "frames": "raise batch_limits.frames",
+    "text": "raise batch_limits.text",
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How long utterances are.
+
+    Attributes:
+        keys: ids of the N utterances.
+        frames: durations in video frames (25 per second), ``(N,)``.
+        text: tokens of the transcripts with EOS, ``(N,)``.
+        tokens: positions of the LLM, ``(N,)``.
+    """
+
+    keys: list[str]
+    frames: np.ndarray
+    text: np.ndarray
+    tokens: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        frames: Mapping[str, int],
+        text: Mapping[str, int],
+        *,
+        rates: Mapping[str, int],
+        fixed: int,
+    ) -> "Counts":
+        """Count LLM positions.
+
+        Args:
+            frames: utterance → duration in video frames, of its longer modality.
+            text: utterance → tokens of its transcript, without EOS.
+            rates: modality → encoder frames per token.
+            fixed: positions that every utterance has: BOS, prompt, delimiters.
+
+        Raises:
+            ValueError: an utterance has no transcript.
+        """
+        keys = list(frames)
+        missing = [key for key in keys if key not in text]
+        if missing:
+            raise ValueError(
+                f"utterance {missing[0]} and {len(missing) - 1} more have no line in text: "
+                "make the shape files anew (stage 10)"
+            )
+        durations = np.array([frames[key] for key in keys], dtype=np.int64)
+        texts = np.array([text[key] for key in keys], dtype=np.int64) + 1
+        media = [
+            -(-durations * FRAME_RATES[m] // FRAME_RATES["video"] // rate)
+            for m, rate in rates.items()
+        ]
+        # EOS is predicted, but not fed
+        return cls(keys, durations, texts, sum(media) + fixed + texts - 1)
+
+
+class TokenBatchSampler(AbsSampler):
+    """Batches of utterances of similar duration, each below all limits.
+
+    The longest batch costs no more than the limits say, so that memory is known beforehand: an
+    utterance that alone is beyond a limit is an error, before training begins.
+
+    In distributed training ESPnet deals a batch out, ``batch[rank::world_size]``. Limits count
+    over all processes, like ESPnet's ``batch_bins``; here each process gets its share of them, and
+    equally many utterances wherever their number allows it. All processes make the same number of
+    steps.
+
+    Args:
+        counts: of the utterances.
+        limits: ``tokens``, and ``frames`` and ``text`` where they shall be bounded, too:
+            the largest number in a batch, as many rows as it has times its longest utterance.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: an utterance is beyond a limit, or there are fewer utterances than processes.
+    """
+
+    def __init__(self, counts: Counts, limits: Mapping[str, int], *, world_size: int = 1):
+        self.counts = counts
+        self.limits = dict(limits)
+        self.world_size = world_size
+        if len(counts.keys) < world_size:
+            raise ValueError(
+                f"{len(counts.keys)} utterances are not enough for {world_size} processes"
+            )
+        for name, limit in self._shares().items():
+            values = getattr(counts, name)
+            longest = int(values.argmax())
+            if values[longest] > limit:
+                beyond = int((values > limit).sum())
+                per = f" for each of {world_size} processes" if world_size > 1 else ""
+                raise ValueError(
+                    f"utterance {counts.keys[longest]} has {values[longest]} {name}, but a batch "
+                    f"takes {limit}{per} ({beyond} such utterances): {_REMEDIES[name]}, or drop "
+                    "them (stage 4, --max_wav_duration)"
+                )
+        self.batches = self._batches()
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        """Go through the batches, shortest utterances first; within one, longest first."""
+        keys = self.counts.keys
+        return (tuple(keys[i] for i in batch) for batch in self.batches)
+
+    def __repr__(self) -> str:
+        """Say what the batches are like."""
+        waste = ", ".join(f"{n} {100 * w:.1f} %" for n, w in self.padding_waste().items())
+        return (
+            f"{type(self).__name__}(N-batch={len(self)}, limits={self.limits}, "
+            f"world_size={self.world_size}, padding: {waste})"
+        )
+
+    def padding_waste(self) -> dict[str, float]:
+        """Return the share of padding among the frames and LLM tokens of all batches."""
+        waste = {}
+        for name in ("frames", "tokens"):
+            values = getattr(self.counts, name)
+            parts = [batch[r :: self.world_size] for batch in self.batches for r in self._ranks()]
+            padded = sum(len(part) * int(values[part].max()) for part in parts if len(part))
+            waste[name] = 1 - int(values.sum()) / padded
+        return waste
+
+    def _ranks(self) -> range:
+        return range(self.world_size)
+
+    def _shares(self) -> dict[str, int]:
+        return {name: limit // self.world_size for name, limit in self.limits.items()}
+
+    def _fits(self, batch: Sequence[int]) -> bool:
+        rows = -(-len(batch) // self.world_size)
+        return all(
+            rows * int(getattr(self.counts, name)[batch].max()) <= limit
+            for name, limit in self._shares().items()
+        )
+
+    def _batches(self) -> list[np.ndarray]:
+        counts, world_size = self.counts, self.world_size
+        # Equal durations often go with equal texts, so those are neighbours, too.
+        order = np.lexsort((counts.tokens, counts.frames))[::-1]
+        shares = self._shares()
+        values = {name: getattr(counts, name)[order] for name in shares}
+        whole = len(order) - len(order) % world_size
+        bounds, start, longest = [0], 0, dict.fromkeys(shares, 0)
+        for row in range(0, whole, world_size):
+            block = {
+                n: max(longest[n], int(v[row : row + world_size].max())) for n, v in values.items()
+            }
+            rows = (row - start) // world_size + 1
+            if row > start and any(rows * block[n] > shares[n] for n in shares):
+                bounds.append(row)
+                start = row
+                block = {n: int(v[row : row + world_size].max()) for n, v in values.items()}
+            longest = block
+        batches = [order[a:b] for a, b in zip(bounds, [*bounds[1:], whole], strict=True)]
+        if whole < len(order):
+            batches[-1:] = self._with_rest(batches[-1], order[whole:])
+        return batches[::-1]
+
+    def _with_rest(self, last: np.ndarray, rest: np.ndarray) -> list[np.ndarray]:
+        """Place the shortest utterances, fewer than there are processes."""
+        joined = np.concatenate([last, rest])
+        if self._fits(joined):
+            return [joined]
+        # Two of the shortest in a process, unless even these are too many.
+        cut = len(last) - self.world_size
+        parts = [joined[:cut], joined[cut:]] if cut else [joined]
+        if not self._fits(parts[-1]):
+            raise ValueError(
+                f"{len(rest)} utterances are left over that cannot be shared by {self.world_size} "
+                "processes within the limits of a batch: raise batch_bins and batch_limits"
+            )
+        return parts

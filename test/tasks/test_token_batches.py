@@ -1,0 +1,115 @@
+"""``batch_type: tokens`` through ESPnet's own iterator, dataset and distributed training."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from espnet2.train.distributed_utils import DistributedOption
+
+from espnet_smop.bin.make_shapes import make_shapes
+from espnet_smop.decoder.tokenizer import TextEncoder
+from espnet_smop.tasks.avsr import AVSRTask
+
+
+@pytest.fixture
+def command(model_args, dump_dir, tmp_path):
+    make_shapes(dump_dir, tmp_path / "stats")
+
+    def make(**changes):
+        args = vars(model_args())
+        del args["base_fingerprints"]
+        config = {
+            **args,
+            "batch_type": "tokens",
+            "batch_bins": 400,
+            "batch_limits": {"frames": 120},
+            "num_workers": 0,
+            "max_epoch": 1,
+            "optim": "adamw",
+            "optim_conf": {"lr": 1.0e-3},
+            "best_model_criterion": [["valid", "acc", "max"]],
+            "num_att_plot": 0,
+            "use_matplotlib": False,
+            "use_tensorboard": False,
+            **changes,
+        }
+        (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+        words = ["--config", tmp_path / "train.yaml", "--output_dir", tmp_path / "exp"]
+        for part in ("train", "valid"):
+            for data in ("wav.scp,speech,sound", "video.scp,video,video", "text,text,text"):
+                words += [f"--{part}_data_path_and_name_and_type", f"{dump_dir}/{data}"]
+            words += [f"--{part}_shape_file", tmp_path / "stats" / "duration_shape"]
+        return [str(word) for word in words]
+
+    return make
+
+
+def batches_of(words):
+    args = AVSRTask.get_parser().parse_args(words)
+    args.ngpu = 0
+    model = AVSRTask.build_model(args)
+    option = DistributedOption(distributed=False)
+    factory = AVSRTask.build_iter_factory(args, option, mode="train")
+    return model, list(factory.build_iter(epoch=1))
+
+
+def test_what_the_llm_gets_stays_below_the_limits(command, monkeypatch):
+    model, batches = batches_of(command())
+    assert sum(len(keys) for keys, _ in batches) == 12 and len(batches) > 2
+    shapes = []
+    decode = model.decoder.hidden_states
+
+    def hidden_states(embeddings, mask, *args, **kwargs):
+        shapes.append(embeddings.shape[:2].numel())
+        return decode(embeddings, mask, *args, **kwargs)
+
+    monkeypatch.setattr(model.decoder, "hidden_states", hidden_states)
+    for _, batch in batches:
+        with torch.no_grad():
+            model(**batch)
+        assert batch["video"].shape[:2].numel() <= 120
+    assert max(shapes) <= 400
+    # Not far below it either: a batch ends where the next utterance would not fit.
+    assert max(shapes) > 250 or max(b["video"].shape[:2].numel() for _, b in batches) > 80
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_bins": 30}, r"has \d+ tokens, but a batch takes 30 .*raise batch_bins"),
+        ({"batch_limits": {"frame": 1}}, "unknown key 'frame'. Known: frames, text"),
+        ({"use_preprocessor": False}, "use_preprocessor: true"),
+    ],
+)
+def test_what_cannot_be_batched_is_said(command, changes, message):
+    with pytest.raises(ValueError, match=message):
+        batches_of(command(**changes))
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_number_of_steps(command, tmp_path):
+    words = [sys.executable, "-m", "espnet_smop.bin.avsr_train", *command(unused_parameters=True)]
+    words += ["--ngpu", "0", "--dist_backend", "gloo", "--dist_world_size", "2", "--log_interval"]
+    words += ["1", "--dist_init_method", f"file://{tmp_path}/rendezvous"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            [*words, "--dist_rank", str(rank)], env=env, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    logs = [process.communicate(timeout=300)[1] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], logs[0][-3000:]
+    (planned,) = re.findall(r"\[train\] Batch sampler: .*N-batch=(\d+).*world_size=2", logs[0])
+    steps = torch.load(tmp_path / "exp" / "checkpoint.pth", weights_only=True)["reporter"]
+    assert steps["stats"][1]["train"]["total_count"] == int(planned)
+
+
+def test_texts_are_counted_as_they_are_tokenised(make_llm):
+    encoder = TextEncoder(make_llm("llama3"))
+    texts = ["place blue at f two now", "", "lay green"] * 700
+    assert encoder.count(texts) == [len(encoder(text)) for text in texts]

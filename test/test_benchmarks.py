@@ -1,0 +1,48 @@
+"""The benchmarks of training run, at sizes that say nothing about speed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+def run(*words):
+    command = [sys.executable, *map(str, words)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_training(tmp_path):
+    words = ["--tiny", "--corpus", "400", "--batches", "1", "--rounds", "1"]
+    run("benchmarks/train.py", *words, "--growth", "--json", tmp_path / "train.json")
+    found = json.loads((tmp_path / "train.json").read_text())
+    assert found["rows"]["ours"]["speed"] == 1.0
+    # What public code keeps for the backward pass is no matter of the machine.
+    assert found["rows"]["reference"]["memory"] > 1.3
+    for shares in found["split"].values():
+        assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
+    assert found["waste"]["ours"]["frames"] < 0.1
+    # A third from a quadratic term would be 1.33.
+    assert found["growth"]["operations"] < 1.2
+
+
+def test_start_up():
+    lines = run("benchmarks/startup.py", "--utterances", "200", "2000").splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:4]] == ["200", "2,000"]
+
+
+def test_memory():
+    config = "egs2/lrs3/avsr_smop1/conf/train_avsr.yaml"
+    lines = run("benchmarks/memory.py", "--config", config, "--frames", "500", "1000").splitlines()
+    rows = [[float(c) for c in line.split("|")[3:-1]] for line in lines[2:]]
+    assert len(rows) == 4
+    kept, recomputed = rows[1], rows[3]
+    assert recomputed[3] < kept[3] / 2 and kept[4] < 24
