@@ -187,6 +187,8 @@ def _read_part(
         if not text_file.with_suffix(".mp4").is_file():
             problems[str(text_file.with_suffix(".mp4"))] = "no such clip, its text file is there"
     for clip in sorted((root / part).glob("*/*.mp4")):
+        if str(clip) in problems:
+            continue  # a link to nowhere, or no file
         try:
             pieces = _pieces(read_text_file(clip.with_suffix(".txt")), max_seconds)
         except CorpusError as e:

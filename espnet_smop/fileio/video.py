@@ -27,6 +27,16 @@ class VideoFileError(RuntimeError):
     """A video file cannot be read; the message is one line with file, cause and remedy."""
 
 
+def open_file(path: str | Path) -> av.container.InputContainer:
+    """Open a media file by PyAV: a file, whatever its name looks like, and nothing remote.
+
+    Raises:
+        av.FFmpegError: it is none.
+    """
+    # Without the prefix `http:a.mp4` is an address; the option holds for what a playlist names.
+    return av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+
+
 def write_video(
     path: str | Path,
     frames: np.ndarray,
@@ -48,7 +58,7 @@ def write_video(
         raise ValueError(
             f"expected uint8 frames (T, H, W) with T ≥ 1, got {frames.dtype} {frames.shape}"
         )
-    with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
+    with atomic_path(path) as temporary, av.open(f"file:{temporary}", "w") as container:
         stream = container.add_stream(codec, rate=rate, options=dict(options))
         stream.height, stream.width = frames.shape[1:]
         stream.pix_fmt = "gray"
@@ -71,17 +81,19 @@ def read_video(path: str | Path) -> np.ndarray:
     if not Path(path).is_file():
         raise VideoFileError(f"{path}: no such video file; {remedy}")
     try:
-        with av.open(str(path)) as container:
+        with open_file(path) as container:
             if not container.streams.video:
                 raise VideoFileError(f"{path}: has no video stream; {remedy}")
             stream = container.streams.video[0]
             # Data loader workers are the parallelism; threads within one clip would only compete.
             stream.codec_context.thread_count = 1
             frames = [frame.to_ndarray(format="gray") for frame in container.decode(stream)]
-    except (av.FFmpegError, EOFError) as e:
+    except (av.FFmpegError, OSError) as e:
         raise VideoFileError(f"{path}: cannot be decoded ({e.strerror}); {remedy}") from None
     if not frames:
         raise VideoFileError(f"{path}: holds no frames; {remedy}")
+    if len({frame.shape for frame in frames}) > 1:
+        raise VideoFileError(f"{path}: its pictures are of several sizes; {remedy}")
     return np.stack(frames)
 
 
