@@ -99,7 +99,7 @@ def _stamp(path: str) -> list:
 def read_records(out_dir: Path) -> Iterator[Record]:
     """Yield the records of all jobs of this and earlier runs."""
     for path in sorted(Path(out_dir, "records").glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 yield Record(**json.loads(line))
             except (ValueError, TypeError):
