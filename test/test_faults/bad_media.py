@@ -270,10 +270,6 @@ def _other_points(path: Path) -> None:
     np.save(path.with_suffix(".npy"), np.zeros((25, 21, 2), np.float32))
 
 
-def _wild_points(path: Path) -> None:
-    np.save(path.with_suffix(".npy"), np.full((25, 68, 2), 1e30, np.float32))
-
-
 def _no_rows(path: Path) -> None:
     np.save(path.with_suffix(".npy"), np.zeros((0, 68, 2), np.float32))
 
