@@ -45,7 +45,9 @@ def _load(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"config {path}{named_by} does not exist")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as e:
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"config {path}{named_by} is not UTF-8: {e.reason}") from None
+    except Exception as e:  # the parser's own, and others for values that do not fit their tags
         raise ConfigError(f"config {path}{named_by} is not YAML: {e}") from e
     if not isinstance(settings, dict):
         raise ConfigError(f"config {path}{named_by} is not a mapping of settings")

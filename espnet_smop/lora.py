@@ -1,5 +1,7 @@
 """Low-rank adapters in a frozen base model."""
 
+from collections.abc import Mapping
+
 from torch import nn
 
 _KEYS = {"r", "alpha", "dropout", "target_modules"}
@@ -19,10 +21,14 @@ def inject_lora(base: nn.Module, lora: dict) -> nn.Module:
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    unknown = sorted(set(lora) - _KEYS)
+    if not isinstance(lora, Mapping):
+        raise ValueError(f"lora is {lora!r}, expected {{r: …, alpha: …}}, or null for no adapters")
+    unknown = sorted(map(str, set(lora) - _KEYS))
     if unknown or "r" not in lora:
         problem = f"unknown settings {unknown}" if unknown else "'r' (the inner width) is missing"
         raise ValueError(f"lora: {problem}. It takes {sorted(_KEYS)}, or null for no adapters")
+    if not isinstance(lora["r"], int) or lora["r"] < 1:
+        raise ValueError(f"lora: r is {lora['r']!r}, expected a whole number of at least 1")
     config = LoraConfig(
         r=lora["r"],
         lora_alpha=lora.get("alpha", lora["r"]),

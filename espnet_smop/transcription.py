@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from espnet_smop.corpus.clips import LANDMARK_SLACK
 from espnet_smop.corpus.landmarks import (
     DlibLandmarks,
     LandmarkError,
@@ -191,6 +192,14 @@ class Transcriber:
         beside = find_beside(path) if self.landmarks is None else None
         if beside is not None:
             landmarks = read_landmarks(beside)
+            frames = 0
+            for picture in read_pictures(path):
+                frames = picture.index + 1
+            if abs(frames - len(landmarks)) > LANDMARK_SLACK:
+                raise LandmarkError(
+                    f"{beside}: has landmarks of {len(landmarks)} frames, {path.name} has "
+                    f"{frames}; give the right ones or remove them"
+                )
         else:
             provider = self._dlib if self.landmarks is None else self.landmarks
             if hasattr(provider, "progress"):

@@ -37,15 +37,16 @@ def main(cmd: list[str] | None = None) -> int:
     args = get_parser().parse_args(cmd)
     problems = 0
     for directory in args.dirs:
-        if args.check:
-            for line in datadir.check(directory):
-                problems += 1
-                print(line, file=sys.stderr)
-            continue
         try:
-            removed = datadir.fix(directory)
+            found = datadir.check(directory) if args.check else []
+            removed = {} if args.check else datadir.fix(directory)
         except datadir.DataDirError as e:
             sys.exit(f"fix_data_dir: {e}")
+        if args.check:
+            problems += len(found)
+            for line in found:
+                print(line, file=sys.stderr)
+            continue
         for utterance, why in removed.items():
             print(f"{directory}: removed {utterance}: {why}", file=sys.stderr)
         left = len(datadir.read_table(directory / "text"))

@@ -87,22 +87,25 @@ def read_checkpoint(path: str | Path) -> dict:
     """
     if not Path(path).is_file():
         raise BaseModelError(f"there is no file {path}")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                # torch.load would hand it to torch.jit, which no unpickler restrains.
-                raise BaseModelError(f"{path} is a TorchScript archive, not a checkpoint")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if any(name.endswith("constants.pkl") for name in archive.namelist()):
+                    # torch.load would hand it to torch.jit, which no unpickler restrains.
+                    raise BaseModelError(f"{path} is a TorchScript archive, not a checkpoint")
         checkpoint = torch.load(
             path, map_location="cpu", pickle_module=_RESTRICTED, weights_only=False
         )
+    except BaseModelError:
+        raise
     except pickle.UnpicklingError as e:
         raise BaseModelError(
             f"{path} was not read: its pickle asks for '{e}', which no AV-HuBERT checkpoint "
             "needs. The file may be damaged or malicious: fetch it again from its publisher"
         ) from e
-    except (OSError, EOFError, RuntimeError, ValueError) as e:
-        raise BaseModelError(f"{path} cannot be read as a PyTorch checkpoint: {e}") from e
+    except Exception as e:  # a damaged pickle may raise anything
+        cause = next(iter(str(e).splitlines()), type(e).__name__)
+        raise BaseModelError(f"{path} cannot be read as a PyTorch checkpoint: {cause}") from e
     if not isinstance(checkpoint, dict) or "model" not in checkpoint:
         raise BaseModelError(f"{path} is no fairseq checkpoint: it has no entry 'model'")
     return checkpoint

@@ -12,7 +12,6 @@ import shutil
 import stat
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -207,8 +206,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PackageError(f"{path} does not exist: a package or experiment has one") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise PackageError(f"{path} is no config: {str(e).splitlines()[0]}") from None
+    except Exception as e:  # the parser's own, and others for values that do not fit their tags
+        cause = next(iter(str(e).splitlines()), type(e).__name__)
+        raise PackageError(f"{path} is no config: {cause}") from None
     if not isinstance(settings, dict) or not isinstance(settings.get("decoder_conf"), dict):
         raise PackageError(f"{path} is no config of an AVSR model: it has no decoder_conf")
     return settings
@@ -368,7 +368,9 @@ def extract(archive: str | Path, directory: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with file.open(entry) as source, target.open("xb") as sink:
                     shutil.copyfileobj(source, sink, _SMALL)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as e:
+    except PackageError:
+        raise
+    except Exception as e:  # a damaged archive may raise anything
         raise PackageError(f"{archive} cannot be read as a package: {e}") from None
 
 

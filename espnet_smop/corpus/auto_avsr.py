@@ -15,7 +15,7 @@ only one there is; the plain name before one with an addition; and each clip onc
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from espnet_smop.corpus.text import normalise
@@ -51,8 +51,8 @@ def read(
     train, test, train_problems, test_problems = [], [], {}, {}
     seen: set[Path] = set()
     for path in _label_files(root, max_seconds):
-        with open(path, encoding="utf-8", newline="") as lines:
-            for number, row in enumerate(csv.reader(lines), 1):
+        with open(path, encoding="utf-8-sig", newline="") as lines:
+            for number, row in enumerate(_rows(path, lines), 1):
                 if len(row) < 3 or len(Path(row[1]).parts) < 4:
                     raise CorpusError(
                         f"{path}:{number}: expected dataset,path,frames,tokens; prepare the "
@@ -108,6 +108,13 @@ def _label_files(root: Path, max_seconds: float) -> list[Path]:
     return chosen
 
 
+def _rows(path: Path, lines: Iterable[str]) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(lines)
+    except (csv.Error, UnicodeDecodeError) as e:
+        raise CorpusError(f"{path}: is no CSV file ({e}); prepare the corpus again") from None
+
+
 def _find(root: Path, dataset: str, relative: str) -> Path:
     inside = root / dataset / relative
     return inside if inside.exists() or not (root / relative).exists() else root / relative
@@ -125,7 +132,11 @@ def _utterance(clip: Path, name: Path, problems: dict[str, str]) -> Utterance | 
     if not text_file.is_file():
         problems[str(clip)] = f"its text file {text_file} is missing"
         return None
-    text = normalise(text_file.read_text(encoding="utf-8", errors="replace"))
+    try:
+        text = normalise(text_file.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        problems[str(clip)] = f"its text file {text_file} is not UTF-8"
+        return None
     if not text:
         problems[str(clip)] = "empty transcript"
         return None

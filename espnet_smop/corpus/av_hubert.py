@@ -69,8 +69,7 @@ def _read_set(
     text_file = manifest.with_suffix(".wrd")
     if not text_file.is_file():
         raise CorpusError(f"{text_file}: no such file; it holds the texts of {manifest.name}")
-    rows = manifest.read_text(encoding="utf-8").splitlines()[1:]
-    texts = text_file.read_text(encoding="utf-8").splitlines()
+    rows, texts = _lines(manifest)[1:], _lines(text_file)
     if len(rows) != len(texts):
         raise CorpusError(
             f"{manifest} lists {len(rows)} clips but {text_file.name} has {len(texts)} lines; "
@@ -105,6 +104,14 @@ def _read_set(
             )
         )
     return utterances, problems
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise CorpusError(f"{path}: is not UTF-8; prepare the corpus again") from None
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _find(listed: str, here: Path) -> Path | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from espnet_smop.corpus.landmarks import LandmarkProvider
+from espnet_smop.corpus.landmarks import LandmarkError, LandmarkProvider
 from espnet_smop.corpus.media import (
     FRAME_RATE,
     SAMPLE_RATE,
@@ -28,7 +28,7 @@ from espnet_smop.fileio.video import write_video
 
 MAX_GAP_SECONDS = 1.0
 # Landmark files of public preparations may have a frame or two more or less than the clip.
-_LANDMARK_SLACK = 2
+LANDMARK_SLACK = 2
 
 
 class ClipError(RuntimeError):
@@ -83,6 +83,9 @@ def cut_clips(
     else:
         try:
             transforms = crop_transforms(landmarks(recording.id, recording.video))
+        except LandmarkError:
+            next(read_pictures(recording.video))  # what has no pictures says so instead
+            raise
         except NoFaceError as e:
             if not keep_all:
                 raise ClipError(
@@ -130,7 +133,7 @@ def _crops(video: str, transforms: np.ndarray | None) -> tuple[np.ndarray, float
 
 
 def _check_landmark_count(video: str, last: Picture, transforms: np.ndarray | None) -> None:
-    if transforms is not None and abs(last.index + 1 - len(transforms)) > _LANDMARK_SLACK:
+    if transforms is not None and abs(last.index + 1 - len(transforms)) > LANDMARK_SLACK:
         raise ClipError(
             f"{video}: has {last.index + 1} frames but landmarks for {len(transforms)}; "
             "they belong to another clip, give the right ones or use --landmarks dlib"
@@ -139,8 +142,9 @@ def _check_landmark_count(video: str, last: Picture, transforms: np.ndarray | No
 
 def _mouths(recording: Recording) -> tuple[np.ndarray, float]:
     pictures = [(p.grey(), p.time) for p in read_pictures(recording.video)]
-    shape = pictures[0][0].shape
-    if shape != (CROP_SIZE, CROP_SIZE):
+    wrong = (grey.shape for grey, _ in pictures if grey.shape != (CROP_SIZE, CROP_SIZE))
+    shape = next(wrong, None)
+    if shape is not None:
         raise ClipError(
             f"{recording.video}: pictures of {shape[1]}×{shape[0]} instead of {CROP_SIZE}×"
             f"{CROP_SIZE} mouth crops; prepare from the raw corpus"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from espnet_smop.fileio.atomic import atomic_write
+from espnet_smop.fileio.table import read_lines
 
 MEDIA = ("wav.scp", "video.scp")
 PER_UTTERANCE = ("text", "utt2spk", "utt2num_samples", "utt2num_frames")
@@ -26,31 +27,46 @@ def read_table(path: str | Path) -> dict[str, str]:
     """Read a table; a value is the rest of the line and may hold spaces or be empty.
 
     Raises:
-        DataDirError: missing, or a key stands there twice.
+        DataDirError: missing, not UTF-8, or a key stands there twice.
     """
     if not Path(path).is_file():
         raise DataDirError(f"{path}: no such file; run the stage that makes it (stage 1)")
     table: dict[str, str] = {}
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            key, _, value = line.strip().partition(" ")
-            if not key:
-                continue
-            if key in table:
-                raise DataDirError(
-                    f"{path}:{number}: id {key} stands there twice; run "
-                    f"`python -m espnet_smop.bin.fix_data_dir {Path(path).parent}`"
-                )
-            table[key] = value.strip()
+    for number, key, value in read_lines(path, DataDirError):
+        if key in table:
+            raise DataDirError(
+                f"{path}:{number}: id {key} stands there twice; run "
+                f"`python -m espnet_smop.bin.fix_data_dir {Path(path).parent}`"
+            )
+        table[key] = value
     return table
 
 
 def write_table(path: str | Path, table: Mapping[str, object]) -> None:
-    """Write a table sorted in C order, atomically."""
+    """Write a table sorted in C order, atomically.
+
+    Raises:
+        DataDirError: an id or a value would break the table's lines.
+    """
+    for key, value in table.items():
+        if not _fits(key, str(value)):
+            raise DataDirError(
+                f"{path}: {key!r} {str(value)!r} does not fit into a line of UTF-8 text; rename "
+                "the file, or change the id"
+            )
     with atomic_write(path) as file:
         # Python compares strings by code point, which is the order of their UTF-8 bytes.
         for key in sorted(table):
             file.write(f"{key} {table[key]}\n" if table[key] != "" else f"{key}\n")
+
+
+def _fits(key: str, value: str) -> bool:
+    try:
+        f"{key}{value}".encode()
+    except UnicodeEncodeError:
+        return False
+    broken = not key or any(c in key for c in " \t") or any(c in key + value for c in "\r\n\0")
+    return not broken
 
 
 def speakers(utt2spk: Mapping[str, str]) -> dict[str, str]:
@@ -87,10 +103,8 @@ def read_data_dir(directory: str | Path) -> dict[str, dict[str, str]]:
 
 def _lenient_table(path: Path) -> dict[str, str]:
     table = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        key, _, value = line.strip().partition(" ")
-        if key:
-            table.setdefault(key, value.strip())
+    for _, key, value in read_lines(path, DataDirError):
+        table.setdefault(key, value)
     return table
 
 
@@ -150,8 +164,9 @@ def check(directory: str | Path) -> list[str]:
         path = directory / name
         if not path.is_file():
             continue
-        lines = path.read_text(encoding="utf-8").splitlines()
-        keys = [line.split(maxsplit=1)[0] for line in lines if line.strip()]
+        keys = [key for _, key, _ in read_lines(path, DataDirError)]
+        if not _is_plain(path):
+            problems.append(f"{path}: has tabs, CRLF or a byte-order mark")
         if keys != sorted(keys):
             problems.append(f"{path}: not sorted (C order)")
         if len(set(keys)) != len(keys):
@@ -169,6 +184,15 @@ def check(directory: str | Path) -> list[str]:
     if not tables["text"]:
         problems.append(f"{directory}/text: no utterance")
     return problems
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether readers that know only blanks and newlines understand a table."""
+    content = path.read_bytes()
+    gaps = (line.partition(b" ")[0] for line in content.split(b"\n"))
+    return not (
+        content.startswith(b"\xef\xbb\xbf") or b"\r" in content or any(b"\t" in g for g in gaps)
+    )
 
 
 def fix(directory: str | Path) -> dict[str, str]:

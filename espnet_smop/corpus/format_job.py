@@ -99,7 +99,7 @@ def _stamp(path: str) -> list:
 def read_records(out_dir: Path) -> Iterator[Record]:
     """Yield the records of all jobs of this and earlier runs."""
     for path in sorted(Path(out_dir, "records").glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 yield Record(**json.loads(line))
             except (ValueError, TypeError):
@@ -208,9 +208,15 @@ def _format(
 ) -> Iterator[Record]:
     try:
         clips, notes = cut_clips(recording, provider, keep_all=keep_all)
-    except (MediaError, LandmarkError, ClipError) as e:
+    except Exception as e:
+        error = str(e)
+        if not isinstance(e, MediaError | LandmarkError | ClipError):
+            # A file, or a landmark class, that fails as none did before costs its clip, not the
+            # job; nothing is written within.
+            cause = " ".join(str(e).split())
+            error = f"{recording.video}: cannot be used ({type(e).__name__}: {cause})"
         for utterance, _, _ in recording.segments:
-            yield Record(utterance, wanted[utterance], time.time(), error=str(e))
+            yield Record(utterance, wanted[utterance], time.time(), error=error)
         return
     for clip in clips:
         speaker = utt2spk[clip.utterance]

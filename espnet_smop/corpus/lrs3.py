@@ -49,12 +49,14 @@ def read_text_file(path: str | Path) -> Transcript:
         TextFileError: missing, or not of the form.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise TextFileError(f"{path}: is not UTF-8; convert it or leave the clip out") from None
     except OSError as e:
         raise TextFileError(
             f"{path}: {e.strerror}; each clip needs its text file beside it"
         ) from None
-    if not lines or not lines[0].startswith("Text:"):
+    if not lines[0].startswith("Text:"):
         raise TextFileError(
             f"{path}: does not begin with 'Text:'; copy it again from the corpus or leave it out"
         )
@@ -71,6 +73,11 @@ def read_text_file(path: str | Path) -> Transcript:
                 f"{path}:{number}: expected 'WORD START END ASDSCORE', found '{line.strip()}'; "
                 "copy it again from the corpus or leave it out"
             ) from None
+        if not 0 <= word.start <= word.end < float("inf"):
+            raise TextFileError(
+                f"{path}:{number}: '{word.text}' is said from {fields[1]} to {fields[2]} s; "
+                "copy it again from the corpus or leave it out"
+            )
         words.append(word)
     return Transcript(lines[0].removeprefix("Text:").strip(), tuple(words))
 
@@ -187,6 +194,13 @@ def _read_part(
         if not text_file.with_suffix(".mp4").is_file():
             problems[str(text_file.with_suffix(".mp4"))] = "no such clip, its text file is there"
     for clip in sorted((root / part).glob("*/*.mp4")):
+        if str(clip) in problems:
+            continue  # a link to nowhere, or no file
+        if not _is_line(str(clip)):
+            problems[str(clip).encode("unicode_escape", "surrogateescape").decode()] = (
+                "its name is not one line of UTF-8; rename it"
+            )
+            continue
         try:
             pieces = _pieces(read_text_file(clip.with_suffix(".txt")), max_seconds)
         except CorpusError as e:
@@ -217,6 +231,11 @@ def _read_part(
                 )
             )
     return utterances, problems
+
+
+def _is_line(path: str) -> bool:
+    """Whether a path can stand in a table."""
+    return not any(c in "\r\n" or "\udc80" <= c <= "\udcff" for c in path)
 
 
 def _pieces(transcript: Transcript, max_seconds: float | None) -> list[Segment]:

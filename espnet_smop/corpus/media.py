@@ -12,6 +12,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from espnet_smop.fileio.video import open_file
+
 SAMPLE_RATE = 16000
 """Samples per second of all audio here."""
 FRAME_RATE = 25
@@ -21,6 +23,12 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 # Containers round: a stream counts as truncated when more than this is missing at its end.
 _MISSING_FRAMES = 2
 _MISSING_SECONDS = 0.2
+# Pictures may be so many frames off their times before one is repeated or left out.
+_DRIFT_FRAMES = 2
+# A longer silence of the clock is a clock that was set anew, as where recordings were joined.
+_LONGEST_GAP_SECONDS = 10.0
+# Formats that name other files or addresses, which would be read in their place.
+_PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
 
 
 class MediaError(RuntimeError):
@@ -52,6 +60,10 @@ class EmptyMediaError(MediaError):
     """The stream is there but holds nothing."""
 
 
+class BadSamplesError(MediaError):
+    """The sound holds values that are no numbers or infinite."""
+
+
 _COPY_AGAIN = "copy it again from the corpus"
 
 
@@ -60,19 +72,24 @@ def open_media(path: str | Path) -> Iterator[av.container.InputContainer]:
     """Open a media file for reading.
 
     Raises:
-        UnreadableMediaError: missing, empty, or not a media file.
+        UnreadableMediaError: missing, not a media file, or a list of others.
+        EmptyMediaError: it has no bytes.
     """
     if not Path(path).is_file():
         raise UnreadableMediaError(path, "no such file", "check the path or prepare the data again")
     if Path(path).stat().st_size == 0:
         raise EmptyMediaError(path, "file of 0 bytes", _COPY_AGAIN)
     try:
-        container = av.open(str(path))
-    except av.FFmpegError as e:
+        container = open_file(path)
+    except (av.FFmpegError, OSError, UnicodeDecodeError) as e:
         # An mp4 cut off before its index ends here as well.
-        cause = f"not a complete media file ({e.strerror})"
+        cause = f"not a complete media file ({getattr(e, 'strerror', e)})"
         raise UnreadableMediaError(path, cause, _COPY_AGAIN) from None
     with container:
+        if not _PLAYLISTS.isdisjoint(container.format.name.split(",")):
+            raise UnreadableMediaError(
+                path, "is a playlist, not a media file", "give the file that it names"
+            )
         yield container
 
 
@@ -101,21 +118,32 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, float]:
                 path, "has no audio stream", "give a clip with sound or leave it out"
             )
         stream = container.streams.audio[0]
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-        chunks, start = [], None
+        chunks, start, kind, resampler = [], None, None, None
         for frame in _decode(path, container, stream):
             if start is None:
                 start = frame.time or 0.0
+            # Joined recordings may change their kind of sound on the way.
+            if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                chunks += _rest(resampler)
+                resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
             chunks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
-        if start is not None:
-            chunks += [out.to_ndarray()[0] for out in resampler.resample(None)]
+        chunks += _rest(resampler)
         samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
         if not len(samples):
             raise EmptyMediaError(path, "audio stream holds no samples", _COPY_AGAIN)
+        if not np.isfinite(samples).all():
+            raise BadSamplesError(
+                path, "has audio samples that are not finite (NaN)", "convert or record it again"
+            )
         if stream.duration and stream.time_base:
             announced = float(stream.duration * stream.time_base)
             _check_complete(path, "audio", len(samples) / SAMPLE_RATE, announced, _MISSING_SECONDS)
     return samples, start
+
+
+def _rest(resampler: av.AudioResampler | None) -> list[np.ndarray]:
+    """Return what a resampler still holds."""
+    return [out.to_ndarray()[0] for out in resampler.resample(None)] if resampler else []
 
 
 def _check_complete(path, kind: str, found: float, announced: float, tolerance: float) -> None:
@@ -132,7 +160,7 @@ def duration(path: str | Path) -> float:
 
 
 class Picture:
-    """One decoded frame, converted on request.
+    """One decoded frame, converted on request, and turned as its file says.
 
     Attributes:
         index: its number among the frames of the source, which may have another rate than 25.
@@ -147,29 +175,38 @@ class Picture:
 
     def grey(self) -> np.ndarray:
         """Return it as uint8 ``(H, W)``."""
-        return self._reformatter.reformat(self._frame, format="gray").to_ndarray()
+        return self._as("gray")
 
     def rgb(self) -> np.ndarray:
         """Return it as uint8 ``(H, W, 3)``."""
-        return self._reformatter.reformat(self._frame, format="rgb24").to_ndarray()
+        return self._as("rgb24")
+
+    def _as(self, form: str) -> np.ndarray:
+        picture = self._reformatter.reformat(self._frame, format=form).to_ndarray()
+        turns = round(self._frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
 
 def read_pictures(path: str | Path) -> Iterator[Picture]:
     """Yield the first video stream's pictures at 25 per second.
 
     Another rate is brought to 25 by taking, for each tick, the picture nearest in time: pictures
-    are repeated or left out, never blended. A stream of 25 per second passes unchanged.
+    are repeated or left out, never blended. A stream of 25 per second passes unchanged, but for
+    pictures that are missing or too many: where they depart from their times by more than two
+    frames, some are repeated or left out. Where the clock jumps by more than ten seconds, or back,
+    the pictures just go on. Cover pictures of sound files do not count.
 
     Raises:
         MediaError: one of its kinds, before the first picture or, for a truncated file, after
             the last one.
     """
     with open_media(path) as container:
-        if not container.streams.video:
+        streams = [s for s in container.streams.video if not s.disposition & _COVER]
+        if not streams:
             raise NoVideoStreamError(
                 path, "has no video stream", "give a clip with a face or leave it out"
             )
-        stream = container.streams.video[0]
+        stream = streams[0]
         rate = float(stream.average_rate or stream.guessed_rate or FRAME_RATE)
         reformatter = av.video.reformatter.VideoReformatter()
         count = 0
@@ -182,13 +219,47 @@ def read_pictures(path: str | Path) -> Iterator[Picture]:
                 count += 1
 
         if abs(rate - FRAME_RATE) < 0.05:
-            yield from pictures()
+            yield from _steady(_continuous(pictures(), 1 / rate))
         else:
-            yield from _nearest(pictures(), 1 / rate)
+            yield from _nearest(_continuous(pictures(), 1 / rate), 1 / rate)
         if count == 0:
             raise EmptyMediaError(path, "video stream holds no frames", _COPY_AGAIN)
         if stream.frames:
             _check_complete(path, "video", count, stream.frames, _MISSING_FRAMES)
+
+
+_COVER = av.stream.Disposition.attached_pic
+
+
+def _continuous(pictures: Iterator[Picture], step: float) -> Iterator[Picture]:
+    """Let a clock that was set anew go on where it was."""
+    last, shift = None, 0.0
+    for picture in pictures:
+        if last is not None and not 0 <= picture.time - last <= _LONGEST_GAP_SECONDS:
+            shift += last + step - picture.time
+        last = picture.time
+        picture.time += shift
+        yield picture
+
+
+def _steady(pictures: Iterator[Picture]) -> Iterator[Picture]:
+    """Pass pictures of 25 per second on; repeat one, or leave it out, where time demands it."""
+    ticks = 0
+    previous = None
+    start = 0.0
+    for picture in pictures:
+        if previous is None:
+            start = picture.time
+        late = (picture.time - start) * FRAME_RATE - ticks
+        if late < -_DRIFT_FRAMES:
+            continue
+        if late > _DRIFT_FRAMES:
+            for _ in range(round(late)):
+                yield previous
+                ticks += 1
+        yield picture
+        previous = picture
+        ticks += 1
 
 
 def _nearest(pictures: Iterator[Picture], step: float) -> Iterator[Picture]:

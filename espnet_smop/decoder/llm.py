@@ -117,9 +117,10 @@ class LLMDecoder(AbsDecoder):
         if gradient_checkpointing:
             _checkpoint_layers(self.llm)
         if lora is not None:
-            inject_lora(self.llm, {**LORA, **lora})
+            inject_lora(self.llm, {**LORA, **lora} if isinstance(lora, dict) else lora)
 
         table = self.llm.get_input_embeddings().weight
+        _check_vocabulary(self.tokenizer, len(table) + num_extra_rows, model)
         self.delimiters = nn.Parameter(_like_rows_of(table, 4), requires_grad=train_delimiters)
         self.extra_rows = ExtraRows(num_extra_rows, table) if num_extra_rows else None
 
@@ -419,6 +420,18 @@ def _load(
     if tokenizer is not None:
         return llm, load_tokenizer(tokenizer)
     return llm, load_tokenizer(str(directory), gguf_file)
+
+
+def _check_vocabulary(tokenizer: Any, rows: int, model: str) -> None:
+    """Raise ValueError if a text may hold tokens for which the LLM has no embedding."""
+    # Special tokens are in no text: a pad token beyond the table, as some models have, harms none.
+    special = set(tokenizer.all_special_ids)
+    largest = max((i for i in tokenizer.get_vocab().values() if i not in special), default=0)
+    if largest >= rows:
+        raise ValueError(
+            f"the tokenizer has ids up to {largest}, the LLM '{model}' embeddings for {rows}: they "
+            "belong to different models, check model and tokenizer"
+        )
 
 
 def _checkpoint_layers(llm: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """Checking and completing a projector's configuration: errors say what was given and expected."""
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -43,5 +44,7 @@ def complete(name: str, given: Mapping[str, Any] | None, defaults: Mapping[str, 
     if not isinstance(given, Mapping):
         raise ValueError(f"{name} is {given!r}, expected a dictionary with {', '.join(defaults)}")
     for key in given:
-        one_of(f"a key of {name}", key, defaults)
+        near = difflib.get_close_matches(str(key), defaults, n=1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        one_of(f"a key of {name}{hint}", key, defaults)
     return {**defaults, **given}

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from espnet_smop.fileio.table import read_lines
+
 SPACE = "<space>"
 
 
@@ -18,20 +20,16 @@ def read_text(path: str | os.PathLike) -> dict[str, str]:
         The rest of the line (possibly empty) by id, in the file's order.
 
     Raises:
-        ScoringError: the file is absent or empty, or an id occurs twice.
+        ScoringError: the file is absent, empty or not UTF-8, or an id occurs twice.
     """
     path = Path(path)
     if not path.is_file():
         raise ScoringError(f"{path} does not exist. Run the stage that writes it first")
     texts: dict[str, str] = {}
-    with path.open(encoding="utf-8") as f:
-        for number, line in enumerate(f, 1):
-            utt, _, rest = line.strip().partition(" ")
-            if not utt:
-                continue
-            if utt in texts:
-                raise ScoringError(f"{path}:{number}: utterance '{utt}' occurs twice")
-            texts[utt] = rest.strip()
+    for number, utt, rest in read_lines(path, ScoringError):
+        if utt in texts:
+            raise ScoringError(f"{path}:{number}: utterance '{utt}' occurs twice")
+        texts[utt] = rest
     if not texts:
         raise ScoringError(f"{path} is empty. Run the stage that writes it again")
     return texts

@@ -21,22 +21,26 @@ class Utterance(NamedTuple):
 
 def format_line(utterance: Utterance) -> str:
     """Return the line for an utterance; the speaker is what stands before the first ``-``."""
-    speaker = utterance.speaker.replace("-", "_")
+    speaker = utterance.speaker.replace("-", "_").translate(_MARKUP)
     tokens = " ".join(utterance.tokens).translate(_MARKUP)
-    return f"{tokens} ({speaker}-{utterance.name})"
+    return f"{tokens} ({speaker}-{utterance.name.translate(_MARKUP)})"
 
 
 def read_trn(path: str | os.PathLike) -> list[Utterance]:
     """Read a trn file as written here.
 
     Raises:
-        ScoringError: the file is absent or a line has no id.
+        ScoringError: the file is absent or not UTF-8, or a line has no id.
     """
     path = Path(path)
     if not path.is_file():
         raise ScoringError(f"{path} does not exist. Run the scoring stage first")
     utterances = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ScoringError(f"{path} is not UTF-8. Run the scoring stage again") from None
+    for number, line in enumerate(text.rstrip("\n").split("\n"), 1):
         tokens, _, name = line.rstrip().rpartition("(")
         if not name.endswith(")"):
             raise ScoringError(f"{path}:{number}: no (speaker-utterance) at the end of the line")

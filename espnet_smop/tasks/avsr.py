@@ -5,7 +5,7 @@ import difflib
 import inspect
 import itertools
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -134,6 +134,13 @@ class AVSRTask(AbsTask):
             help="With batch_type: tokens, batch_bins limits the LLM's positions in a batch, with "
             "padding; this limits, likewise, its duration in video frames (frames) and the tokens "
             "of its transcripts (text)",
+        )
+        group.add_argument(
+            "--nonfinite_patience",
+            type=int,
+            default=10,
+            help="So many batches in a row may have a loss that is NaN or infinite (their update "
+            "is left out); one more ends the training, names the utterances, keeps the batch",
         )
         group = parser.add_argument_group(description="Preprocess related")
         group.add_argument(
@@ -342,6 +349,8 @@ def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
 def _build(kind: str, class_: type, conf: dict, *args):
     """Call ``class_(*args, **conf)``; an unknown or missing key of ``conf`` is named."""
     known = inspect.signature(class_).parameters
+    if not isinstance(conf, Mapping):
+        raise ValueError(f"{kind}_conf is {conf!r}, expected settings of the form 'key: value'")
     for key in conf:
         if key not in known:
             raise ValueError(f"{kind}_conf has an unknown key '{key}'. {_suggest(key, known)}")
@@ -350,11 +359,11 @@ def _build(kind: str, class_: type, conf: dict, *args):
     except TypeError as e:
         if "missing" in str(e):
             raise ValueError(f"{kind}_conf lacks a key: {e}") from e
-        raise
+        raise ValueError(f"{kind}_conf has a value of a wrong type: {e}") from e
 
 
 def _suggest(key: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
+    near = difflib.get_close_matches(str(key), known, n=1)
     if near:
         return f"Did you mean '{near[0]}'?"
     return f"Known: {', '.join(sorted(known))}"

@@ -1,6 +1,7 @@
 """ESPnet's argument parser, with configs that may name a base."""
 
 import argparse
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,10 @@ class BasedConfigParser(config_argparse.ArgumentParser):
                 settings = load_config(given.config)
             except ConfigError as e:
                 self.error(str(e))
-            for key in sorted(settings.keys() - {action.dest for action in self._actions}):
-                self.error(f"unrecognized arguments: {key} (from {given.config})")
+            known = {action.dest for action in self._actions}
+            for key in sorted(settings.keys() - known, key=str):
+                near = difflib.get_close_matches(str(key), known, n=1)
+                hint = f". Did you mean '{near[0]}'?" if near else ""
+                self.error(f"unrecognized arguments: {key} (from {given.config}){hint}")
             self.set_defaults(**settings)
         return argparse.ArgumentParser.parse_known_args(self, args, namespace)

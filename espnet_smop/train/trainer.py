@@ -1,6 +1,8 @@
 """ESPnet's trainer, with checkpoints that a kill or a full disk cannot harm."""
 
+import argparse
 import contextlib
+import dataclasses
 import logging
 import os
 import time
@@ -10,9 +12,12 @@ from pathlib import Path
 import humanfriendly
 import torch
 from espnet2.torch_utils.safe_torch_load import safe_torch_load
-from espnet2.train.trainer import Trainer
+from espnet2.train.trainer import Trainer, TrainerOptions
+from espnet2.utils.build_dataclass import build_dataclass
 
 from espnet_smop.fileio.atomic import atomic_path
+from espnet_smop.train.lock import experiment_lock
+from espnet_smop.train.watch import TrainingWatch
 
 
 @contextlib.contextmanager
@@ -98,24 +103,46 @@ class WithProgress:
                 )  # fmt: skip
 
 
+@dataclasses.dataclass
+class AVSRTrainerOptions(TrainerOptions):
+    """ESPnet's options, and after how many losses that are no numbers training ends."""
+
+    nonfinite_patience: int
+
+
 class AVSRTrainer(Trainer):
-    """ESPnet's trainer with atomic checkpoints and the time left."""
+    """ESPnet's trainer with atomic checkpoints, a lock, an eye on losses, and the time left."""
+
+    @classmethod
+    def build_options(cls, args: argparse.Namespace) -> AVSRTrainerOptions:
+        """Take the options out of all arguments."""
+        return build_dataclass(AVSRTrainerOptions, args)
 
     @classmethod
     def run(cls, *, trainer_options, distributed_option, **kwargs) -> None:
         """Train, resuming from the last complete epoch if asked to."""
         is_main = not distributed_option.distributed or distributed_option.dist_rank == 0
-        if trainer_options.resume and is_main:
-            complete_last_epoch(Path(trainer_options.output_dir))
-        with atomic_torch_save():
-            super().run(
-                trainer_options=trainer_options, distributed_option=distributed_option, **kwargs
-            )
+        directory = Path(trainer_options.output_dir)
+        with experiment_lock(directory) if is_main else contextlib.nullcontext():
+            if trainer_options.resume and is_main:
+                complete_last_epoch(directory)
+            with atomic_torch_save():
+                super().run(
+                    trainer_options=trainer_options, distributed_option=distributed_option, **kwargs
+                )
 
     @classmethod
-    def train_one_epoch(cls, *, iterator, reporter, options, **kwargs) -> bool:
-        """Train for one epoch; True if no step was valid."""
-        iterator = WithProgress(iterator, reporter.get_epoch(), options.max_epoch)
-        return super().train_one_epoch(
-            iterator=iterator, reporter=reporter, options=options, **kwargs
-        )
+    def train_one_epoch(cls, *, model, iterator, reporter, options, **kwargs) -> bool:
+        """Train for one epoch; True if no step was valid.
+
+        Raises:
+            NonFiniteLossError: too many losses in a row were NaN or infinite.
+        """
+        epoch = reporter.get_epoch()
+        iterator = WithProgress(iterator, epoch, options.max_epoch)
+        with TrainingWatch(model, options.output_dir, options.nonfinite_patience) as watch:
+            invalid = super().train_one_epoch(
+                model=model, iterator=iterator, reporter=reporter, options=options, **kwargs
+            )
+        watch.report_collapse(epoch)
+        return invalid

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from espnet2.train import dataset, iterable_dataset
@@ -106,3 +107,15 @@ def test_scp_reader_errors(scps):
     (scps / "bad.scp").write_text("utt0\n")
     with pytest.raises(video.VideoFileError, match=r"bad.scp:1: expected `ID PATH`"):
         video.VideoScpReader(scps / "bad.scp")
+
+
+def test_the_same_pictures_make_the_same_file(tmp_path):
+    rng = np.random.default_rng(0)
+    small = cv2.resize(rng.integers(60, 200, (12, 12), dtype=np.uint8), (120, 120))
+    moved = [np.roll(small, (t % 7, t), (0, 1))[:96, :96] for t in range(50)]
+    pictures = np.clip(np.stack(moved) + rng.normal(0, 4, (50, 96, 96)), 0, 255).astype(np.uint8)
+    contents = set()
+    for number in range(6):
+        video.write_video(tmp_path / f"{number}.mkv", pictures)
+        contents.add((tmp_path / f"{number}.mkv").read_bytes())
+    assert len(contents) == 1

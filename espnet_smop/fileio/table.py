@@ -1,0 +1,34 @@
+"""Kaldi's tables as people and programs write them: an id, a gap, and the rest of the line."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+# Neither blanks beyond ASCII nor other control characters separate: texts and names may hold them.
+_GAP = re.compile(r"[ \t]+")
+
+
+def read_lines(path: str | Path, error: type[Exception]) -> Iterator[tuple[int, str, str]]:
+    """Yield number, id and value (perhaps empty) of each line that is not empty.
+
+    Fields are separated by blanks or tabs; lines end as on Unix or Windows; a byte-order mark at
+    the beginning is no part of the first id.
+
+    Args:
+        path: the table.
+        error: raised, with one line of what is wrong, where the file cannot be read or is not
+            UTF-8.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as e:
+        raise error(f"{path}: {e.strerror}; run the stage that makes it") from None
+    except UnicodeDecodeError as e:
+        line = e.object[: e.start].count(b"\n") + 1
+        raise error(f"{path}:{line}: is not UTF-8; convert the file to UTF-8") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        key, *value = _GAP.split(line.strip(" \t\r"), maxsplit=1)
+        if "\0" in line:
+            raise error(f"{path}:{number}: holds a NUL byte, it is no text; make the file again")
+        if key:
+            yield number, key, value[0] if value else ""

@@ -1,0 +1,42 @@
+"""One training at a time in an experiment's directory."""
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+LOCK = ".lock"
+"""File that is locked; it stays there, the lock ends with its process."""
+
+
+class ExperimentInUseError(RuntimeError):
+    """Another process trains in the directory; the message says which."""
+
+
+@contextlib.contextmanager
+def experiment_lock(directory: str | Path) -> Iterator[None]:
+    """Hold an experiment's directory for this process.
+
+    The lock is the operating system's: it ends with the process however that ends, and children,
+    such as the data loader's, do not inherit it.
+
+    Raises:
+        ExperimentInUseError: another process holds it.
+    """
+    path = Path(directory) / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            raise ExperimentInUseError(
+                f"{directory}: {file.read().strip() or 'another process'} trains here; wait for "
+                "its end, or give another --avsr_tag"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield

@@ -1,0 +1,106 @@
+"""Watching a training: losses that are no numbers, and routers that use one expert only."""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from espnet_smop.fileio.atomic import atomic_path
+
+DUMP = "nonfinite_batch.pth"
+"""File in the experiment's directory with the batch at which a training was stopped."""
+
+_COLLAPSED = 0.9
+_FIRST = re.compile(r"(?P<router>router_.+)_first_(?P<expert>\d+)")
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss was NaN or infinite too often; the message names the batch's utterances."""
+
+
+class TrainingWatch:
+    """Looks at what the model returns in training; used as a context around an epoch.
+
+    Example::
+
+        with TrainingWatch(model, output_dir, patience=10) as watch:
+            train()
+        watch.report_collapse(epoch)
+
+    Args:
+        model: its ``forward`` returns loss, statistics and weight, and gets ``utt_id``.
+        output_dir: gets the dump.
+        patience: so many batches in a row may have a loss that is NaN or infinite (their update
+            is left out by the trainer); one more ends the training.
+    """
+
+    def __init__(self, model: nn.Module, output_dir: str | Path, patience: int):
+        self.model = model
+        self.output_dir = Path(output_dir)
+        self.patience = patience
+        self.in_a_row = 0
+        self.shares: dict[str, torch.Tensor] = {}
+        self.batches = 0
+
+    def __enter__(self) -> "TrainingWatch":
+        self._hook = self.model.register_forward_hook(self._look, with_kwargs=True)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._hook.remove()
+
+    def _look(self, model: nn.Module, args: tuple, batch: Mapping[str, Any], output: tuple) -> None:
+        if not model.training:
+            return
+        loss, stats, _ = output
+        self.batches += 1
+        for name, value in stats.items():
+            if _FIRST.fullmatch(name):
+                # Summed where it is: a GPU need not be waited for.
+                self.shares[name] = self.shares.get(name, 0) + value.detach()
+        if torch.isfinite(loss).all():
+            self.in_a_row = 0
+            return
+        self.in_a_row += 1
+        ids = list(batch.get("utt_id", ()))
+        logging.warning("the loss is %s in the batch of %s", loss.item(), " ".join(ids))
+        if self.in_a_row > self.patience:
+            self._stop(ids, batch)
+
+    def _stop(self, ids: Sequence[str], batch: Mapping[str, Any]) -> None:
+        tensors = {k: v.cpu() for k, v in batch.items() if isinstance(v, torch.Tensor)}
+        with atomic_path(self.output_dir / DUMP) as partial:
+            torch.save({"utt_id": list(ids), **tensors}, partial)
+        raise NonFiniteLossError(
+            f"the loss was NaN or infinite in {self.in_a_row} batches in a row, last in that of "
+            f"{' '.join(ids)}: it lies in {self.output_dir / DUMP}. Look at these utterances; if "
+            "there is nothing wrong with them, lower the learning rate or grad_clip"
+        )
+
+    def report_collapse(self, epoch: int) -> list[str]:
+        """Warn of each router that sent more than 90 % of its tokens to one expert; return these.
+
+        Args:
+            epoch: which one, for the warning.
+        """
+        routers: dict[str, dict[int, float]] = {}
+        for name, total in self.shares.items():
+            found = _FIRST.fullmatch(name)
+            share = float(total) / max(self.batches, 1)
+            routers.setdefault(found["router"], {})[int(found["expert"])] = share
+        warnings = []
+        for router, shares in routers.items():
+            expert = max(shares, key=lambda e: shares[e])
+            if len(shares) > 1 and shares[expert] > _COLLAPSED:
+                warnings.append(
+                    f"epoch {epoch}: {router} sends {shares[expert]:.0%} of its tokens to expert "
+                    f"{expert} of {len(shares)}. Raise projector_conf load_balancing_weight, or "
+                    "lower the learning rate or num_experts"
+                )
+        for line in warnings:
+            logging.warning("%s", line)
+        return warnings

@@ -1,0 +1,41 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from espnet_smop.train.lock import ExperimentInUseError, experiment_lock
+
+HOLD = """
+import os, sys, time
+from espnet_smop.train.lock import experiment_lock
+with experiment_lock(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        os.close(1)
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_at_once_are_refused_and_a_kill_leaves_no_lock(tmp_path):
+    directory = tmp_path / "an exp"
+    command = [sys.executable, "-c", HOLD, str(directory)]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    child = int(holder.stdout.readline())
+    try:
+        message = rf"an exp: process {holder.pid} on .* trains here"
+        with pytest.raises(ExperimentInUseError, match=message), experiment_lock(directory):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        # Its child, as a data loader's worker would, still runs.
+        os.kill(child, 0)
+        with experiment_lock(directory):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        holder.stdout.close()
