@@ -52,13 +52,13 @@ class Difficulty:
     """Constant rate factor of the H.264 encoder."""
 
     # Sound
-    speech_rate: tuple[int, int] = (165, 200)
+    speech_rate: tuple[int, int] = (150, 180)
     """Range of a speaker's rate, words per minute."""
     room_time: tuple[float, float] = (0.08, 0.25)
     """Range of the reverberation time, seconds."""
-    room_level: float = 0.1
+    room_level: float = 0.05
     """Reverberant sound's energy relative to the direct sound's."""
-    tilt: float = 0.3
+    tilt: float = 0.2
     """Largest coefficient of the microphone's first-order spectral tilt."""
     snr: tuple[float, float] = (20.0, 35.0)
     """Range of the signal-to-noise ratio of a clip's own background noise, dB."""
