@@ -16,19 +16,20 @@ import numpy as np
 from espnet_smop.corpus.landmarks import build_landmarks
 from espnet_smop.corpus.media import read_pictures
 from espnet_smop.corpus.mouth import crop, crop_transforms
-from espnet_smop.fileio.video import read_video, write_video
+from espnet_smop.fileio.video import OPTIONS, read_video, write_video
 
-_H264 = {"preset": "veryfast", "tune": "fastdecode"}
+_H264 = {name: value for name, value in OPTIONS.items() if name != "crf"}
 CANDIDATES = {
     "ffv1": (".mkv", "ffv1", {}),
     "ffv1 slices 4": (".mkv", "ffv1", {"slices": "4", "level": "3", "coder": "1"}),
     "h264 lossless": (".mkv", "libx264", {"qp": "0", "preset": "veryfast"}),
     "h264 crf 18": (".mkv", "libx264", {"crf": "18", **_H264}),
+    "h264 crf 15": (".mkv", "libx264", {"crf": "15", **_H264}),
+    "h264 crf 12, mbtree": (".mkv", "libx264", {"crf": "12", **_H264, "x264-params": "mbtree=1"}),
+    "h264 crf 15 (mp4)": (".mp4", "libx264", {"crf": "15", **_H264}),
+    "h264 crf 15, no fastdecode": (".mkv", "libx264", {"crf": "15", **_H264, "tune": "psnr"}),
     "h264 crf 12": (".mkv", "libx264", {"crf": "12", **_H264}),
-    "h264 crf 12 (mp4)": (".mp4", "libx264", {"crf": "12", **_H264}),
-    "h264 crf 12, no fastdecode": (".mkv", "libx264", {"crf": "12", "preset": "veryfast"}),
-    "h264 crf 8": (".mkv", "libx264", {"crf": "8", **_H264}),
-    "h264 crf 12 all intra": (".mkv", "libx264", {"crf": "12", "g": "1", **_H264}),
+    "h264 crf 15 all intra": (".mkv", "libx264", {"crf": "15", "g": "1", **_H264}),
 }
 
 
