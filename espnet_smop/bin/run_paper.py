@@ -11,10 +11,11 @@ Example::
 """
 
 import argparse
+import contextlib
 import logging
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from espnet_smop.base_model import BaseModelError
@@ -83,18 +84,29 @@ def plan(paper: Paper, args: argparse.Namespace) -> None:
         print(*fields, sep="\t")
 
 
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Let nothing that building dozens of models warns of bury what is printed of them."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def dry_run_all(paper: Paper, args: argparse.Namespace) -> None:
     """Build every experiment's model for its shapes; print what it would do."""
     from espnet_smop.experiments.dry_run import dry_run
 
-    logging.disable(logging.WARNING)
     chosen = _experiments(paper, args)
     speeds = _throughputs(paper, args.throughput)
     estimates: list[float | None] = []  # of what is not trained yet
     with tempfile.TemporaryDirectory() as skeletons:
         for number, (experiment, snrs) in enumerate(chosen.items(), 1):
             config = write_config(paper, experiment, args.machine, args.expdir / "paper" / "conf")
-            found = dry_run(config, Path(skeletons))
+            with _without_warnings():
+                found = dry_run(config, Path(skeletons))
             todo = missing(args.expdir, experiment, snrs, args.inference_tag, args.noise)
             trained = is_trained(args.expdir, experiment, args.model)
             speed = next((speeds[s] for s in (*experiment.settings, "") if s in speeds), None)

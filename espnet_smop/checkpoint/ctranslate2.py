@@ -44,7 +44,7 @@ def read_model(path: str | Path) -> dict[str, np.ndarray]:
                 )
             kind = _string(file)
             if kind != "WhisperSpec":
-                raise BaseModelError(f"{path} holds a {kind}, not a WhisperSpec")
+                raise BaseModelError(f"{path} holds {kind!r}, not a WhisperSpec")
             _revision, count = struct.unpack("<II", _exactly(file, 8))
             variables = {}
             for _ in range(count):
@@ -55,7 +55,8 @@ def read_model(path: str | Path) -> dict[str, np.ndarray]:
                 variables[name] = np.frombuffer(_exactly(file, size), _DTYPES[dtype]).reshape(shape)
             return variables
     except (OSError, EOFError, IndexError, ValueError, struct.error) as e:
-        raise BaseModelError(f"{path} cannot be read as a CTranslate2 model: {e}") from e
+        cause = next(iter(str(e).splitlines()), type(e).__name__)
+        raise BaseModelError(f"{path} cannot be read as a CTranslate2 model: {cause}") from e
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:

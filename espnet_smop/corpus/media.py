@@ -94,6 +94,8 @@ def open_media(path: str | Path) -> Iterator[av.container.InputContainer]:
 
 
 def _decode(path: str | Path, container, stream) -> Iterator:
+    if stream.codec_context is None:
+        raise UnreadableMediaError(path, f"its {stream.type} is of no known codec", _COPY_AGAIN)
     stream.codec_context.thread_count = 1
     try:
         yield from container.decode(stream)

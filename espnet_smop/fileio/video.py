@@ -91,6 +91,8 @@ def read_video(path: str | Path) -> np.ndarray:
             if not container.streams.video:
                 raise VideoFileError(f"{path}: has no video stream; {remedy}")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise VideoFileError(f"{path}: its video is of no known codec; {remedy}")
             # Data loader workers are the parallelism; threads within one clip would only compete.
             stream.codec_context.thread_count = 1
             frames = [frame.to_ndarray(format="gray") for frame in container.decode(stream)]
