@@ -18,7 +18,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--size",
         default="default",
-        help="default (1,800 training and validation utterances, 600 test ones), smoke (48 and 12),"
+        help="default (4,620 training and validation utterances, 600 test ones), smoke (60 and 12),"
         " or a number of training and validation utterances",
     )
     parser.add_argument(
