@@ -62,10 +62,10 @@ def test_plan_keeps_splits_apart(size):
 
 
 def test_default_size_is_large_enough():
-    assert DEFAULT.pretrain + DEFAULT.train + DEFAULT.valid == 2940
+    assert DEFAULT.pretrain + DEFAULT.train + DEFAULT.valid == 4620
     assert DEFAULT.test >= 600
-    assert DEFAULT.speakers == (28, 12, 4, 8)
-    assert size_of("2940") == DEFAULT
+    assert DEFAULT.speakers == (28, 20, 4, 8)
+    assert size_of("4620") == DEFAULT
     with pytest.raises(ValueError, match="default, smoke, or a number"):
         size_of("large")
 
