@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     LlamaConfig,
@@ -21,6 +22,7 @@ from transformers import (
     WhisperModel,
 )
 
+from espnet_smop.bin.make_shapes import make_shapes
 from espnet_smop.fileio.video import write_video
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
 
@@ -189,7 +191,7 @@ def tiny_avhubert(tmp_path_factory):
     return str(directory)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def model_args(make_llm, tiny_whisper, tiny_avhubert):
     """Return a function that makes the arguments of a tiny model; keywords override them."""
 
@@ -244,3 +246,40 @@ def dump_dir(tmp_path_factory):
     for name, lines in lists.items():
         (directory / name).write_text("".join(sorted(lines)))
     return directory
+
+
+@pytest.fixture
+def train_command(model_args, dump_dir, tmp_path):
+    """Return a function that makes the arguments of a short training of a tiny model.
+
+    Keywords override the config; ``feats`` names, per part and data file of ``dump_dir``, what is
+    read instead of it.
+    """
+    make_shapes(dump_dir, tmp_path / "stats")
+
+    def make(output_dir, *, feats=None, **changes):
+        args = vars(model_args())
+        del args["base_fingerprints"]
+        settings = {
+            "batch_type": "numel",
+            "batch_bins": 100,
+            "num_workers": 0,
+            "optim": "adamw",
+            "optim_conf": {"lr": 1.0e-3},
+            "best_model_criterion": [["valid", "acc", "max"]],
+            "num_att_plot": 0,
+            "use_matplotlib": False,
+            "use_tensorboard": False,
+        }
+        output_dir = tmp_path / output_dir
+        config = output_dir.with_suffix(".yaml")
+        config.write_text(yaml.safe_dump({**args, **settings, **changes}))
+        words = ["--config", config, "--output_dir", output_dir]
+        for part in ("train", "valid"):
+            for data in ("wav.scp,speech,sound", "video.scp,video,video", "text,text,text"):
+                path = (feats or {}).get((part, data), f"{dump_dir}/{data}")
+                words += [f"--{part}_data_path_and_name_and_type", path]
+            words += [f"--{part}_shape_file", tmp_path / "stats" / "duration_shape"]
+        return [str(word) for word in words]
+
+    return make

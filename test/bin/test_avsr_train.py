@@ -3,52 +3,27 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
-
-from espnet_smop.bin.make_shapes import make_shapes
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def command(model_args, dump_dir, tmp_path):
+def command(train_command):
     """Return a function that makes a training command; keywords override the config."""
-    make_shapes(dump_dir, tmp_path / "stats")
 
     def make(output_dir, **changes):
-        args = vars(model_args())
-        del args["base_fingerprints"]
-        config = {
-            **args,
-            "batch_type": "numel",
-            "batch_bins": 100,
-            "num_workers": 0,
+        settings = {
             "max_epoch": 3,
-            "optim": "adamw",
-            "optim_conf": {"lr": 1.0e-3},
             "scheduler": "warmuplr",
             "scheduler_conf": {"warmup_steps": 5},
-            "best_model_criterion": [["valid", "acc", "max"]],
             "keep_nbest_models": 3,
-            "num_att_plot": 0,
-            "use_matplotlib": False,
-            "use_tensorboard": False,
             "unused_parameters": True,
-            **changes,
         }
-        path = Path(f"{output_dir}.yaml")
-        path.write_text(yaml.safe_dump(config))
-        words = [sys.executable, "-m", "espnet_smop.bin.avsr_train", "--config", path]
-        words += ["--output_dir", output_dir, "--resume", "true"]
-        for part in ("train", "valid"):
-            for data in ("wav.scp,speech,sound", "video.scp,video,video", "text,text,text"):
-                words += [f"--{part}_data_path_and_name_and_type", f"{dump_dir}/{data}"]
-            words += [f"--{part}_shape_file", tmp_path / "stats" / "duration_shape"]
-        return [str(word) for word in words]
+        words = train_command(output_dir, **{**settings, **changes})
+        return [sys.executable, "-m", "espnet_smop.bin.avsr_train", *words, "--resume", "true"]
 
     return make
 

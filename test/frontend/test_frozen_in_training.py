@@ -1,39 +1,22 @@
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from espnet_smop.base_model import frozen_keys
-from espnet_smop.bin.make_shapes import make_shapes
 from espnet_smop.tasks.avsr import AVSRTask
 
 
 @pytest.mark.slow
 def test_an_epoch_of_espnets_trainer_changes_adapters_only(
-    model_args, dump_dir, tmp_path, monkeypatch
+    model_args, train_command, tmp_path, monkeypatch
 ):
-    make_shapes(dump_dir, tmp_path / "stats")
     conf = {**model_args().video_frontend_conf, "dtype": "float32", "lora": {"r": 2, "alpha": 4}}
-    args = vars(model_args(video_frontend_conf=conf))
-    del args["base_fingerprints"]
-    settings = {
-        "max_epoch": 1,
-        "batch_type": "numel",
-        "batch_bins": 100,
-        "num_workers": 0,
-        "optim": "adamw",
-        "optim_conf": {"lr": 1.0e-2, "weight_decay": 0.1},
-        "best_model_criterion": [["valid", "acc", "max"]],
-        "num_att_plot": 0,
-        "use_matplotlib": False,
-        "use_tensorboard": False,
-    }
-    (tmp_path / "train.yaml").write_text(yaml.safe_dump({**args, **settings}))
-    command = ["--config", str(tmp_path / "train.yaml"), "--output_dir", str(tmp_path / "exp")]
-    for part in ("train", "valid"):
-        for data in ("wav.scp,speech,sound", "video.scp,video,video", "text,text,text"):
-            command += [f"--{part}_data_path_and_name_and_type", f"{dump_dir}/{data}"]
-        command += [f"--{part}_shape_file", str(tmp_path / "stats" / "duration_shape")]
+    command = train_command(
+        "exp",
+        video_frontend_conf=conf,
+        max_epoch=1,
+        optim_conf={"lr": 1.0e-2, "weight_decay": 0.1},
+    )
 
     built, before, trained_modes = [], {}, []
     original = AVSRTask.build_model

@@ -3,11 +3,9 @@ import re
 
 import pytest
 import torch
-import yaml
 from espnet2.train.distributed_utils import DistributedOption
 
 from espnet_smop.bin.cache_feats import main as cache_feats
-from espnet_smop.bin.make_shapes import make_shapes
 from espnet_smop.frontend.feature_cache import FeatureCacheError
 from espnet_smop.tasks.avsr import AVSRTask
 
@@ -16,37 +14,18 @@ INPUTS = {"audio": ("wav.scp,speech,sound", "speech"), "video": ("video.scp,vide
 
 
 @pytest.fixture
-def command(model_args, dump_dir, tmp_path):
-    """A function that makes a training command, with the features of some modalities cached."""
-    make_shapes(dump_dir, tmp_path / "stats")
+def command(train_command, tmp_path):
+    """A function that makes a training's arguments, with the features of some modalities cached."""
 
     def make(output_dir, cached=(), **changes):
-        args = vars(model_args(**({"preprocessor_conf": QUIET} | changes)))
-        del args["base_fingerprints"]
-        config = tmp_path / f"{output_dir}.yaml"
-        settings = {
-            "max_epoch": 2,
-            "batch_type": "numel",
-            "batch_bins": 100,
-            "num_workers": 0,
-            "optim": "adamw",
-            "optim_conf": {"lr": 1.0e-3},
-            "best_model_criterion": [["valid", "acc", "max"]],
-            "num_att_plot": 0,
-            "use_matplotlib": False,
-            "use_tensorboard": False,
+        feats = {
+            (part, data): f"{tmp_path}/cache/{part}_{modality}/feats.scp,{name}_feats,kaldi_ark"
+            for modality, (data, name) in INPUTS.items()
+            if modality in cached
+            for part in ("train", "valid")
         }
-        config.write_text(yaml.safe_dump({**args, **settings}))
-        words = ["--config", str(config), "--output_dir", str(tmp_path / output_dir)]
-        for part in ("train", "valid"):
-            for modality, (data, name) in INPUTS.items():
-                path = f"{dump_dir}/{data}"
-                if modality in cached:
-                    path = f"{tmp_path}/cache/{part}_{modality}/feats.scp,{name}_feats,kaldi_ark"
-                words += [f"--{part}_data_path_and_name_and_type", path]
-            words += [f"--{part}_data_path_and_name_and_type", f"{dump_dir}/text,text,text"]
-            words += [f"--{part}_shape_file", str(tmp_path / "stats" / "duration_shape")]
-        return words
+        settings = {"max_epoch": 2, "preprocessor_conf": QUIET}
+        return train_command(output_dir, feats=feats, **{**settings, **changes})
 
     return make
 

@@ -7,43 +7,24 @@ import sys
 
 import pytest
 import torch
-import yaml
 from espnet2.train.distributed_utils import DistributedOption
 
-from espnet_smop.bin.make_shapes import make_shapes
 from espnet_smop.decoder.tokenizer import TextEncoder
 from espnet_smop.tasks.avsr import AVSRTask
 
 
 @pytest.fixture
-def command(model_args, dump_dir, tmp_path):
-    make_shapes(dump_dir, tmp_path / "stats")
+def command(train_command):
+    """Return a function that makes a training's arguments; keywords override the config."""
 
     def make(**changes):
-        args = vars(model_args())
-        del args["base_fingerprints"]
-        config = {
-            **args,
+        settings = {
             "batch_type": "tokens",
             "batch_bins": 400,
             "batch_limits": {"frames": 120},
-            "num_workers": 0,
             "max_epoch": 1,
-            "optim": "adamw",
-            "optim_conf": {"lr": 1.0e-3},
-            "best_model_criterion": [["valid", "acc", "max"]],
-            "num_att_plot": 0,
-            "use_matplotlib": False,
-            "use_tensorboard": False,
-            **changes,
         }
-        (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
-        words = ["--config", tmp_path / "train.yaml", "--output_dir", tmp_path / "exp"]
-        for part in ("train", "valid"):
-            for data in ("wav.scp,speech,sound", "video.scp,video,video", "text,text,text"):
-                words += [f"--{part}_data_path_and_name_and_type", f"{dump_dir}/{data}"]
-            words += [f"--{part}_shape_file", tmp_path / "stats" / "duration_shape"]
-        return [str(word) for word in words]
+        return train_command("exp", **{**settings, **changes})
 
     return make
 

@@ -102,7 +102,7 @@ def test_a_test_set_keeps_what_can_be_kept(corpus, prepared):
 @pytest.fixture(scope="module")
 def experiment(request, tmp_path_factory):
     exp = tmp_path_factory.mktemp("exp")
-    make = request.getfixturevalue("module_model_args")
+    make = request.getfixturevalue("model_args")
     args = make(inference_conf={"beam_size": 1, "max_new_tokens": 3})
     torch.manual_seed(0)
     model = AVSRTask.build_model(args)

@@ -272,8 +272,8 @@ def test_a_config_of_itself(tmp_path):
         ("audio_frontend", {"modle": "x"}, "Did you mean 'model'"),
     ],
 )
-def test_settings_that_are_none(module_model_args, part, conf, message):
-    args = module_model_args()
+def test_settings_that_are_none(model_args, part, conf, message):
+    args = model_args()
     if isinstance(conf, dict):
         conf = {**getattr(args, f"{part}_conf"), **conf}
     setattr(args, f"{part}_conf", conf)
@@ -282,26 +282,24 @@ def test_settings_that_are_none(module_model_args, part, conf, message):
     assert "\n" not in str(raised.value)
 
 
-def test_a_base_model_of_another_size_is_named(module_model_args, make_llm, tmp_path):
-    args = module_model_args()
+def test_a_base_model_of_another_size_is_named(model_args, make_llm, tmp_path):
+    args = model_args()
     model = AVSRTask.build_model(args)
     state = model.state_dict()
-    other = module_model_args(base_fingerprints=dict(args.base_fingerprints))
+    other = model_args(base_fingerprints=dict(args.base_fingerprints))
     other.decoder_conf = {**other.decoder_conf, "model": make_llm("mistral")}
     with pytest.raises(RuntimeError, match=r"other base models .*decoder\.llm \(expected"):
         AVSRTask.build_model(other)
-    wide = module_model_args(projector_conf={"routing": "dedr", "num_experts": 3, "hidden_size": 8})
+    wide = model_args(projector_conf={"routing": "dedr", "num_experts": 3, "hidden_size": 8})
     with pytest.raises(RuntimeError, match=r"of another shape: .*\(checkpoint .*, model "):
         AVSRTask.build_model(wide).load_state_dict(state)
 
 
-def test_a_tokenizer_with_more_tokens_than_the_llm_has_rows(
-    module_model_args, local_tokenizer, tmp_path
-):
+def test_a_tokenizer_with_more_tokens_than_the_llm_has_rows(model_args, local_tokenizer, tmp_path):
     tokenizer = local_tokenizer(with_bos=True)
     tokenizer.add_tokens([f"<extra_{i}>" for i in range(9)])
     tokenizer.save_pretrained(tmp_path)
-    args = module_model_args()
+    args = model_args()
     args.decoder_conf = {**args.decoder_conf, "tokenizer": str(tmp_path)}
     with pytest.raises(ValueError, match=r"ids up to \d+, the LLM .* different"):
         AVSRTask.build_model(args)

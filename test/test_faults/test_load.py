@@ -28,9 +28,9 @@ def test_two_hundred_jobs_eight_at_a_time_lose_no_line(tmp_path):
         assert wanted <= set(lines), job
 
 
-def decode(module_model_args, dump_dir, directory, utterances):
+def decode(model_args, dump_dir, directory, utterances):
     """Decode so many utterances in one process; return its memory in MiB after each batch."""
-    args = module_model_args()
+    args = model_args()
     model = AVSRTask.build_model(args)
     (directory / "config.yaml").write_text(yaml.safe_dump(vars(args)))
     torch.save(model.state_dict(), directory / "model.pth")
@@ -68,10 +68,10 @@ def decode(module_model_args, dump_dir, directory, utterances):
 
 @pytest.mark.long
 @pytest.mark.timeout(4 * 3600)
-def test_memory_stays_flat(module_model_args, dump_dir, tmp_path):
+def test_memory_stays_flat(model_args, dump_dir, tmp_path):
     """SMOP_DECODE_UTTERANCES in one process (default 5000): after 500, at most 5 % more."""
     count = int(os.environ.get("SMOP_DECODE_UTTERANCES", "5000"))
-    memory = decode(module_model_args, dump_dir, tmp_path, count)
+    memory = decode(model_args, dump_dir, tmp_path, count)
     later = [mib for done, mib in memory.items() if done >= 500]
     print(f"{memory[500]:.0f} MiB after 500 utterances, at most {max(later):.0f} after {count}")
     assert max(later) <= 1.05 * memory[500]
