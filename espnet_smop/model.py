@@ -182,6 +182,23 @@ class ESPnetAVSRModel(AbsESPnetModel):
                 features[modality], lengths[modality] = frontend(signal, signal_lengths)
         return self.projector(features, lengths, layers)
 
+    @property
+    def has_fixed_features(self) -> bool:
+        """Whether :meth:`with_features` gives the features that training would compute."""
+        trained = any(p.requires_grad for p in self.frontends.parameters())
+        return not (trained or self.reference_masking or self.projector.needs_layers)
+
+    @torch.no_grad()
+    def with_features(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return a batch of :meth:`forward` with the frontends' features beside their inputs."""
+        batch = dict(batch)
+        for modality, frontend in self.frontends.items():
+            name = _INPUT_NAMES[modality]
+            if name in batch:
+                feats, lengths = frontend(batch[name], batch[f"{name}_lengths"])
+                batch[f"{name}_feats"], batch[f"{name}_feats_lengths"] = feats, lengths
+        return batch
+
     def _check_cached(self, modality: str, features: torch.Tensor) -> None:
         width = self.frontends[modality].output_size()
         if features.shape[-1] != width:

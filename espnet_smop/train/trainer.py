@@ -16,6 +16,7 @@ from espnet2.train.trainer import Trainer, TrainerOptions
 from espnet2.utils.build_dataclass import build_dataclass
 
 from espnet_smop.fileio.atomic import atomic_path
+from espnet_smop.train.encode_ahead import EncodeAhead
 from espnet_smop.train.lock import experiment_lock
 from espnet_smop.train.watch import TrainingWatch
 
@@ -139,6 +140,9 @@ class AVSRTrainer(Trainer):
             NonFiniteLossError: too many losses in a row were NaN or infinite.
         """
         epoch = reporter.get_epoch()
+        plain_model = getattr(model, "module", model)
+        if torch.get_num_threads() > 1 and options.ngpu == 0 and plain_model.has_fixed_features:
+            iterator = EncodeAhead(iterator, plain_model.with_features)
         iterator = WithProgress(iterator, epoch, options.max_epoch)
         with TrainingWatch(model, options.output_dir, options.nonfinite_patience) as watch:
             invalid = super().train_one_epoch(

@@ -12,9 +12,9 @@ out=exp/base
 avsr_config=""
 smollm2=downloads/smollm2-135m
 modalities="audio video"
-lm_epochs=12
+lm_epochs=10
 audio_epochs=14
-video_epochs=7
+video_epochs=6
 seed=0
 
 help_message="Usage: $0 [--option VALUE]…

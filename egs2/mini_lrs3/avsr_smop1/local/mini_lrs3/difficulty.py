@@ -18,7 +18,7 @@ class Difficulty:
     """Reach of a phone's lip shape beyond its own time, seconds (times the speaker's factor)."""
     coarticulation_spread: float = 0.25
     """Standard deviation of the speaker's factor, in log."""
-    amplitude: float = 1.25
+    amplitude: float = 1.3
     """Mean size of lip movements; smaller is harder."""
     amplitude_spread: float = 0.08
     """Standard deviation of a speaker's amplitude, in log."""
@@ -36,9 +36,9 @@ class Difficulty:
     """Standard deviation of it per phone, seconds."""
 
     # Picture
-    blur: tuple[float, float] = (0.5, 0.9)
+    blur: tuple[float, float] = (0.4, 0.8)
     """Range of the Gaussian blur of a speaker's camera, frame pixels."""
-    noise: tuple[float, float] = (2.0, 5.0)
+    noise: tuple[float, float] = (1.5, 4.0)
     """Range of the camera noise, grey levels of 255."""
     translation: float = 3.0
     """Standard deviation of the head's slow translation, frame pixels."""
@@ -56,9 +56,9 @@ class Difficulty:
     """Range of a speaker's rate, words per minute."""
     room_time: tuple[float, float] = (0.08, 0.25)
     """Range of the reverberation time, seconds."""
-    room_level: float = 0.05
+    room_level: float = 0.03
     """Reverberant sound's energy relative to the direct sound's."""
-    tilt: float = 0.2
+    tilt: float = 0.1
     """Largest coefficient of the microphone's first-order spectral tilt."""
-    snr: tuple[float, float] = (20.0, 35.0)
+    snr: tuple[float, float] = (25.0, 40.0)
     """Range of the signal-to-noise ratio of a clip's own background noise, dB."""
