@@ -11,12 +11,10 @@ from torch import nn
 
 from espnet_smop.base_model import adopted_keys, frozen_keys
 from espnet_smop.decoder.llm import LLMDecoder
+from espnet_smop.fileio.sources import SOURCES
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput
 from espnet_smop.train.warm_start import CTCWarmStart
-
-_INPUT_NAMES = {"audio": "speech", "video": "video"}
-_SCP_FILES = {"audio": "wav.scp", "video": "video.scp"}
 
 
 class ESPnetAVSRModel(AbsESPnetModel):
@@ -168,10 +166,10 @@ class ESPnetAVSRModel(AbsESPnetModel):
             if signal is None and allow_missing and given:
                 continue
             if signal is None:
-                name = _INPUT_NAMES[modality]
+                file, name, _ = SOURCES[modality]
                 raise ValueError(
                     f"the model has a {modality}_frontend, but the data has no '{name}': give "
-                    f"{_SCP_FILES[modality]} as name '{name}', or set {modality}_frontend: null"
+                    f"{file} as name '{name}', or set {modality}_frontend: null"
                 )
             if self.reference_masking:
                 signal_lengths = torch.full_like(signal_lengths, signal.shape[1])
@@ -193,7 +191,7 @@ class ESPnetAVSRModel(AbsESPnetModel):
         """Return a batch of :meth:`forward` with the frontends' features beside their inputs."""
         batch = dict(batch)
         for modality, frontend in self.frontends.items():
-            name = _INPUT_NAMES[modality]
+            _, name, _ = SOURCES[modality]
             if name in batch:
                 feats, lengths = frontend(batch[name], batch[f"{name}_lengths"])
                 batch[f"{name}_feats"], batch[f"{name}_feats_lengths"] = feats, lengths
@@ -209,7 +207,7 @@ class ESPnetAVSRModel(AbsESPnetModel):
         if modality in self.projector.needs_layers:
             raise ValueError(
                 f"cached {modality} features are of the last layer, but projector_conf.fusion."
-                f"{modality} wants all: give '{_INPUT_NAMES[modality]}' instead"
+                f"{modality} wants all: give '{SOURCES[modality][1]}' instead"
             )
 
     def collect_feats(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
