@@ -20,14 +20,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from espnet_smop.decoder.prompt import prompt_ids
-from espnet_smop.frontend.log_mel import HOP, SAMPLE_RATE
+from espnet_smop.fileio.sources import FRAME_RATE, SAMPLE_RATE
+from espnet_smop.frontend.log_mel import HOP
 from espnet_smop.frontend.resnet import _FRAMES_AT_ONCE
 from espnet_smop.frontend.whisper import SAMPLES_PER_FRAME, encode
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.experts import Expert
 from espnet_smop.skeleton import use_skeletons
 from espnet_smop.tasks.avsr import AVSRTask
-from espnet_smop.train.preprocessor import VIDEO_RATE
 
 _CROP = 88
 
@@ -178,7 +178,7 @@ def _encode(model: ESPnetAVSRModel, utterances: int, seconds: float) -> dict[str
 
 
 def _encode_video(encoder: nn.Module, utterances: int, seconds: float) -> torch.Tensor:
-    frames = int(seconds * VIDEO_RATE)
+    frames = int(seconds * FRAME_RATE)
     dtype = encoder.post_extract_proj.weight.dtype
     video = torch.empty(utterances, frames, _CROP, _CROP).to(dtype)
     resnet = encoder.feature_extractor_video.resnet

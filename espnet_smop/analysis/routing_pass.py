@@ -12,13 +12,11 @@ from espnet2.train.dataset import ESPnetDataset
 from espnet_smop.analysis.accounting import count_flops
 from espnet_smop.analysis.strip import Route, Strip
 from espnet_smop.analysis.usage import Usage
-from espnet_smop.fileio.sources import SOURCES
+from espnet_smop.fileio.sources import FRAME_RATE, SAMPLE_RATE, SOURCES
 from espnet_smop.fileio.video import read_video
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.smop import Routings, SMoPProjector
 from espnet_smop.tasks.avsr import AVSRTask
-from espnet_smop.train.noise import SAMPLE_RATE
-from espnet_smop.train.preprocessor import VIDEO_RATE
 
 _BATCH_SIZE = 8
 
@@ -163,7 +161,7 @@ def _strip(
         video=video,
         routes=routes,
         sample_rate=SAMPLE_RATE,
-        video_rate=VIDEO_RATE,
+        video_rate=FRAME_RATE,
     )
 
 
@@ -176,5 +174,5 @@ def _gflops(model: ESPnetAVSRModel, batches: Sequence[dict[str, torch.Tensor]]) 
         if "speech_lengths" in batch:
             seconds += int(batch["speech_lengths"].sum()) / SAMPLE_RATE
         else:
-            seconds += int(batch["video_lengths"].sum()) / VIDEO_RATE
+            seconds += int(batch["video_lengths"].sum()) / FRAME_RATE
     return {part: total / seconds / 1e9 for part, total in totals.items()} if seconds else {}

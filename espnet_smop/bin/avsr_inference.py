@@ -34,9 +34,8 @@ from torch.utils.data import DataLoader
 from espnet_smop.checkpoint.package import open_package, resolved_config, weights_file
 from espnet_smop.decoder.llm import Hypothesis
 from espnet_smop.fileio.atomic import atomic_directory
+from espnet_smop.fileio.sources import FRAME_RATE, SAMPLE_RATE
 from espnet_smop.tasks.avsr import AVSRTask
-from espnet_smop.train.noise import SAMPLE_RATE
-from espnet_smop.train.preprocessor import VIDEO_RATE
 
 Result = list[tuple[str, list[str], list[int], float]]
 """n-best list of (text, tokens, token ids, score)."""
@@ -46,7 +45,7 @@ DEFAULTS = {"beam_size": 15, "nbest": 1, "length_penalty": 0.0, "max_new_tokens"
 
 _LENGTH_FILES = {
     "speech": ("utt2num_samples", SAMPLE_RATE),
-    "video": ("utt2num_frames", VIDEO_RATE),
+    "video": ("utt2num_frames", FRAME_RATE),
 }
 
 
@@ -188,7 +187,7 @@ def duration_in_samples(batch: dict[str, torch.Tensor]) -> int:
     """Return how many samples at 16 kHz the utterances of a batch last in all."""
     if "speech_lengths" in batch:
         return int(batch["speech_lengths"].sum())
-    return int(batch["video_lengths"].sum()) * SAMPLE_RATE // VIDEO_RATE
+    return int(batch["video_lengths"].sum()) * SAMPLE_RATE // FRAME_RATE
 
 
 def peak_memory(device: str) -> tuple[float, str]:

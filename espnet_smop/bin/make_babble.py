@@ -14,8 +14,8 @@ import soundfile
 from espnet_smop.command_help import CommandHelp
 from espnet_smop.corpus.babble import mix_babble
 from espnet_smop.corpus.datadir import DataDirError, read_table
-from espnet_smop.corpus.media import SAMPLE_RATE
 from espnet_smop.fileio.atomic import atomic_write
+from espnet_smop.fileio.sources import SAMPLE_RATE
 
 
 def get_parser() -> argparse.ArgumentParser:

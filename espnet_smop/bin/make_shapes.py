@@ -20,8 +20,7 @@ from pathlib import Path
 from espnet2.fileio.read_text import read_2columns_text
 
 from espnet_smop.fileio.atomic import atomic_write
-from espnet_smop.train.noise import SAMPLE_RATE
-from espnet_smop.train.preprocessor import VIDEO_RATE
+from espnet_smop.fileio.sources import FRAME_RATE, SAMPLE_RATE
 
 
 def read_counts(data_dir: Path) -> dict[str, dict[str, int]]:
@@ -54,7 +53,7 @@ def durations(data_dir: Path) -> dict[str, int]:
     samples = counts.get("utt2num_samples", {})
     frames = counts.get("utt2num_frames", {})
     return {
-        key: max(frames.get(key, 0), math.ceil(samples.get(key, 0) * VIDEO_RATE / SAMPLE_RATE))
+        key: max(frames.get(key, 0), math.ceil(samples.get(key, 0) * FRAME_RATE / SAMPLE_RATE))
         for key in samples or frames
     }
 

@@ -31,6 +31,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from espnet_smop.bin.train_lm_tokenizer import read_sentences
 from espnet_smop.command_help import CommandHelp
 from espnet_smop.fileio.atomic import atomic_directory
+from espnet_smop.train.muon import muon_and_adamw
 
 _SETTINGS = "pretrain_lm.json"
 _SECONDS_BETWEEN_LINES = 10.0
@@ -136,7 +137,8 @@ def train(
     steps: int,
     batch_size: int = 32,
     lr: float = 3.0e-3,
-    weight_decay: float = 0.1,
+    matrix_lr: float = 0.02,
+    weight_decay: float = 0.01,
     patience: int = 4,
     copies: float = 0.0,
     seed: int = 0,
@@ -151,7 +153,8 @@ def train(
             twentieth of warm-up.
         batch_size: sequences per update.
         lr: peak learning rate of AdamW.
-        weight_decay: of AdamW.
+        matrix_lr: peak learning rate of Muon, which trains the layers' matrices.
+        weight_decay: of both.
         patience: epochs without improvement after which training ends.
         copies: share of the training sequences that first say their sentence haltingly. Only the
             sentence itself is predicted. Large LLMs copy from their context, and that is what
@@ -161,18 +164,14 @@ def train(
     Returns:
         The best validation perplexity.
     """
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay
-    )
+    optimizers = muon_and_adamw(model, lr=lr, matrix_lr=matrix_lr, weight_decay=weight_decay)
     warmup = max(1, steps // 20)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: (
-            min(1.0, (step + 1) / warmup)
-            * 0.5
-            * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup)))
-        ),
-    )
+
+    def factor(step: int) -> float:
+        fall = math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup))
+        return min(1.0, (step + 1) / warmup) * 0.5 * (1 + fall)
+
+    schedules = [torch.optim.lr_scheduler.LambdaLR(o, factor) for o in optimizers]
     generator = random.Random(seed)
     fillers = range(4, model.config.vocab_size)  # after the special tokens
     heldout = with_copies(validation, copies, generator, fillers=fillers)
@@ -187,11 +186,12 @@ def train(
             batch = [training[i] for i in indices]
             documents = with_copies(batch, copies, generator, fillers=fillers)
             loss, count = loss_sum(model, *documents)
-            optimizer.zero_grad()
+            model.zero_grad(set_to_none=True)
             (loss / count).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
             step += 1
             total += float(loss.detach())
             tokens += count
@@ -252,8 +252,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=20, help="at most")
     parser.add_argument("--steps", type=int, help="updates at most, instead of --epochs")
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=3.0e-3, help="peak learning rate")
-    parser.add_argument("--weight_decay", type=float, default=0.1)
+    parser.add_argument("--lr", type=float, default=3.0e-3, help="peak learning rate of AdamW")
+    parser.add_argument(
+        "--matrix_lr", type=float, default=0.02, help="peak learning rate of Muon (the layers)"
+    )
+    parser.add_argument("--weight_decay", type=float, default=0.01)
     parser.add_argument("--patience", type=int, default=4, help="epochs without improvement")
     parser.add_argument(
         "--copies",
@@ -301,6 +304,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         steps=args.epochs * batches if args.steps is None else args.steps,
         batch_size=args.batch_size,
         lr=args.lr,
+        matrix_lr=args.matrix_lr,
         weight_decay=args.weight_decay,
         patience=args.patience,
         copies=args.copies,

@@ -20,8 +20,9 @@ from pathlib import Path
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.clips import ClipError, Recording, cut_clips, write_clip
 from espnet_smop.corpus.landmarks import LandmarkError, LandmarkProvider
-from espnet_smop.corpus.media import FRAME_RATE, MediaError
+from espnet_smop.corpus.media import MediaError
 from espnet_smop.fileio.atomic import atomic_write
+from espnet_smop.fileio.sources import FRAME_RATE
 from espnet_smop.fileio.video import SUFFIX
 
 _PROGRESS_SECONDS = 5

@@ -12,12 +12,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from espnet_smop.fileio.sources import FRAME_RATE, SAMPLE_RATE
 from espnet_smop.fileio.video import open_file
 
-SAMPLE_RATE = 16000
-"""Samples per second of all audio here."""
-FRAME_RATE = 25
-"""Frames per second of all video here; AV-HuBERT's rate and LRS3's own."""
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 
 # Containers round: a stream counts as truncated when more than this is missing at its end.

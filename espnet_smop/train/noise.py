@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-SAMPLE_RATE = 16000
+from espnet_smop.fileio.sources import SAMPLE_RATE
 
 
 def mix(speech: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from espnet2.train.preprocessor import AbsPreprocessor
 
+from espnet_smop.fileio.sources import FRAME_RATE, SAMPLE_RATE
 from espnet_smop.train.augmentation import adaptive_time_mask, crop, horizontal_flip
-from espnet_smop.train.noise import SAMPLE_RATE, NoiseAdder
+from espnet_smop.train.noise import NoiseAdder
 
-VIDEO_RATE = 25
 VIDEO_MEAN, VIDEO_STD = 0.421, 0.165
 """Of grey mouth crops in [0, 1]; what published AV-HuBERT weights were trained with."""
 
@@ -113,7 +113,7 @@ class AVSRPreprocessor(AbsPreprocessor):
             video = horizontal_flip(video, probability=self.flip_probability)
         video = normalise_video(video)
         if self.train and self.video_mask is not None:
-            video = adaptive_time_mask(video, **_in_units(self.video_mask, VIDEO_RATE))
+            video = adaptive_time_mask(video, **_in_units(self.video_mask, FRAME_RATE))
         kept = len(video) - len(video) % self.video_multiple
         if not kept:
             raise ValueError(

@@ -12,8 +12,8 @@ out=exp/base
 avsr_config=""
 smollm2=downloads/smollm2-135m
 modalities="audio video"
-lm_epochs=10
-audio_epochs=14
+lm_epochs=11
+audio_epochs=13
 video_epochs=6
 seed=0
 
