@@ -12,8 +12,8 @@ out=exp/base
 avsr_config=""
 smollm2=downloads/smollm2-135m
 modalities="audio video"
-lm_epochs=11
-audio_epochs=13
+lm_epochs=9
+audio_epochs=14
 video_epochs=6
 seed=0
 
