@@ -609,7 +609,7 @@ def measure(args: argparse.Namespace, directory: Path) -> dict:
             "speech_per_second": rate,
             "tokens_per_second": sum(int(counts.tokens[b].sum()) for b in chosen[plan]) / one,
             "speed": statistics.median(
-                speech[plan] / t * o / speech["ours"]
+                (o / t) * (speech[plan] / speech["ours"])
                 for t, o in zip(seconds, times["ours"], strict=True)
             ),
             "peak_mib": memory[name],
