@@ -21,11 +21,11 @@ from torch import nn
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from espnet_smop.fileio.sources import SAMPLE_RATE
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel, Encoder
 from espnet_smop.frontend.resnet import VideoResNet
 from espnet_smop.frontend.whisper import WhisperFrontend
 
-_RATE = 16000
 _DISTRIBUTIONS = {"test": (2.3, 0.5, 0.6, 6.2), "train": (10.0, 0.6, 1.0, 24.0)}
 
 
@@ -75,7 +75,7 @@ def whisper(args: argparse.Namespace) -> None:
         every = durations(name, args.utterances * 20)[10::20]
         inputs = []
         for group in batches(every):
-            samples = torch.tensor([int(d * _RATE) for d in group])
+            samples = torch.tensor([int(d * SAMPLE_RATE) for d in group])
             inputs.append((torch.randn(len(group), int(samples.max())), samples))
 
         def run(padding: str, inputs=inputs) -> None:

@@ -31,7 +31,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from espnet_smop.bin.train_lm_tokenizer import read_sentences
 from espnet_smop.command_help import CommandHelp
 from espnet_smop.fileio.atomic import atomic_directory
-from espnet_smop.train.muon import muon_and_adamw
+from espnet_smop.train.muon import muon_and_adamw, warmup_and_cosine
 
 _SETTINGS = "pretrain_lm.json"
 _SECONDS_BETWEEN_LINES = 10.0
@@ -165,13 +165,7 @@ def train(
         The best validation perplexity.
     """
     optimizers = muon_and_adamw(model, lr=lr, matrix_lr=matrix_lr, weight_decay=weight_decay)
-    warmup = max(1, steps // 20)
-
-    def factor(step: int) -> float:
-        fall = math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup))
-        return min(1.0, (step + 1) / warmup) * 0.5 * (1 + fall)
-
-    schedules = [torch.optim.lr_scheduler.LambdaLR(o, factor) for o in optimizers]
+    schedules = warmup_and_cosine(optimizers, warmup=max(1, steps // 20), steps=steps)
     generator = random.Random(seed)
     fillers = range(4, model.config.vocab_size)  # after the special tokens
     heldout = with_copies(validation, copies, generator, fillers=fillers)

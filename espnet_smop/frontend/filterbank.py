@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-_SAMPLE_RATE = 16000
+from espnet_smop.fileio.sources import SAMPLE_RATE
+
 _WINDOW = 400
 _HOP = 160
 _FFT = 512
@@ -14,9 +15,9 @@ _STACK = 4
 
 def _filters() -> torch.Tensor:
     """Triangular filters ``(257, 26)`` between FFT bins, in the HTK mel scale."""
-    top = 2595 * np.log10(1 + _SAMPLE_RATE / 2 / 700)
+    top = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
     hertz = 700 * (10 ** (np.linspace(0, top, _BANDS + 2) / 2595) - 1)
-    edges = np.floor((_FFT + 1) * hertz / _SAMPLE_RATE)
+    edges = np.floor((_FFT + 1) * hertz / SAMPLE_RATE)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     bins = np.arange(_FFT // 2 + 1)[:, None]
     rising = (bins - low) / (centre - low)

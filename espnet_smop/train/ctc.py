@@ -5,7 +5,6 @@ training is the paper's. Source of the loss: Graves et al. 2006.
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from espnet_smop.projector.downsample import AveragePool
-from espnet_smop.train.muon import muon_and_adamw
+from espnet_smop.train.muon import muon_and_adamw, warmup_and_cosine
 
 Targets = Sequence[tuple[torch.Tensor, torch.Tensor]]
 """What was said, in one or several kinds of tokens: padded ids ``(B, L)``, lengths ``(B,)``."""
@@ -122,14 +121,7 @@ def train_ctc(model: CTCModel, train: Batches, steps_per_epoch: int, config: CTC
         model, lr=config.lr, matrix_lr=config.matrix_lr, weight_decay=config.weight_decay
     )
     total = config.epochs * steps_per_epoch
-    warmup = max(1, total // 10)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-    schedulers = [torch.optim.lr_scheduler.LambdaLR(o, factor) for o in optimizers]
+    schedulers = warmup_and_cosine(optimizers, warmup=max(1, total // 10), steps=total)
     start = reported = time.perf_counter()
     step, recent = 0, []
     for epoch in range(1, config.epochs + 1):

@@ -1,5 +1,7 @@
 """Muon for the matrices of transformer layers, AdamW for all else: the base models' optimizer."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -29,3 +31,22 @@ def muon_and_adamw(
     if matrices:
         optimizers.append(torch.optim.Muon(matrices, lr=matrix_lr, weight_decay=weight_decay))
     return optimizers
+
+
+def warmup_and_cosine(
+    optimizers: list[torch.optim.Optimizer], *, warmup: int, steps: int
+) -> list[torch.optim.lr_scheduler.LambdaLR]:
+    """Return schedules that rise linearly for ``warmup`` steps and fall to zero along a cosine.
+
+    Args:
+        optimizers: those to schedule, each from its own learning rate.
+        warmup: steps of the rise, at least 1.
+        steps: all steps, those of the rise included.
+    """
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    return [torch.optim.lr_scheduler.LambdaLR(o, factor) for o in optimizers]

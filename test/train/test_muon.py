@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch import nn
+from transformers import get_cosine_schedule_with_warmup
 
-from espnet_smop.train.muon import muon_and_adamw
+from espnet_smop.train.muon import muon_and_adamw, warmup_and_cosine
 
 
 class Model(nn.Module):
@@ -35,3 +37,16 @@ def test_matrices_of_layers_go_to_muon_and_all_else_to_adamw():
 def test_without_layers_there_is_adamw_alone():
     (adamw,) = muon_and_adamw(Model(layers=0), lr=1e-3, matrix_lr=2e-2, weight_decay=0.0)
     assert isinstance(adamw, torch.optim.AdamW)
+
+
+def test_the_learning_rate_rises_and_falls_along_a_cosine():
+    (ours,) = warmup_and_cosine([sgd := torch.optim.SGD([torch.zeros(1)], 2.0)], warmup=3, steps=9)
+    other = torch.optim.SGD([torch.zeros(1)], 2.0)
+    theirs = get_cosine_schedule_with_warmup(other, num_warmup_steps=3, num_training_steps=9)
+    for step in range(9):
+        # Theirs lets the first update do nothing and is at the peak one step later.
+        expected = 2.0 * (step + 1) / 3 if step < 3 else other.param_groups[0]["lr"]
+        assert sgd.param_groups[0]["lr"] == pytest.approx(expected)
+        for it in (sgd, other, ours, theirs):
+            it.step()
+    assert sgd.param_groups[0]["lr"] == pytest.approx(0)
