@@ -101,7 +101,8 @@ class AVSRSpeech2Text:
 
         Args:
             model: directory or zip file that `espnet_smop.bin.pack` wrote, hub id of an uploaded
-                one, or directory of an experiment.
+                one, or directory of an experiment. While a zip file is loaded it lies unpacked in
+                the system's temporary directory (``TMPDIR``), base models that it holds included.
             whisper: directory or hub id to take instead of what the model's config names; it has
                 to be the same model. So are the next two.
             avhubert: see there.
