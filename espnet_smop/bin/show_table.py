@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Print a short table of error rates: a row for each system, a column for each noise level.
 
-Each figure has its 95 % bootstrap interval. ``--compare A B`` tells instead whether two decode
-directories of the same test set differ significantly (paired bootstrap).
+Each figure has its 95 % bootstrap interval. ``--compare A B`` tells instead whether two experiments
+differ significantly in what both have decoded, or two decode directories of the same test set
+(paired bootstrap).
 
 Example::
 
     python -m espnet_smop.bin.show_table exp
     python -m espnet_smop.bin.show_table exp/avsr_train_asr_smop4 exp/avsr_train_avsr_smop3_dedr
+    python -m espnet_smop.bin.show_table --compare exp/avsr_A exp/avsr_B
     python -m espnet_smop.bin.show_table --compare exp/avsr_A/decode/test exp/avsr_B/decode/test
 """
 
@@ -21,6 +23,9 @@ from espnet_smop.analysis.systems import TASKS, unique_names
 from espnet_smop.bin.config_modalities import modalities
 from espnet_smop.scoring.decodes import CLEAN, Decode, find_decodes, read_errors
 from espnet_smop.scoring.transcripts import ScoringError
+
+Noise = tuple[str, str]
+"""Name of a noise and decibels, of clean speech ``("", CLEAN)``."""
 
 
 def find_experiments(paths: Sequence[Path]) -> list[Path]:
@@ -36,7 +41,7 @@ def find_experiments(paths: Sequence[Path]) -> list[Path]:
 
 def table(experiments: Sequence[Path], *, metric: str, unit: str) -> str:
     """Return the table; empty if nothing is scored yet."""
-    decodes: dict[tuple[str, str, str], dict[tuple[str, str], Decode]] = {}
+    decodes: dict[tuple[str, str, str], dict[Noise, Decode]] = {}
     spelt = {}
     experiments = list(dict.fromkeys(experiments))
     for experiment, name in zip(experiments, unique_names(experiments), strict=True):
@@ -76,7 +81,7 @@ def table(experiments: Sequence[Path], *, metric: str, unit: str) -> str:
     return "\n".join([title, *(line.rstrip() for line in lines)])
 
 
-def _column_order(at: tuple[str, str]) -> tuple[str, float]:
+def _column_order(at: Noise) -> tuple[str, float]:
     """Clean, whose noise has no name, is first; then the noises, each from little to much."""
     noise, snr = at
     return noise, 0.0 if snr == CLEAN else -float(snr)
@@ -101,11 +106,52 @@ def comparison(a: Path, b: Path, *, metric: str, unit: str) -> str:
     groups = scored_a.speakers if unit == "speaker" else None
     c = paired(scored_a.errors, scored_b.errors, scored_a.words, groups=groups)
     verdict = "significant" if c.p_value < 0.05 else "not significant"
+    p_value = f"p = {c.p_value:.4f}" if c.p_value else "p < 0.001"
     return (
         f"{metric.upper()} A {100 * scored_a.rate:.2f} %, B {100 * scored_b.rate:.2f} %, "
         f"A - B = {100 * c.difference:+.2f} [{100 * c.low:+.2f}, {100 * c.high:+.2f}], "
-        f"p = {c.p_value:.4f}: {verdict} at 5 % (paired bootstrap over {unit}s)"
+        f"{p_value}: {verdict} at 5 % (paired bootstrap over {unit}s)"
     )
+
+
+def comparisons(a: Path, b: Path, *, metric: str, unit: str) -> list[str]:
+    """Return a sentence on each test set and noise that both experiments have decoded.
+
+    What was read from lips alone is compared with every noise level of the other.
+
+    Raises:
+        ScoringError: there is nothing that both have decoded and scored.
+    """
+    lines = []
+    found = [_by_test(experiment, metric) for experiment in (a, b)]
+    alone = [_lips_alone(experiment) for experiment in (a, b)]
+    for test in sorted(found[0].keys() & found[1].keys()):
+        decodes = [one[test] for one in found]
+        for at in sorted({*decodes[0], *decodes[1]}, key=_column_order):
+            pair = [
+                one.get(("", CLEAN) if lips else at)
+                for one, lips in zip(decodes, alone, strict=True)
+            ]
+            if all(pair):
+                level = f"{at[0]} {at[1]} dB" if at[0] else CLEAN
+                sentence = comparison(*(d.path for d in pair), metric=metric, unit=unit)
+                lines.append(f"{test[0]} {test[1]} {level}: {sentence}")
+    if not lines:
+        raise ScoringError(f"{a} and {b} have no scored test set in common: run stages 12 and 13")
+    return lines
+
+
+def _by_test(experiment: Path, metric: str) -> dict[tuple[str, str], dict[Noise, Decode]]:
+    """Return the decode directories by decoding and test set, and by noise."""
+    found: dict[tuple[str, str], dict[Noise, Decode]] = {}
+    for decode in find_decodes(experiment, metric):
+        test = found.setdefault((decode.path.parent.name, decode.test_set), {})
+        test[decode.noise, decode.snr] = decode
+    return found
+
+
+def _lips_alone(experiment: Path) -> bool:
+    return TASKS[tuple(modalities(experiment / "config.yaml"))] == "VSR"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -115,8 +161,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("exp", nargs="*", type=Path, help="Experiments, or directories of such")
     parser.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="Two decode directories"
-    )
+        "--compare", nargs=2, type=Path, metavar=("A", "B"),
+        help="Two experiments, or two decode directories",
+    )  # fmt: skip
     parser.add_argument("--metric", choices=("wer", "cer"), default="wer")
     parser.add_argument(
         "--unit",
@@ -135,7 +182,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
         parser.error("give experiments, or --compare A B")
     try:
         if args.compare:
-            print(comparison(*args.compare, metric=args.metric, unit=args.unit))
+            options = {"metric": args.metric, "unit": args.unit}
+            if all((path / "config.yaml").is_file() for path in args.compare):
+                print("\n".join(comparisons(*args.compare, **options)))
+            else:
+                print(comparison(*args.compare, **options))
             return
         text = table(find_experiments(args.exp), metric=args.metric, unit=args.unit)
         print(text or "no scored decode directory yet: run stages 12 and 13")

@@ -137,3 +137,17 @@ def test_comparison_of_two_systems(experiments, capsys):
     assert "A 71.43 %, B 0.00 %, A - B = +71.43" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         show_table.main(["--compare", a, str(experiments)])
+
+
+def test_comparison_of_two_experiments_has_a_line_for_each_noise_level(experiments, capsys):
+    a, v = (str(experiments / name) for name in ("avsr_a", "avsr_v"))
+    capsys.readouterr()
+    show_table.main(["--compare", f"{a}/decode/test", f"{v}/decode/test"])
+    sentence = capsys.readouterr().out
+    show_table.main(["--compare", a, v])  # the lips were read once, for all levels
+    assert capsys.readouterr().out == "".join(
+        f"decode test {level}: {sentence}" for level in ("clean", "babble 5 dB", "babble -5 dB")
+    )
+    shutil.rmtree(experiments / "avsr_v/decode")
+    with pytest.raises(SystemExit, match="no scored test set in common"):
+        show_table.main(["--compare", a, v])
