@@ -106,6 +106,8 @@ def _prepare(args: argparse.Namespace) -> None:
         landmarks_dir=args.landmarks_dir,
     )
     print(f"{args.lrs3}: {corpus.form}")
+    if not (corpus.test or corpus.test_problems):
+        raise CorpusError(f"{args.lrs3}: holds no test clips; prepare LRS3's part test as well")
     if corpus.test_problems and not args.allow_broken:
         raise CorpusError(
             f"the test set would lose {len(corpus.test_problems)} clips: "

@@ -32,9 +32,9 @@ def read_corpus(
     """
     if not directory:
         raise CorpusError(f"no corpus directory: write it as {option}")
-    root = Path(directory)
+    root = Path(directory).expanduser()
     if not root.is_dir():
-        raise CorpusError(f"{root}: no such directory; correct {option}")
+        raise CorpusError(f"{root.absolute()}: no such directory; correct {option}")
     for form in FORMS.values():
         if form.is_here(root):
             return form.read(

@@ -142,6 +142,23 @@ def test_label_files_as_they_are_passed_on(auto_avsr):
         read_corpus(str(auto_avsr), parts=None, max_seconds=16)
 
 
+def test_a_prepared_tree_without_its_test_part(auto_avsr, av_hubert, tmp_path):
+    (auto_avsr / "labels/lrs3_test_transcript_lengths_seg16s.csv").unlink()
+    (av_hubert / "433h_data/test.tsv").unlink()
+    for root in (auto_avsr, av_hubert):
+        with pytest.raises(SystemExit, match=f"{root}: holds no test clips"):
+            prepare_lrs3.main(["--lrs3", str(root), "--out_dir", str(tmp_path / "data")])
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_corpus_in_the_home_directory_or_from_here(lrs3, monkeypatch):
+    monkeypatch.setenv("HOME", str(lrs3.parent))
+    assert len(read_corpus(f"~/{lrs3.name}", parts=["trainval"], max_seconds=16).train) == 6
+    monkeypatch.chdir(lrs3)
+    with pytest.raises(CorpusError, match=f"{lrs3}/lrs3: no such directory; correct LRS3="):
+        read_corpus("lrs3", parts=None, max_seconds=16)
+
+
 def test_form_errors(auto_avsr, av_hubert):
     with pytest.raises(CorpusError, match=r"lengths has segments of \[16, 24\] s, none of 20 s"):
         labels = auto_avsr / "labels"
