@@ -15,10 +15,11 @@ import contextlib
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from espnet_smop.base_model import BaseModelError
+from espnet_smop.experiments.hours import read_machine
 from espnet_smop.experiments.paper import (
     Experiment,
     Paper,
@@ -51,7 +52,14 @@ def get_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="[SETTING=]H",
         help="Hours of speech that this machine trains on in an hour, as you measured it, of all "
-        "experiments or of those with a setting (llama3.2_1b=H); without it no hours are printed",
+        "experiments or of those with a setting (llama3.2_1b=H); without it hours are estimated "
+        "from the operations and the peak of the machine's GPUs (gpus.yaml beside the paper's)",
+    )
+    parser.add_argument(
+        "--steps_per_epoch",
+        type=int,
+        help="Optimizer steps of an epoch, for a training set of another size (default: as the "
+        "configs say)",
     )
     return parser
 
@@ -71,13 +79,19 @@ def _experiments(paper: Paper, args: argparse.Namespace) -> dict[Experiment, lis
     return found
 
 
+def _config(paper: Paper, experiment: Experiment, args: argparse.Namespace) -> Path:
+    return write_config(
+        paper, experiment, args.machine, args.expdir / "paper" / "conf", args.steps_per_epoch
+    )
+
+
 def plan(paper: Paper, args: argparse.Namespace) -> None:
     """Write the configs; print a line for each experiment, its fields separated by tabs.
 
     Name, config, ``trained`` or ``untrained``, and the noise levels to be decoded yet.
     """
     for experiment, snrs in _experiments(paper, args).items():
-        config = write_config(paper, experiment, args.machine, args.expdir / "paper" / "conf")
+        config = _config(paper, experiment, args)
         trained = is_trained(args.expdir, experiment, args.model)
         todo = missing(args.expdir, experiment, snrs, args.inference_tag, args.noise)
         fields = (experiment.name, config, "trained" if trained else "untrained", " ".join(todo))
@@ -97,26 +111,38 @@ def _without_warnings() -> Iterator[None]:
 
 def dry_run_all(paper: Paper, args: argparse.Namespace) -> None:
     """Build every experiment's model for its shapes; print what it would do."""
+    from espnet_smop.analysis.training_flops import TrainingFlops
     from espnet_smop.experiments.dry_run import dry_run
 
     chosen = _experiments(paper, args)
     speeds = _throughputs(paper, args.throughput)
-    estimates: list[float | None] = []  # of what is not trained yet
+    gpus = paper.path.parent / "gpus.yaml"
+    machine = read_machine(gpus, args.machine)
+    flops = TrainingFlops()
+    estimates: dict[Experiment, float | None] = {}  # of what is not trained yet
     with tempfile.TemporaryDirectory() as skeletons:
         for number, (experiment, snrs) in enumerate(chosen.items(), 1):
-            config = write_config(paper, experiment, args.machine, args.expdir / "paper" / "conf")
+            config = _config(paper, experiment, args)
             with _without_warnings():
-                found = dry_run(config, Path(skeletons))
+                found = dry_run(config, Path(skeletons), flops)
             todo = missing(args.expdir, experiment, snrs, args.inference_tag, args.noise)
             trained = is_trained(args.expdir, experiment, args.model)
             speed = next((speeds[s] for s in (*experiment.settings, "") if s in speeds), None)
             took = None
-            hours = "hours: give a measured --throughput"
+            hours = f"give a measured --throughput: {args.machine} is not in {gpus}"
             if speed is not None:
                 took = found.training_hours(speed)
-                hours = f"{took:,.0f} hours at {speed:g} hours of speech per hour (estimate)"
+                hours = f"{took:,.0f} at {speed:g} hours of speech per hour (estimate)"
+            elif found.flops_per_second is None:
+                hours = "give a measured --throughput: its operations cannot be counted"
+            elif machine is not None:
+                took = machine.hours(3600 * found.hours_of_speech * found.flops_per_second)
+                hours = (
+                    f"{took:,.0f} on {machine} (estimate: share of the peak measured "
+                    f"{machine.measured})"
+                )
             if not trained:
-                estimates.append(took)
+                estimates[experiment] = took
             would = ["not train (done)" if trained else "train"]
             would.append(f"decode {', '.join(todo)}" if todo else "not decode")
             print(f"{experiment.name} ({number} of {len(chosen)})")
@@ -135,15 +161,31 @@ def dry_run_all(paper: Paper, args: argparse.Namespace) -> None:
             )
             print(
                 f"  training  {found.max_epoch} epochs, {found.steps:,} steps, "
-                f"{found.hours_of_speech:,.0f} hours of speech; {hours}"
+                f"{found.hours_of_speech:,.0f} hours of speech"
             )
+            if found.flops_per_second is not None:
+                second = found.flops_per_second / 1e12
+                step = 3600 * found.hours_of_speech / found.steps * second
+                print(
+                    f"  compute   {second:.3f} TFLOP for a second of speech, {step:,.0f} for a "
+                    "step, forward and backward"
+                )
+            print(f"  hours     {hours}")
             print(f"  would     {', '.join(would)}", flush=True)
-    known = [took for took in estimates if took is not None]
-    estimate = (
-        f"; training {len(known)} of the {len(estimates)} that are not trained: "
-        f"{sum(known):,.0f} hours (estimate)"
-    )
-    print(f"{len(chosen)} experiments, every config holds{estimate if known else ''}")
+    for name in _chosen(paper, args):
+        print(_sum(name, estimates, experiments([paper.results[name]])))
+    total = _sum("all, what they share once", estimates, chosen)
+    print(f"{len(chosen)} experiments, every config holds; {total}")
+
+
+def _sum(
+    name: str, estimates: Mapping[Experiment, float | None], some: Iterable[Experiment]
+) -> str:
+    """Return a line with the hours of some experiments, as far as they are not trained."""
+    hours = [estimates[e] for e in some if e in estimates]
+    known = [h for h in hours if h is not None]
+    which = f"{len(known)} of the " if len(known) < len(hours) else ""
+    return f"{name}: {which}{len(hours)} to train, {sum(known):,.0f} hours (estimate)"
 
 
 def _throughputs(paper: Paper, given: Sequence[str]) -> dict[str, float]:
@@ -163,7 +205,8 @@ def _throughputs(paper: Paper, given: Sequence[str]) -> dict[str, float]:
 
 
 def tables(paper: Paper, args: argparse.Namespace) -> None:
-    """Print the tables."""
+    """Print the tables, whole ones also where --only chooses some of their experiments."""
+    _experiments(paper, args)
     texts = [
         table(paper.results[name], args.expdir, args.inference_tag, args.noise)
         for name in _chosen(paper, args)

@@ -4,16 +4,18 @@ The config is read as training reads it, its model is built on the meta device w
 of the base models that it names (`espnet_smop.skeleton`), and its optimizer and schedule on top.
 """
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
 import torch
 from espnet2.tasks.abs_task import scheduler_classes
 
+from espnet_smop.analysis.training_flops import TrainingFlops
+from espnet_smop.fileio.sources import FRAME_RATE
 from espnet_smop.skeleton import use_skeletons
 from espnet_smop.tasks.avsr import TOKENS, AVSRTask, trained_table
 
-FRAMES_PER_SECOND = 25
 # Of a trained float32 parameter: itself, its gradient, and AdamW's two moments.
 _BYTES_TRAINED = 16
 _BYTES_FROZEN = 2
@@ -37,6 +39,8 @@ class DryRun:
         frames_per_batch: video frames of a batch over all GPUs.
         accum_grad: batches of a step.
         max_epoch: ESPnet's epochs.
+        flops_per_second: floating-point operations for a second of speech, forward and backward;
+            None where they were not or cannot be counted.
     """
 
     bases: dict[str, str]
@@ -48,11 +52,12 @@ class DryRun:
     frames_per_batch: int
     accum_grad: int
     max_epoch: int
+    flops_per_second: float | None
 
     @property
     def hours_of_speech(self) -> float:
         """Hours of video and audio that training goes through, repetitions included."""
-        return self.steps * self.frames_per_step / FRAMES_PER_SECOND / 3600
+        return self.steps * self.frames_per_step / FRAME_RATE / 3600
 
     @property
     def state_bytes(self) -> int:
@@ -64,12 +69,14 @@ class DryRun:
         return self.hours_of_speech / throughput
 
 
-def dry_run(config: Path, skeletons: Path) -> DryRun:
+def dry_run(config: Path, skeletons: Path, flops: TrainingFlops | None = None) -> DryRun:
     """Check a training config and say what it would do.
 
     Args:
         config: the training config.
         skeletons: directory for the base models' skeletons; those there are used again.
+        flops: counts the operations, and over several calls what they share once; None leaves
+            them uncounted.
 
     Raises:
         DryRunError: the config, its model, optimizer or schedule is wrong.
@@ -90,17 +97,24 @@ def dry_run(config: Path, skeletons: Path) -> DryRun:
     except (TypeError, ValueError, KeyError) as e:
         raise DryRunError(f"{config}: {e}") from e
     steps, frames = _steps(config, args), _frames(config, args)
+    table = trained_table(model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in model.parameters()) - trained
+    flops_per_second = None
+    if flops is not None:
+        with contextlib.suppress(ValueError):  # a frontend of the user's own
+            flops_per_second = flops.per_second(args, model)
     return DryRun(
         bases=bases,
-        table=trained_table(model),
+        table=table,
         trained=trained,
-        frozen=sum(p.numel() for p in model.parameters()) - trained,
+        frozen=frozen,
         frames_per_step=frames * args.accum_grad,
         steps=steps,
         frames_per_batch=frames,
         accum_grad=args.accum_grad,
         max_epoch=args.max_epoch,
+        flops_per_second=flops_per_second,
     )
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import yaml
 
-from espnet_smop.config import merge
+from espnet_smop.config import load_config, merge
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.scoring.decodes import CLEAN
 
@@ -194,7 +194,13 @@ def _known(where: str, given: Any, keys: tuple[str, ...]) -> None:
             raise PaperError(f"{where}: unknown key {key}, expected {', '.join(keys)}")
 
 
-def write_config(paper: Paper, experiment: Experiment, machine: str, directory: Path) -> Path:
+def write_config(
+    paper: Paper,
+    experiment: Experiment,
+    machine: str,
+    directory: Path,
+    steps_per_epoch: int | None = None,
+) -> Path:
     """Write an experiment's training config: its bases and what lies over them.
 
     Args:
@@ -202,6 +208,9 @@ def write_config(paper: Paper, experiment: Experiment, machine: str, directory: 
         experiment: which one.
         machine: name of a file in ``machine/`` beside the paper's file, with batch settings.
         directory: where the config goes, as ``NAME.yaml``.
+        steps_per_epoch: optimizer steps of an epoch, for a training set of another size than the
+            configs are written for. The schedule becomes as much shorter or longer, its warm-up
+            included.
 
     Raises:
         PaperError: no such machine.
@@ -216,8 +225,23 @@ def write_config(paper: Paper, experiment: Experiment, machine: str, directory: 
         "base": [os.path.relpath(base, directory) for base in bases],
         **paper.overrides(experiment),
     }
+    if steps_per_epoch is not None:
+        settings = merge(settings, _schedule(bases, settings, steps_per_epoch))
     path = directory / f"{experiment.name}.yaml"
     with atomic_write(path) as file:
         file.write(f"# {experiment.name}: {', '.join(experiment.settings)}, of {paper.path}\n")
         yaml.safe_dump(settings, file, sort_keys=False, allow_unicode=True)
     return path
+
+
+def _schedule(bases: list[Path], settings: dict[str, Any], steps_per_epoch: int) -> dict[str, Any]:
+    """Return the settings that make epochs of so many steps."""
+    full: dict[str, Any] = {}
+    for layer in (*map(load_config, bases), settings):
+        full = merge(full, layer)
+    before, steps = full["scheduler_conf"], full["max_epoch"] * steps_per_epoch
+    warmup = before["warmup_steps"] * steps / before["first_cycle_steps"]
+    return {
+        "num_iters_per_epoch": steps_per_epoch * full["accum_grad"],
+        "scheduler_conf": {"first_cycle_steps": steps, "warmup_steps": max(1, round(warmup))},
+    }

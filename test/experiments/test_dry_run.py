@@ -1,6 +1,8 @@
 """Building a config's model for its shapes, with the real sizes of what it names."""
 
 import logging
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,17 +69,44 @@ def test_the_public_codes_settings_hold_over_this_recipes_base(tmp_path):
     assert (found.frames_per_step, found.steps) == (8000, 49000)
 
 
-def test_hours_of_all_say_of_how_many_they_are(tmp_path, capsys):
+def test_hours_by_measured_throughput_or_by_operations(tmp_path, capsys):
     run_paper.main([
         "dry_run", str(CONF / "paper.yaml"), "table1", "--expdir", str(tmp_path),
         "--only", "llama_avsr_whisper_base", "--throughput", "llama3.2_1b=50",
     ])  # fmt: skip
     assert logging.getLogger().isEnabledFor(logging.WARNING)
-    *_, last = capsys.readouterr().out.splitlines()
-    assert last == (
-        "2 experiments, every config holds; training 1 of the 2 that are not trained: 87 hours "
-        "(estimate)"
+    lines = capsys.readouterr().out.splitlines()
+    measured, counted = (line.split(maxsplit=1)[1] for line in lines if line.startswith("  hours"))
+    assert measured == "87 at 50 hours of speech per hour (estimate)"
+    hours, _, source = counted.partition(" ")
+    assert source == (
+        "on 1 x A100 80GB at 23 % of 312 TFLOP/s (estimate: share of the peak measured on a CPU, "
+        "not on this GPU)"
     )
+    (per_second,) = [
+        float(re.search(r"([\d.]+) TFLOP for a second", line)[1])
+        for line in lines
+        if "for a second" in line and "0.1" not in line
+    ]
+    # 49,000 steps of 320 s
+    assert int(hours) == pytest.approx(49000 * 320 * per_second / (0.23 * 312) / 3600, abs=1)
+    *_, table, last = lines
+    total = 87 + int(hours)
+    assert table == f"table1: 2 to train, {total} hours (estimate)"
+    assert last.startswith("2 experiments, every config holds; all, what they share once: 2 to ")
+
+
+def test_hours_of_a_machine_that_nobody_described(tmp_path, capsys):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    (conf / "machine/1x80gb.yaml").rename(conf / "machine/mine.yaml")
+    run_paper.main([
+        "dry_run", str(conf / "paper.yaml"), "released", "--expdir", str(tmp_path),
+        "--machine", "mine",
+    ])  # fmt: skip
+    out = capsys.readouterr().out
+    assert f"give a measured --throughput: mine is not in {conf / 'gpus.yaml'}" in out
+    assert "released: 0 of the 1 to train, 0 hours" in out
 
 
 def test_published_numbers_of_experts_grow_the_projector_alone(tmp_path):

@@ -144,6 +144,20 @@ def test_a_papers_system_in_full(tmp_path, name, expected):
     assert limits == (12000, {"frames": 8000, "text": 3000}, 1)
 
 
+@pytest.mark.parametrize("machine", ["1x24gb", "1x80gb", "8x80gb"])
+def test_the_schedule_follows_the_training_set(tmp_path, machine):
+    paper = read(CONF / "paper.yaml")
+    experiment = paper.results["figure3_vsr"].rows["DCI"][0].experiment
+    settings = load_config(write_config(paper, experiment, machine, tmp_path, 340))
+    assert settings["num_iters_per_epoch"] == 340 * settings["accum_grad"]
+    # Ten epochs of 340 steps, and the same share of them to warm up as of 49,000.
+    schedule = {"first_cycle_steps": 3400, "warmup_steps": 69, "max_lr": 5e-4, "min_lr": 1e-6}
+    assert settings["scheduler_conf"] == schedule
+    usual = load_config(write_config(paper, experiment, machine, tmp_path))
+    again = load_config(write_config(paper, experiment, machine, tmp_path, 4900))
+    assert again == usual
+
+
 def test_every_machine_trains_alike():
     seen = set()
     for machine in sorted((CONF / "machine").glob("*.yaml")):

@@ -148,5 +148,6 @@ def test_mistakes_are_explained(run):
     ):
         with pytest.raises(SystemExit, match=message):
             run(*arguments)
-    with pytest.raises(SystemExit, match="no experiment's name contains it"):
-        run("plan", only="nothing")
+    for action in ("plan", "table"):
+        with pytest.raises(SystemExit, match="no experiment's name contains it"):
+            run(action, only="nothing")

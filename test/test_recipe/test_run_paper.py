@@ -103,6 +103,7 @@ def test_runs_what_is_not_done_and_prints_the_table(recipe):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--table", "1", "--steps_per_epoch", "few"], "--steps_per_epoch is a number above 0"),
         ([], "give --table or --figure, or --dry_run"),
         (["--table", "3"], "there are tables 1 and 2, figures 3, 4 and 5"),
         (["--figure"], "option --figure needs a value"),
@@ -130,6 +131,7 @@ def test_dry_run_of_everything(recipe):
     assert done.stdout.count("8,000 frames") == count
     assert "at 50 hours of speech per hour (estimate)" in done.stdout
     assert "at 20 hours of speech per hour (estimate)" in done.stdout
+    assert f"all, what they share once: {count} to train" in done.stdout
     trained = [int(x.replace(",", "")) for x in re.findall(r"  trained +([\d,]+) of", done.stdout)]
     assert len(trained) == count and min(trained) > 10e6
     assert calls(recipe) == []

@@ -11,6 +11,7 @@ collect=false
 machine=1x80gb
 only=""
 throughput=""
+steps_per_epoch=""
 paper=conf/paper.yaml
 dumpdir=dump
 expdir=exp
@@ -29,8 +30,11 @@ help_message="Usage: local/run_paper.sh [--table 1|2] [--figure 3|4|5] [--option
   --machine NAME    Batch settings, a file of conf/machine/: 1x24gb, 1x80gb, 8x80gb. A step sees as
                     much on each (default ${machine}).
   --only TEXT       Only experiments whose names contain this, such as llama3.2_1b.
-  --throughput \"H\"  For --dry_run: hours of speech that this machine trains on in an hour, from
-                    which it estimates hours; also by setting, \"llama3.2_1b=H llama3.2_3b=H\".
+  --throughput \"H\"  For --dry_run: hours of speech that this machine trains on in an hour, as you
+                    measured it; also by setting, \"llama3.2_1b=H llama3.2_3b=H\". Without it hours
+                    are estimated from the operations and the GPU's peak (conf/gpus.yaml).
+  --steps_per_epoch N  Optimizer steps of an epoch, for a training set of another size than 433
+                    hours: 340 for the 30 hours. The schedule follows (default 4,900).
   --noise FILE      Noise at 16 kHz for table 2; the paper's is NOISEX's babble (default: babble of
                     training speakers, made by stage 7).
   --paper FILE      Experiments, tables and the paper's numbers (default ${paper}).
@@ -61,7 +65,7 @@ while [ $# -gt 0 ]; do
             shift
             case "${1:-}" in true | false) fail "options like --dry_run stand alone" ;; esac
             ;;
-        --table | --figure | --machine | --only | --throughput | --noise | --paper | --dumpdir | --expdir)
+        --table | --figure | --machine | --only | --throughput | --steps_per_epoch | --noise | --paper | --dumpdir | --expdir)
             [ $# -ge 2 ] || fail "option $1 needs a value"
             case "$1 $2" in
                 "--table "[12]) tables+=("table$2") ;;
@@ -78,6 +82,7 @@ while [ $# -gt 0 ]; do
             ;;
     esac
 done
+[[ ${steps_per_epoch} =~ ^([1-9][0-9]*)?$ ]] || fail "--steps_per_epoch is a number above 0, not '${steps_per_epoch}'"
 if [ ${#tables[@]} -eq 0 ] && ! "${dry_run}"; then fail "give --table or --figure, or --dry_run"; fi
 
 # shellcheck source=path.sh
@@ -93,6 +98,7 @@ if [ -n "${noise}" ]; then
 fi
 read -r -a throughputs <<< "${throughput}"
 options=(--expdir "${expdir}" --machine "${machine}" --only "${only}" --noise "${noise_name}")
+[ -z "${steps_per_epoch}" ] || options+=(--steps_per_epoch "${steps_per_epoch}")
 command=("${SMOP_PYTHON}" -W ignore -m espnet_smop.bin.run_paper)
 
 if "${dry_run}"; then
