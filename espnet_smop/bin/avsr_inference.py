@@ -225,6 +225,11 @@ def inference(
     """
     if snr is not None and noise is None:
         raise ValueError("--snr needs --noise FILE")
+    if ngpu > 0 and not torch.cuda.is_available():
+        raise ValueError(
+            f"--ngpu {ngpu}, but no GPU is to be seen here. Check nvidia-smi, CUDA_VISIBLE_DEVICES "
+            "and the job's partition, or decode on the CPU by --gpu_inference false"
+        )
     set_all_random_seed(seed)
     device = "cuda" if ngpu > 0 else "cpu"
     speech2text = AVSRSpeech2Text(

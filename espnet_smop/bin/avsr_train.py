@@ -16,6 +16,10 @@ Example::
         --valid_shape_file exp/avsr_stats/valid/duration_shape
 """
 
+import sys
+
+import torch
+
 from espnet_smop.tasks.avsr import AVSRTask
 
 
@@ -28,7 +32,15 @@ def get_parser():
 
 def main(cmd=None):
     """Run the training that the command line describes."""
-    AVSRTask.main(args=get_parser().parse_args(cmd))
+    args = get_parser().parse_args(cmd)
+    gpus = torch.cuda.device_count() if args.ngpu else 0
+    if args.ngpu > gpus:
+        sys.exit(
+            f"avsr_train: --ngpu {args.ngpu}, but {gpus} GPUs are to be seen here. Check "
+            "nvidia-smi, CUDA_VISIBLE_DEVICES and the job's partition, or train on the CPU by "
+            "--ngpu 0"
+        )
+    AVSRTask.main(args=args)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,12 @@ def test_mistakes_end_in_one_line(experiment, dump_dir, tmp_path, more, message)
     assert not (tmp_path / "out").exists()
 
 
+def test_without_gpu_it_says_so_at_once(experiment, dump_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="--ngpu 1, but no GPU is to be seen here. Check"):
+        main(arguments(experiment, dump_dir, tmp_path / "out", "--ngpu", "1"))
+
+
 def test_zero_decibel_is_not_clean():
     required = ["--output_dir", "o", "--data_path_and_name_and_type", "a,b,c"]
     required += ["--avsr_train_config", "c"]

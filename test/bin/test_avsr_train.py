@@ -86,3 +86,15 @@ def test_two_processes_follow_one(command, tmp_path):
     one, two = (load(tmp_path / d / "2epoch.pth") for d in ("one", "two"))
     for key, value in one.items():
         assert torch.allclose(value, two[key], atol=2e-4), key
+
+
+@pytest.mark.parametrize("ngpu", ["1", "8"])
+def test_without_gpu_it_says_so_at_once(command, tmp_path, ngpu):
+    done = subprocess.run(
+        [*command(tmp_path / "exp"), "--ngpu", ngpu],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1
+    *_, last = done.stderr.splitlines()
+    assert last.startswith(f"avsr_train: --ngpu {ngpu}, but 0 GPUs are to be seen here. Check")
+    assert not (tmp_path / "exp").exists()
