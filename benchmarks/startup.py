@@ -2,11 +2,14 @@
 """Start-up of training, from command line to the first batch's plan, as the corpus grows.
 
     python benchmarks/startup.py                          # 15,000, 50,000 and 150,000 utterances
+    python benchmarks/startup.py --llm DIR                # texts counted by a real LLM's tokenizer
 
 Shape files, scp files and texts are generated; no media is read, as in a real start. The arguments
-are parsed, the tokenizer loaded, texts counted, batches made (`batch_type: tokens`) and the dataset
-opened. Each size runs in a process of its own: processor seconds, and the most memory it had
-beyond that of a process with 12 utterances. The slope is that of the logarithms: 1 is linear.
+are parsed, the tokenizer loaded, texts counted, batches made (`batch_type: tokens`), the dataset
+opened and the first epoch's order drawn; without `--llm`, a token is a byte. Each size runs in
+a process of its own: processor seconds beside the import of Python's modules, the most memory it
+had, and how much of that is beyond a process with 12 utterances. The slope is that of the
+logarithms, of what is beyond: 1 is linear.
 """
 
 import argparse
@@ -42,23 +45,29 @@ def write_lists(directory: Path, count: int) -> None:
         file.close()
 
 
-def start(directory: Path) -> None:
+def start(directory: Path, llm: str) -> None:
     """Start a training up to its plan of batches; print what that took."""
     from espnet2.train.distributed_utils import DistributedOption
 
     from espnet_smop.skeleton import skeleton
     from espnet_smop.tasks.avsr import AVSRTask
 
-    llm = skeleton("meta-llama/Llama-3.2-1B", directory)
+    model = skeleton(llm, directory)
     begin = time.process_time()
     words = ["--batch_type", "tokens", "--batch_bins", "12000", "--use_preprocessor", "true"]
-    words += ["--decoder_conf", f"model={llm}", "--train_shape_file", f"{directory}/duration_shape"]
+    words += [
+        "--decoder_conf",
+        f"model={model}",
+        "--train_shape_file",
+        f"{directory}/duration_shape",
+    ]
     for data in ("wav.scp,speech,sound", "video.scp,video,video", "text,text,text"):
         words += ["--train_data_path_and_name_and_type", f"{directory}/{data}"]
     args = AVSRTask.get_parser().parse_args([*words, "--output_dir", f"{directory}/exp"])
     args.ngpu, args.num_iters_per_epoch = 0, None
     option = DistributedOption(distributed=False)
     factory = AVSRTask.build_iter_factory(args, option, mode="train")
+    factory.build_iter(1)
     took = time.process_time() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"seconds": took, "mib": peak, "batches": len(factory.sampler)}))
@@ -69,24 +78,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--utterances", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--llm", default="meta-llama/Llama-3.2-1B", help="LLM, or its directory")
     parser.add_argument("--only", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only is not None:
-        start(args.only)
+        start(args.only, args.llm)
         return
     found = {}
     for count in (12, *args.utterances):
         with tempfile.TemporaryDirectory() as directory:
             write_lists(Path(directory), count)
-            command = [sys.executable, __file__, "--only", directory]
+            command = [sys.executable, __file__, "--only", directory, "--llm", args.llm]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found[count] = json.loads(done.stdout.splitlines()[-1])
     empty = found.pop(12)
-    print("| utterances | batches | CPU seconds | MiB |\n|---|---|---|---|")
+    print("| utterances | batches | CPU seconds | MiB | MiB beyond 12 utterances |")
+    print("|---" * 5 + "|")
     for count, row in found.items():
         print(
-            f"| {count:,} | {row['batches']:,} | {row['seconds']:.1f} | "
-            f"{row['mib'] - empty['mib']:.0f} |"
+            f"| {count:,} | {row['batches']:,} | {row['seconds']:.1f} | {row['mib']:.0f} "
+            f"| {row['mib'] - empty['mib']:.0f} |"
         )
     for name in ("seconds", "mib"):
         few, many = found[min(found)], found[max(found)]
