@@ -48,6 +48,9 @@ elif module == "cache_feats":
     told = here / "cache_report"
     report = told.read_text() if told.exists() else "audio cached\\nvideo cached\\n"
     value("--report").write_text(report)
+elif module == "launch" and (here / "real_launch").exists():
+    os.environ["PYTHONPATH"] = {str(ROOT)!r}
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 elif module == "launch":
     out = value("--output_dir")
     shutil.copy(value("--config"), out / "config.yaml")

@@ -99,11 +99,13 @@ General
   --skip_packing B      Leave out stage 14 (default ${skip_packing}).
   --skip_upload B       Leave out stage 15 (default ${skip_upload}).
   --ngpu N              GPUs per node for training; 0 trains on the CPU (default ${ngpu}).
-  --num_nodes N         Nodes for training (default ${num_nodes}).
+  --num_nodes N         Nodes for training, each with ngpu GPUs and the same directories; needs a
+                        back end that has several, see cmd.sh (default ${num_nodes}).
   --nj N                Parallel jobs of data preparation (default ${nj}).
   --inference_nj N      Parallel jobs of decoding (default ${inference_nj}).
   --gpu_inference B     Decode on GPUs (default ${gpu_inference}).
-  --num_threads N       CPU threads of training; 0: all cores without GPU, 4 with (default ${num_threads}).
+  --num_threads N       CPU threads of each process of training; 0: all cores without GPU, 4 with
+                        (default ${num_threads}).
   --datadir DIR         Data directories (default ${datadir}).
   --dumpdir DIR         Features (default ${dumpdir}).
   --expdir DIR          Experiments (default ${expdir}).
@@ -233,6 +235,14 @@ if "${gpu_inference}"; then
 else
     read -r -a inference_cmd_array <<< "${decode_cmd}"
     inference_ngpu=0
+fi
+if [ "${num_nodes}" -gt 1 ] && ! "${skip_train}" && [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 11 ]; then
+    case "${cuda_cmd_array[0]##*/}" in
+        local.py | run.pl | ssh.pl)
+            smop_option_error "--num_nodes ${num_nodes}: ${cuda_cmd_array[0]##*/} has one node only." \
+                "Choose a back end that has more in cmd.sh, such as cmd_backend=slurm"
+            ;;
+    esac
 fi
 # Back ends end their jobs when this process, or the run.sh that called it, is gone.
 export AVSR_SMOP_DRIVER_PIDS="${AVSR_SMOP_DRIVER_PIDS:-} $$"
@@ -496,9 +506,10 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
     if [ -n "${pretrained_model}" ]; then
         opts+=(--init_param "${pretrained_model}")
     fi
+    node_threads=$((num_threads * (ngpu > 1 ? ngpu : 1))) # a process for each GPU
     log "model of ${modalities}; goes on after the last finished epoch, if there is one"
     OMP_NUM_THREADS="${num_threads}" "${python}" -m espnet2.bin.launch \
-        --cmd "${cuda_cmd} --num_threads ${num_threads}" \
+        --cmd "${cuda_cmd} --num_threads ${node_threads}" \
         --log "${avsr_exp}/train.log" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
         --init_file_prefix "${avsr_exp}/.dist_init_" --multiprocessing_distributed true -- \
         "${python}" -m espnet_smop.bin.avsr_train --use_preprocessor true "${opts[@]}" \

@@ -37,6 +37,7 @@ def parse(arguments: list[str]) -> Request:
 
     ``JOB=first:last`` (any name) makes an array: in LOG and COMMAND the name is replaced by the
     job's number wherever it stands alone between characters that are not letters or digits.
+    An option that is given twice has its last value, but ``--num_threads`` its largest.
 
     Raises:
         ValueError: the command line does not follow the contract.
@@ -46,7 +47,12 @@ def parse(arguments: list[str]) -> Request:
     while rest and rest[0].startswith("-"):
         if len(rest) < 2:
             raise ValueError(f"option {rest[0]} has no value")
-        options[rest[0].lstrip("-").replace("-", "_")] = rest[1]
+        option, value = rest[0].lstrip("-").replace("-", "_"), rest[1]
+        if option == "num_threads" and option in options:
+            # For several nodes ESPnet's launcher adds its own count, one per GPU, to the one that
+            # the recipe asked for and will start.
+            value = str(max(int(value), int(options[option])))
+        options[option] = value
         rest = rest[2:]
     name, numbers = None, range(1, 2)
     if rest:

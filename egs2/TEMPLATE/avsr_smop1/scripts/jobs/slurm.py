@@ -49,9 +49,13 @@ class Task:
         os.chdir(self.directory)
         from contract import Job, run_job
 
-        rank = os.environ.get("SLURM_PROCID", "0")
-        log = Path(self.log if rank == "0" else f"{self.log}.node{rank}")
-        return run_job(Job(log, self.command))
+        rank = int(os.environ.get("SLURM_PROCID", "0"))
+        return run_job(Job(log_of_node(Path(self.log), rank), self.command))
+
+
+def log_of_node(log: Path, node: int) -> Path:
+    """Return where a node's output goes: the first one's to the log itself."""
+    return log.with_name(f"{log.name}.node{node}") if node else log
 
 
 def sbatch_flags(config: str, options: dict[str, str]) -> dict[str, str | bool]:
@@ -130,7 +134,13 @@ def main(arguments: list[str]) -> int:
 
     executor = submitit.SlurmExecutor(folder=jobs[0].log.parent / "slurm")
     name = str(flags.pop("job-name", jobs[0].log.stem))
+    # What submitit itself must know: of how many nodes it waits for a result.
+    tasks = {key: int(flags.pop(key.replace("_", "-"), 1)) for key in ("nodes", "ntasks_per_node")}
+    # Since Slurm 22.05 srun gives a task one core unless it is told itself.
+    cores = flags.get("cpus-per-task")
     executor.update_parameters(
+        **tasks,
+        srun_args=[] if cores is None else [f"--cpus-per-task={cores}"],
         job_name=name,
         stderr_to_stdout=True,
         array_parallelism=int(options.get("max_jobs_run", 256)),
@@ -147,7 +157,8 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
     _wait(submitted, jobs)
-    return report_failures("slurm.py", jobs, [_status(job) for job in submitted])
+    statuses = [_status(s, job) for s, job in zip(submitted, jobs)]  # noqa: B905 (3.10)
+    return report_failures("slurm.py", jobs, statuses)
 
 
 def _without_srun(command: list[str]) -> list[str]:
@@ -171,13 +182,18 @@ def _wait(submitted: list, jobs: list[Job]) -> None:
             print(f"  {counts}, {noted - begin:.0f} s: {line}", file=sys.stderr, flush=True)
 
 
-def _status(job) -> int:
-    """Return the worst exit status of a job's tasks; 1 where a node gave none."""
-    error = job.exception()
+def _status(submitted, job: Job) -> int:
+    """Return the worst exit status of a job's nodes; 1 where a node gave none."""
+    error = submitted.exception()
     if error is not None:
-        print(f"slurm.py: job {job.job_id}: {str(error).splitlines()[0]}", file=sys.stderr)
+        print(f"slurm.py: job {submitted.job_id}: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
-    return max(abs(status) for status in job.results())
+    statuses = submitted.results()
+    for node, status in enumerate(statuses):
+        if status and node:
+            log = log_of_node(job.log, node)
+            print(f"slurm.py: node {node}: status {status}, log {log}", file=sys.stderr)
+    return max(abs(status) for status in statuses)
 
 
 if __name__ == "__main__":
