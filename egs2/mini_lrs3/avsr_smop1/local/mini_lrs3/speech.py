@@ -87,19 +87,38 @@ class Utterance:
 def synthesise(text: str, voice: Voice) -> Utterance:
     """Speak ``text`` (lower-case words).
 
+    Raises:
+        ValueError: words that eSpeak NG runs together, such as "of the", have no times each.
+    """
+    samples, events, rate = _speak(text, voice)
+    words, phones = _align(text.split(), events, rate)
+    return Utterance(_resample(samples, rate), words, phones)
+
+
+def speak(text: str, voice: Voice) -> np.ndarray:
+    """Return float32 ``(samples,)`` at 16 kHz of any text, without times."""
+    samples, _, rate = _speak(text, voice)
+    return _resample(samples, rate)
+
+
+def _speak(text: str, voice: Voice) -> tuple[np.ndarray, list[tuple[int, int, str]], int]:
+    """Return samples, events and eSpeak's sampling rate.
+
     The library is loaded afresh each time: its pitch flutter and wave phase live in static
     variables, which no call resets, so that an utterance would depend on those before it.
     It takes 1.5 ms.
     """
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     try:
-        return _synthesise(library, text, voice)
+        return _speak_with(library, text, voice)
     finally:
         library.espeak_Terminate()
         _ctypes.dlclose(library._handle)
 
 
-def _synthesise(library: ctypes.CDLL, text: str, voice: Voice) -> Utterance:
+def _speak_with(
+    library: ctypes.CDLL, text: str, voice: Voice
+) -> tuple[np.ndarray, list[tuple[int, int, str]], int]:
     chunks: list[np.ndarray] = []
     events: list[tuple[int, int, str]] = []
 
@@ -130,10 +149,7 @@ def _synthesise(library: ctypes.CDLL, text: str, voice: Voice) -> Utterance:
         library.espeak_SetParameter(parameter, value, 0)
     encoded = text.encode() + b"\0"
     library.espeak_Synth(encoded, len(encoded), 0, 0, 0, _UTF8, None, None)
-
-    samples = _resample(np.concatenate(chunks), rate)
-    words, phones = _align(text.split(), events, rate)
-    return Utterance(samples, words, phones)
+    return np.concatenate(chunks), events, rate
 
 
 def _resample(samples: np.ndarray, rate: int) -> np.ndarray:

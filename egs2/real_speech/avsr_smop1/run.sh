@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# What a sparse mixture of projectors learns from real base models and real speech, beside a dense
+# projector of the same active FLOPs: Whisper tiny.en and SmolLM2-135M, both from Python packages.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+systems="llama_avsr smop4"
+seeds="0"
+synthetic=3000
+avsr_args=""
+
+help_message="Usage: ./run.sh [--option VALUE]…
+
+  --systems LIST    conf/train_asr_NAME.yaml to train and decode (default \"${systems}\").
+  --seeds LIST      Seeds of training; each has its own experiments (default \"${seeds}\").
+  --avsr_args ARGS  More arguments for training, e.g. \"--max_epoch 1 --num_iters_per_epoch 20\".
+  --synthetic N     Sentences spoken by eSpeak NG in the training set (default ${synthetic}).
+
+All other options go to the driver, avsr_smop.sh, and win over what is set here:
+"
+driver_args=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        -h | --help)
+            echo "${help_message}"
+            exec ./avsr_smop.sh --help
+            ;;
+        --systems | --seeds | --synthetic | --avsr_args)
+            [ $# -ge 2 ] || { echo "run.sh: option $1 needs a value" >&2; exit 2; }
+            printf -v "${1#--}" '%s' "$2"
+            shift 2
+            ;;
+        *)
+            driver_args+=("$1")
+            shift
+            ;;
+    esac
+done
+
+# shellcheck source=path.sh
+. ./path.sh
+ngpu=0
+if command -v nvidia-smi > /dev/null && nvidia-smi -L > /dev/null 2>&1; then ngpu=1; fi
+on_gpu=false
+if [ "${ngpu}" -gt 0 ]; then on_gpu=true; fi
+
+# The driver's stages 1 to 4 prepare audio with video; here there is only audio, 16 kHz already.
+"${SMOP_PYTHON}" local/make_speech.py --out dump/raw --synthetic "${synthetic}" --nj "${SMOP_CORES}"
+for seed in ${seeds}; do
+    for system in ${systems}; do
+        ./avsr_smop.sh --stage 6 --skip_stages "7 16" \
+            --train_set train --valid_set valid --test_sets "test_human test_synthetic" \
+            --ngpu "${ngpu}" --gpu_inference "${on_gpu}" --inference_nj 1 \
+            --avsr_config "conf/train_asr_${system}.yaml" --avsr_tag "${system}_seed${seed}" \
+            --avsr_args "--seed ${seed} --use_amp ${on_gpu} ${avsr_args}" "${driver_args[@]}"
+    done
+done
+"${SMOP_PYTHON}" -m espnet_smop.bin.show_table exp
