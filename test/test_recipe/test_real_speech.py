@@ -44,7 +44,7 @@ def asterisk(tmp_path_factory):
 
 def make_speech(*arguments):
     command = [sys.executable, str(RECIPE / "local/make_speech.py"), *map(str, arguments)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "SMOP_ROOT": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
 
 
@@ -74,8 +74,11 @@ def test_sets_share_neither_sentences_nor_test_voices(asterisk, tmp_path):
     assert all(word.replace("'", "").isalpha() and word.islower() for word in words)
 
     before = (tmp_path / "raw/train/text").stat().st_mtime_ns
-    assert make_speech("--out", tmp_path / "raw", *asterisk).stdout == ""
+    assert make_speech("--out", tmp_path / "raw", "--synthetic", 40, *asterisk).stdout == ""
     assert (tmp_path / "raw/train/text").stat().st_mtime_ns == before
+    assert "with 40 synthetic sentences, not 41" in (
+        make_speech("--out", tmp_path / "raw", "--synthetic", 41, *asterisk).stderr
+    )
 
 
 def test_missing_prompts_are_named(tmp_path):

@@ -13,7 +13,6 @@ eSpeak NG's voices. Transcripts are lower-case words.
 import argparse
 import ast
 import gzip
-import os
 import re
 import sys
 import sysconfig
@@ -28,11 +27,11 @@ import av
 import numpy as np
 import soundfile
 
-from espnet_smop.corpus.datadir import write_data_dir
+from espnet_smop.corpus.datadir import read_table, write_data_dir
 from espnet_smop.fileio.atomic import atomic_path
 from espnet_smop.fileio.sources import SAMPLE_RATE
 
-sys.path.insert(0, f"{os.environ['SMOP_ROOT']}/egs2/mini_lrs3/avsr_smop1/local")
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "mini_lrs3/avsr_smop1/local"))
 from mini_lrs3.difficulty import Difficulty
 from mini_lrs3.speakers import speaker
 from mini_lrs3.speech import speak
@@ -124,7 +123,14 @@ def main() -> None:
     parser.add_argument("--nj", type=int, default=2, help="processes")
     args = parser.parse_args()
     names = ("train", "valid", "test_human", "test_synthetic")
-    if all((args.out / name / "text").exists() for name in names):
+    if all((args.out / name / "spk2utt").exists() for name in names):
+        keys = read_table(args.out / "train" / "text")
+        count = sum(not key.startswith("allison-") for key in keys)
+        if count != args.synthetic:
+            sys.exit(
+                f"make_speech: {args.out} is there with {count} synthetic sentences, not "
+                f"{args.synthetic}: remove it with exp/, or give --synthetic {count}"
+            )
         return
     if not (args.sounds.is_dir() and args.texts.is_file()):
         sys.exit(
