@@ -127,6 +127,8 @@ def main(arguments: list[str]) -> int:
         options, jobs = parse(arguments)
         config = Path(options.pop("config", "conf/slurm.conf"))
         flags = sbatch_flags(config.read_text(), options)
+        # submitit itself must know from how many nodes it waits for a result.
+        nodes, tasks = (int(flags.pop(name, 1)) for name in ("nodes", "ntasks-per-node"))
     except (ValueError, OSError) as e:
         print(f"slurm.py: {e}", file=sys.stderr)
         return 1
@@ -134,12 +136,11 @@ def main(arguments: list[str]) -> int:
 
     executor = submitit.SlurmExecutor(folder=jobs[0].log.parent / "slurm")
     name = str(flags.pop("job-name", jobs[0].log.stem))
-    # What submitit itself must know: of how many nodes it waits for a result.
-    tasks = {key: int(flags.pop(key.replace("_", "-"), 1)) for key in ("nodes", "ntasks_per_node")}
     # Since Slurm 22.05 srun gives a task one core unless it is told itself.
     cores = flags.get("cpus-per-task")
     executor.update_parameters(
-        **tasks,
+        nodes=nodes,
+        ntasks_per_node=tasks,
         srun_args=[] if cores is None else [f"--cpus-per-task={cores}"],
         job_name=name,
         stderr_to_stdout=True,
