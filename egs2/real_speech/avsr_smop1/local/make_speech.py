@@ -2,8 +2,8 @@
 """Write data directories of speech with its transcripts: a human speaker's and a synthesiser's.
 
 Human: the prompts of Debian's packages asterisk-core-sounds-en-g722 and asterisk-core-sounds-en
-(CC-BY-SA 3.0). Synthetic: sentences of the docstrings of Python's standard library, spoken by
-eSpeak NG's voices. Transcripts are lower-case words.
+(CC-BY-SA 3.0), up to 16 seconds long. Synthetic: sentences of the docstrings of Python's standard
+library, spoken by eSpeak NG's voices. Transcripts are lower-case words.
 
     train, valid     both kinds
     test_human       a fifth of the prompts; no other set has their texts
@@ -38,6 +38,7 @@ from mini_lrs3.speech import speak
 
 VOICES, TEST_VOICES = 48, 12
 TESTS = 200  # synthetic ones
+MAX_SECONDS = 16  # of a prompt; three are longer, one of them than Whisper hears
 _WORD = r"(?:I|[a-z]+(?:'[a-z]+)?)"
 _SENTENCE = re.compile(rf"[A-Z]?[a-z]*(?:[ ,-]+{_WORD}){{3,17}}[.;:]")
 
@@ -146,8 +147,9 @@ def main() -> None:
 
     def spoken(first: int, last: int) -> Iterator[tuple[str, str, np.ndarray]]:
         for key, text, path in human:
-            if first <= 20 * share(text) < last:
-                yield key, text, read_prompt(path)
+            samples = read_prompt(path) if first <= 20 * share(text) < last else ()
+            if 0 < len(samples) <= MAX_SECONDS * SAMPLE_RATE:
+                yield key, text, samples
 
     with Pool(args.nj) as pool:
 
