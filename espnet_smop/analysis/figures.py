@@ -274,7 +274,7 @@ def significance(
                 facecolor=colour,
                 edgecolor="#999999",
                 linewidth=0.5,
-                hatch="....." if significant and difference > 0 else "",
+                hatch="///" if significant and difference > 0 else "",
             )
         )  # fmt: skip
         ax.text(
@@ -294,7 +294,7 @@ def significance(
         matplotlib.patches.Patch(facecolor=c, edgecolor="#999999", hatch=h, label=t)
         for c, h, t in (
             ("#9ecae9", "", "A better than B *"),
-            ("#f7c28f", ".....", "A worse than B *"),
+            ("#f7c28f", "///", "A worse than B *"),
             ("white", "", "no significant difference"),
         )
     ]
@@ -314,7 +314,7 @@ def costs(
                              ("GFLOP per second of speech", gflops)) if p]  # fmt: skip
     figure = Figure(figsize=(WIDE, 1.3 + 0.3 * len(names)))
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    hatches = ("", "///", "...", "xx")
+    hatches = ("", "///", "--", "xx")
     for ax, panel, label in zip(axes, panels, labels, strict=True):
         left = np.zeros(len(names))
         for k, (part, values) in enumerate(panel.items()):

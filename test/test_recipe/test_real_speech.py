@@ -33,7 +33,7 @@ def asterisk(tmp_path_factory):
         letters = f"{chr(97 + i // 10)}{chr(97 + i % 10)}"
         lines.append(f"p-{letters}: Please call {letters}, Sir.")
         with av.open(str(directory / f"p-{letters}.g722"), "w", format="g722") as file:
-            stream = file.add_stream("g722", rate=16000)
+            stream = file.add_stream("g722", rate=16000, layout="mono")
             samples = (np.sin(np.arange(8000) / 8) * 8000).astype(np.int16)
             frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
             frame.sample_rate = 16000
