@@ -279,7 +279,8 @@ def significance(
         )  # fmt: skip
         ax.text(
             column, row, f"{round(difference, 1) + 0.0:+.1f}{'*' * significant}",  # not -0.0
-            ha="center", va="center", fontsize=7, weight="bold" if significant else "normal",
+            ha="center", va="center", fontsize=min(7, 70 / n),
+            weight="bold" if significant else "normal",
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
     # The cells are those below the diagonal.
