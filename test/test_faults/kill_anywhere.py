@@ -12,6 +12,7 @@ Example::
 """
 
 import argparse
+import csv
 import json
 import os
 import random
@@ -30,7 +31,9 @@ KILLED = (1, 3, 6, 11, 12, 13, 16)
 _SETTLE = 3.0  # seconds in which jobs notice that their driver is gone
 # What of a run may differ: logs, times, and what was only needed on the way.
 _IGNORED_PARTS = {"logs", "logdir", "records", "tensorboard", "images", "conf"}
-_IGNORED_NAMES = {"train.log", "checkpoint.pth", "RESULTS.md", "feats_cache.log"}
+_IGNORED_NAMES = {"train.log", "checkpoint.pth", "RESULTS.md", "feats_cache.log", ".lock"}
+# The analysis repeats how long training and decoding took, and the memory of decoding.
+_MEASURED = {"rtf", "memory_mib", "seconds", "time"}
 
 
 def clone(directory: Path) -> Path:
@@ -114,14 +117,23 @@ def _same(one: Path, other: Path, roots: tuple[Path, Path]) -> bool:
             values = [json.loads(text) for text in texts]
         except ValueError:
             return False
-        return _without_times(values[0]) == _without_times(values[1])
+        return _without_measured(values[0]) == _without_measured(values[1])
+    if one.suffix == ".csv":
+        tables = [list(csv.DictReader(text.decode().splitlines())) for text in texts]
+        return _without_measured(tables[0]) == _without_measured(tables[1])
     return False
 
 
-def _without_times(value):
+def _without_measured(value):
     if isinstance(value, dict):
-        return {k: _without_times(v) for k, v in value.items() if k not in ("seconds", "time")}
-    return [_without_times(v) for v in value] if isinstance(value, list) else value
+        return {k: _without_measured(v) for k, v in value.items() if k not in _MEASURED}
+    if isinstance(value, list):
+        return [_without_measured(v) for v in value if not _is_time(v)]
+    return value
+
+
+def _is_time(row) -> bool:
+    return isinstance(row, dict) and str(row.get("statistic")).endswith("_time")
 
 
 def differences(one: Path, other: Path) -> list[str]:
