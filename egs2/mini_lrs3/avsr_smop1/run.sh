@@ -28,25 +28,10 @@ help_message="Usage: ./run.sh [--option VALUE]…
 All other options go to the driver, avsr_smop.sh, and win over what is set here:
 "
 
-# Takes this script's own options out of the arguments; the rest is the driver's.
-driver_args=()
-while [ $# -gt 0 ]; do
-    case "$1" in
-        -h | --help)
-            echo "${help_message}"
-            exec ./avsr_smop.sh --help
-            ;;
-        --tasks | --size | --seed | --asr_config | --vsr_config | --avsr_config | --inference_config)
-            [ $# -ge 2 ] || { echo "run.sh: option $1 needs a value" >&2; exit 2; }
-            printf -v "${1#--}" '%s' "$2"
-            shift 2
-            ;;
-        *)
-            driver_args+=("$1")
-            shift
-            ;;
-    esac
-done
+help_of=./avsr_smop.sh
+own_options="tasks size seed asr_config vsr_config avsr_config inference_config"
+# shellcheck source=scripts/utils/take_options.sh
+. scripts/utils/take_options.sh
 for task in ${tasks}; do
     case "${task}" in
         asr | vsr | avsr) ;;
@@ -112,7 +97,7 @@ for task in ${tasks}; do
         --train_tokenizer true --nbpe 250 --base_models_opts "${base_models_opts}" \
         --ngpu "${ngpu}" --nj "${cores}" --inference_nj "${cores}" --snrs "${snrs}" \
         --modality "${task}" --avsr_config "${config}" --inference_config "${inference_config}" \
-        "${driver_args[@]}" "${shared[@]}"
+        "${other_args[@]}" "${shared[@]}"
 done
 
 # There is nothing to show before the first training

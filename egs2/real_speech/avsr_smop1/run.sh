@@ -18,24 +18,10 @@ help_message="Usage: ./run.sh [--option VALUE]…
 
 All other options go to the driver, avsr_smop.sh, and win over what is set here:
 "
-driver_args=()
-while [ $# -gt 0 ]; do
-    case "$1" in
-        -h | --help)
-            echo "${help_message}"
-            exec ./avsr_smop.sh --help
-            ;;
-        --systems | --seeds | --synthetic | --avsr_args)
-            [ $# -ge 2 ] || { echo "run.sh: option $1 needs a value" >&2; exit 2; }
-            printf -v "${1#--}" '%s' "$2"
-            shift 2
-            ;;
-        *)
-            driver_args+=("$1")
-            shift
-            ;;
-    esac
-done
+help_of=./avsr_smop.sh
+own_options="systems seeds synthetic avsr_args"
+# shellcheck source=scripts/utils/take_options.sh
+. scripts/utils/take_options.sh
 
 # shellcheck source=path.sh
 . ./path.sh
@@ -52,7 +38,7 @@ for seed in ${seeds}; do
             --train_set train --valid_set valid --test_sets "test_human test_synthetic" \
             --ngpu "${ngpu}" --gpu_inference "${on_gpu}" --inference_nj 1 \
             --avsr_config "conf/train_asr_${system}.yaml" --avsr_tag "${system}_seed${seed}" \
-            --avsr_args "--seed ${seed} --use_amp ${on_gpu} ${avsr_args}" "${driver_args[@]}"
+            --avsr_args "--seed ${seed} --use_amp ${on_gpu} ${avsr_args}" "${other_args[@]}"
     done
 done
 "${SMOP_PYTHON}" -m espnet_smop.bin.show_table exp

@@ -18,24 +18,9 @@ help_message="Usage: local/run_table1.sh [--option VALUE]…
 All other options go to run.sh. What is finished is kept: a call that was interrupted goes on where it
 was, and a system whose RESULTS.md is newer than its model is not decoded again."
 
-run_args=()
-while [ $# -gt 0 ]; do
-    case "$1" in
-        -h | --help)
-            echo "${help_message}"
-            exit
-            ;;
-        --size | --seed | --systems)
-            [ $# -ge 2 ] || { echo "run_table1.sh: option $1 needs a value" >&2; exit 2; }
-            printf -v "${1#--}" '%s' "$2"
-            shift 2
-            ;;
-        *)
-            run_args+=("$1")
-            shift
-            ;;
-    esac
-done
+own_options="size seed systems"
+# shellcheck source=scripts/utils/take_options.sh
+. scripts/utils/take_options.sh
 # shellcheck source=local/variant.sh
 . local/variant.sh
 
@@ -59,7 +44,7 @@ for experiment in "${experiments[@]}"; do
     if [ -s "${expdir}/avsr_stats/valid/duration_shape" ]; then shared=(--skip_data_prep true); fi
     ./run.sh --tasks avsr --size "${size}" --seed "${seed}" \
         --avsr_config "conf/${experiment##*/avsr_}.yaml" --skip_stages 16 \
-        "${shared[@]}" "${run_args[@]}" --avsr_exp "${experiment}"
+        "${shared[@]}" "${other_args[@]}" --avsr_exp "${experiment}"
 done
 
 # shellcheck source=path.sh
