@@ -45,11 +45,10 @@ def table(experiments: Sequence[Path], *, metric: str, unit: str) -> str:
     spelt = {}
     experiments = list(dict.fromkeys(experiments))
     for experiment, name in zip(experiments, unique_names(experiments), strict=True):
-        found = tuple(modalities(experiment / "config.yaml"))
-        for decode in find_decodes(experiment, metric):
-            key = (name, decode.path.parent.name, decode.test_set)
-            decodes.setdefault(key, {})[decode.noise, decode.snr] = decode
-            spelt[key] = TASKS[found]
+        task = _task(experiment)
+        for test, decoded in _by_test(experiment, metric).items():
+            decodes[name, *test] = decoded
+            spelt[name, *test] = task
     if not decodes:
         return ""
     columns = sorted({at for decoded in decodes.values() for at in decoded}, key=_column_order)
@@ -124,13 +123,13 @@ def comparisons(a: Path, b: Path, *, metric: str, unit: str) -> list[str]:
     """
     lines = []
     found = [_by_test(experiment, metric) for experiment in (a, b)]
-    alone = [_lips_alone(experiment) for experiment in (a, b)]
+    tasks = [_task(experiment) for experiment in (a, b)]
     for test in sorted(found[0].keys() & found[1].keys()):
         decodes = [one[test] for one in found]
         for at in sorted({*decodes[0], *decodes[1]}, key=_column_order):
             pair = [
-                one.get(("", CLEAN) if lips else at)
-                for one, lips in zip(decodes, alone, strict=True)
+                one.get(("", CLEAN) if task == "VSR" else at)
+                for one, task in zip(decodes, tasks, strict=True)
             ]
             if all(pair):
                 level = f"{at[0]} {at[1]} dB" if at[0] else CLEAN
@@ -150,8 +149,8 @@ def _by_test(experiment: Path, metric: str) -> dict[tuple[str, str], dict[Noise,
     return found
 
 
-def _lips_alone(experiment: Path) -> bool:
-    return TASKS[tuple(modalities(experiment / "config.yaml"))] == "VSR"
+def _task(experiment: Path) -> str:
+    return TASKS[tuple(modalities(experiment / "config.yaml"))]
 
 
 def get_parser() -> argparse.ArgumentParser:
