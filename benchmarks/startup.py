@@ -9,7 +9,7 @@ are parsed, the tokenizer loaded, texts counted, batches made (`batch_type: toke
 opened and the first epoch's order drawn; without `--llm`, a token is a byte. Each size runs in
 a process of its own: processor seconds beside the import of Python's modules, the most memory it
 had, and how much of that is beyond a process with 12 utterances. The slope is that of the
-logarithms, of what is beyond: 1 is linear.
+logarithms of seconds beyond that process: 1 is linear.
 """
 
 import argparse
@@ -99,10 +99,11 @@ def main() -> None:
             f"| {count:,} | {row['batches']:,} | {row['seconds']:.1f} | {row['mib']:.0f} "
             f"| {row['mib'] - empty['mib']:.0f} |"
         )
-    for name in ("seconds", "mib"):
-        few, many = found[min(found)], found[max(found)]
-        ratio = (many[name] - empty[name]) / (few[name] - empty[name])
-        print(f"slope of {name}: {math.log(ratio) / math.log(max(found) / min(found)):.2f}")
+    few, many = found[min(found)], found[max(found)]
+    ratio = (many["seconds"] - empty["seconds"]) / (few["seconds"] - empty["seconds"])
+    print(f"slope of seconds: {math.log(ratio) / math.log(max(found) / min(found)):.2f}")
+    bytes_each = (many["mib"] - few["mib"]) * 2**20 / (max(found) - min(found))
+    print(f"memory of a further utterance: {bytes_each:.0f} bytes")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import resource
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -311,6 +312,7 @@ def main() -> int:
     args = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     av.logging.set_level(None)
+    warnings.simplefilter("ignore")  # PyTorch has one for every damaged header
     failed = 0
     for name in args.readers:
         result = fuzz(name, known[name], 60 * args.minutes, args.seed, args.keep)
