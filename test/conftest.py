@@ -26,6 +26,13 @@ from espnet_smop.bin.make_shapes import make_shapes
 from espnet_smop.fileio.video import write_video
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
 
+def pytest_collection_modifyitems(items):
+    """Count what takes minutes as slow, so that `-m "not slow"` leaves it out."""
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker("slow")
+
+
 _SENTENCES = [
     "Transcribe speech and video to text.",
     "Transcribe speech to text.",

@@ -26,7 +26,7 @@ help_message="Usage: tools/setup.sh [--option VALUE]…
   --check          Install nothing; report what is there and what is missing.
   --quiet_if_complete B  Print nothing if there is nothing to do (default ${quiet_if_complete}).
 
-PyTorch from the package registry brings CUDA along: about 6 GB in all. Safe to run again: what is
+PyTorch from the package registry brings CUDA along: about 7 GB in all. Safe to run again: what is
 complete stays, what was interrupted is made anew, and a changed setup.py is installed."
 
 die() {
@@ -194,7 +194,7 @@ EOF
     else
         say sclite "not installed (Debian: sctk); scores come from a writer of the same tables"
     fi
-    say disk "$(free_gb "${root}") GB free; the environment takes about 6 GB"
+    say disk "$(free_gb "${root}") GB free; the environment takes about 7 GB"
     say ffmpeg "not needed"
     "${ok}"
 }

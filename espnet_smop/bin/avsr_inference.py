@@ -41,7 +41,7 @@ Result = list[tuple[str, list[str], list[int], float]]
 """n-best list of (text, tokens, token ids, score)."""
 
 DEFAULTS = {"beam_size": 15, "nbest": 1, "length_penalty": 0.0, "max_new_tokens": 128}
-"""How the command decodes where neither its arguments nor the experiment's config say."""
+"""How to decode where neither arguments nor the experiment's config say."""
 
 _LENGTH_FILES = {
     "speech": ("utt2num_samples", SAMPLE_RATE),
@@ -64,7 +64,7 @@ class AVSRSpeech2Text:
         device: where to compute.
         noise: arguments of :class:`~espnet_smop.train.noise.NoiseAdder`, or None.
         generation: arguments of the decoder's ``generate`` (``beam_size``, ``nbest``, …), over
-            those that the experiment's ``inference_conf`` gives.
+            those that the experiment's ``inference_conf`` gives, and these over ``DEFAULTS``.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class AVSRSpeech2Text:
         self.preprocess = AVSRTask.build_preprocess_fn(self.train_args, train=False)
         self.collate = AVSRTask.build_collate_fn(self.train_args, train=False)
         self.device = device
-        self.generation = {**self.train_args.inference_conf, **generation}
+        self.generation = {**DEFAULTS, **self.train_args.inference_conf, **generation}
 
     @classmethod
     def from_pretrained(
@@ -251,7 +251,6 @@ def inference(
         dataset, batch_sampler=batches, collate_fn=speech2text.collate, num_workers=num_workers
     )
 
-    speech2text.generation = {**DEFAULTS, **speech2text.generation}
     nbest = speech2text.generation["nbest"]
     done, unfinished, speech_seconds, start = 0, 0, 0.0, time.perf_counter()
     with atomic_directory(output_dir) as directory, DatadirWriter(directory) as writer:

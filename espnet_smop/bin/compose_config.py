@@ -5,7 +5,7 @@ Example::
 
     python -m espnet_smop.bin.compose_config conf/train_avsr_dci.yaml
     python -m espnet_smop.bin.compose_config conf/train_avsr_dci.yaml max_epoch=2 \
-        optim_conf.lr=5.0e-4 > conf/tuning/train_avsr_dci_short.yaml
+        optim_conf.lr=5.0e-4 > conf/train_avsr_dci_short.yaml
 """
 
 import argparse

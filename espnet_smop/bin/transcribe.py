@@ -7,7 +7,7 @@ the other alone, and says so. Long files are cut at pauses. Times are of these p
 Example::
 
     python -m espnet_smop.bin.transcribe exp/avsr_train_avsr_smop3_dedr \
-        downloads/mini_lrs3/test/s45/00001.mp4 downloads/mini_lrs3/test/s45/00002.mp4 \
+        downloads/mini_lrs3/test/s53/00001.mp4 downloads/mini_lrs3/test/s53/00002.mp4 \
         --format json
 """
 
@@ -25,7 +25,7 @@ from typing import IO, Any
 import humanfriendly
 
 from espnet_smop.base_model import BaseModelError
-from espnet_smop.bin.avsr_inference import DEFAULTS, AVSRSpeech2Text
+from espnet_smop.bin.avsr_inference import AVSRSpeech2Text
 from espnet_smop.checkpoint.package import PackageError
 from espnet_smop.corpus.landmarks import LandmarkError, build_landmarks
 from espnet_smop.corpus.media import MediaError
@@ -180,7 +180,6 @@ def main(cmd: Sequence[str] | None = None) -> None:
             llm=args.llm,
             **{name: value for name, value in search.items() if value is not None},
         )
-        speech2text.generation = {**DEFAULTS, **speech2text.generation}
         transcriber = Transcriber(
             speech2text,
             modalities=_MODALITIES[args.modality],

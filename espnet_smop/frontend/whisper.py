@@ -133,7 +133,7 @@ class WhisperFrontend(AbsAVFrontend):
       zeros, all of it is attended, and the output is cut to the utterance's frames.
     - ``padding: longest`` computes only what is there. An utterance is still taken as followed
       by silence, so spectrogram and convolutions give what ``30s`` gives, but only its own frames
-      are attended. That costs 3 to 12 times less at usual lengths.
+      are attended. That costs 4 to 16 times less at usual lengths.
 
     In both modes the result for an utterance is the same alone and in any batch.
 

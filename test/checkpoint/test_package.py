@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
 from espnet_smop.base_model import BaseModelError
-from espnet_smop.bin.avsr_inference import AVSRSpeech2Text
+from espnet_smop.bin.avsr_inference import DEFAULTS, AVSRSpeech2Text
 from espnet_smop.bin.pack import main as pack_main
 from espnet_smop.bin.upload import main as upload_main
 from espnet_smop.checkpoint import package
@@ -137,7 +137,7 @@ def test_a_packages_settings_are_defaults(experiment, utterance, tmp_path):
     settings = {"beam_size": 3, "max_new_tokens": 5, "length_penalty": 0.0}
     out = pack(experiment, "valid.acc.ave.pth", tmp_path / "p.zip", inference=settings)
     speech2text = AVSRSpeech2Text.from_pretrained(out, beam_size=1)
-    assert speech2text.generation == {**settings, "beam_size": 1}
+    assert speech2text.generation == {**DEFAULTS, **settings, "beam_size": 1}
     [(_, _, ids, _)] = speech2text(**utterance)
     assert len(ids) <= 5
     # How an imported model is meant to be decoded is part of it.

@@ -1,4 +1,4 @@
-"""Media of sixty kinds through preparation, decoding and `transcribe`: nothing lost, no crash."""
+"""Media of seventy kinds through preparation, decoding and `transcribe`: nothing lost, no crash."""
 
 import json
 import os

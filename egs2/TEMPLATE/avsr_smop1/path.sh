@@ -3,7 +3,7 @@
 #
 # The first of these is taken:
 #   1. ESPNET_SMOP_PYTHON, a Python of yours (see `tools/setup.sh --into`)
-#   2. an activated environment (virtualenv, conda) that has ESPnet and this package
+#   2. an activated environment (virtualenv, conda) that tools/setup.sh --into has filled
 #   3. tools/venv, which tools/setup.sh makes; it is called when the environment is not there
 
 SMOP_ROOT="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../.." && pwd)"

@@ -1,7 +1,7 @@
 """Writes the mini corpus in LRS3's directory and file format.
 
     OUT/{trainval,test,pretrain}/<speaker>/<clip>.{mp4,txt,npy}
-    OUT/valid.id        clips of trainval that are kept for validation, such as trainval/s25/50001
+    OUT/valid.id        clips of trainval that are kept for validation, such as trainval/s49/50001
     OUT/truth.jsonl     for each clip its text, and its words and phones with times
     OUT/settings.json   what was asked for; OUT/.done holds the same once all is there
 
