@@ -26,6 +26,7 @@ from espnet_smop.bin.make_shapes import make_shapes
 from espnet_smop.fileio.video import write_video
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
 
+
 def pytest_collection_modifyitems(items):
     """Count what takes minutes as slow, so that `-m "not slow"` leaves it out."""
     for item in items:
