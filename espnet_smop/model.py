@@ -92,7 +92,8 @@ class ESPnetAVSRModel(AbsESPnetModel):
 
         Returns:
             The loss, statistics for the reporter, and the number of target tokens: the weight
-            that makes accumulated and distributed gradients those of the global batch.
+            that makes gradients of several processes those of the global batch (batches that are
+            accumulated count alike).
         """
         cached = {
             "audio": (speech_feats, speech_feats_lengths),

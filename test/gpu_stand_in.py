@@ -129,8 +129,8 @@ class _Functions(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def gpu(*, autocast: bool = False) -> Iterator[None]:
-    """Have a GPU; with ``autocast`` in bfloat16.
+def gpu(*, autocast: bool = False, capability: int = 9) -> Iterator[None]:
+    """Have a GPU of a major compute capability; with ``autocast`` in bfloat16.
 
     Autocast itself is that of the CPU, where the operations run.
     """
@@ -143,6 +143,7 @@ def gpu(*, autocast: bool = False) -> Iterator[None]:
 
     with (
         mock.patch("torch.cuda._lazy_init"),
+        mock.patch("torch.cuda.get_device_capability", lambda *_: (capability, 0)),
         mock.patch("torch.autocast", Autocast),
         mock.patch("torch.is_autocast_enabled", lambda _: autocasts[1]("cpu")),
         mock.patch("torch.get_autocast_dtype", lambda _: autocasts[2]("cpu")),

@@ -40,6 +40,8 @@ def main(cmd=None):
             "nvidia-smi, CUDA_VISIBLE_DEVICES and the job's partition, or train on the CPU by "
             "--ngpu 0"
         )
+    # A process for each GPU, also without the launcher: DataParallel is not for this model.
+    args.multiprocessing_distributed |= args.ngpu > 1
     AVSRTask.main(args=args)
 
 

@@ -53,7 +53,7 @@ def read(
     for path in _label_files(root, max_seconds):
         with open(path, encoding="utf-8-sig", newline="") as lines:
             for number, row in enumerate(_rows(path, lines), 1):
-                if len(row) < 3 or len(Path(row[1]).parts) < 4:
+                if len(row) < 3 or len(Path(row[1]).parts) < 4 or not _is_inside(*row[:2]):
                     raise CorpusError(
                         f"{path}:{number}: expected dataset,path,frames,tokens; prepare the "
                         "corpus again"
@@ -113,6 +113,11 @@ def _rows(path: Path, lines: Iterable[str]) -> Iterator[list[str]]:
         yield from csv.reader(lines)
     except (csv.Error, UnicodeDecodeError) as e:
         raise CorpusError(f"{path}: is no CSV file ({e}); prepare the corpus again") from None
+
+
+def _is_inside(dataset: str, relative: str) -> bool:
+    path = Path(dataset, relative)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _find(root: Path, dataset: str, relative: str) -> Path:

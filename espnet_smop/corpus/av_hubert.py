@@ -78,7 +78,7 @@ def _read_set(
     utterances, problems = [], {}
     for row, line in zip(rows, texts, strict=True):
         fields = row.split("\t")
-        if len(fields) < 3:
+        if len(fields) < 3 or not Path(fields[0]).parts:
             raise CorpusError(f"{manifest}: line '{row}' has no id, video and audio; prepare again")
         name = Path(fields[0])
         if wanted is not None and name.parts[0] not in wanted:

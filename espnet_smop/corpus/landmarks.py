@@ -10,7 +10,6 @@ single pictures becomes a provider by `DetectedLandmarks`.
 import importlib
 import importlib.util
 import io
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from espnet_smop.corpus import array_pickle
 from espnet_smop.corpus.media import Picture, read_pictures
 from espnet_smop.corpus.mouth import check_landmarks, fill_missing
 
@@ -34,43 +34,6 @@ class LandmarkError(RuntimeError):
 # -- files -----------------------------------------------------------------------------------------
 
 
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    # How protocol 2 writes an array's bytes; other codecs (zlib, …) have no business here.
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"codec {encoding} is not allowed")
-    return text.encode("latin1")
-
-
-def _allowed_globals() -> dict[tuple[str, str], Any]:
-    from numpy._core import multiarray, numeric
-
-    allowed = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): _latin1,
-    }
-    # numpy 1 wrote `numpy.core`, numpy 2 writes `numpy._core`.
-    for core in ("numpy.core", "numpy._core"):
-        allowed[f"{core}.multiarray", "_reconstruct"] = multiarray._reconstruct
-        allowed[f"{core}.multiarray", "scalar"] = multiarray.scalar
-        allowed[f"{core}.numeric", "_frombuffer"] = numeric._frombuffer
-    return allowed
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and Python's own containers, and refuses every other class."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _allowed_globals()[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no array") from None
-
-
-def _unpickle(data: io.BufferedIOBase) -> Any:
-    return _ArrayUnpickler(data, encoding="latin1").load()
-
-
 def _load_npy(file: io.BufferedIOBase) -> Any:
     version = np.lib.format.read_magic(file)
     header = {
@@ -79,7 +42,7 @@ def _load_npy(file: io.BufferedIOBase) -> Any:
     }.get(version)
     if header and header(file)[2].hasobject:
         # An array of objects is a pickle within the file.
-        return _unpickle(file)
+        return array_pickle.load(file)
     file.seek(0)
     return np.load(file, allow_pickle=False)
 
@@ -90,7 +53,7 @@ def read_landmarks(path: str | Path) -> np.ndarray:
     Known forms: ``.npy`` with ``(T, P, 2)``; ``.npz`` with one such array, or with one named
     ``landmarks`` or ``data``; ``.pkl`` (or an object array in ``.npy``) with a list of one
     ``(P, 2)`` array or None per frame, as the public preparations write it. Pickles are read by
-    an unpickler that knows numpy arrays and nothing else.
+    a reader that knows numpy arrays and nothing else (``array_pickle.py``).
 
     Returns:
         float32 ``(T, P, 2)``, NaN in frames without a face.
@@ -110,7 +73,7 @@ def read_landmarks(path: str | Path) -> np.ndarray:
             elif Path(path).suffix == ".npy":
                 content = _load_npy(file)
             else:
-                content = _unpickle(file)
+                content = array_pickle.load(file)
         landmarks = _stack(content)
         check_landmarks(landmarks)
     except FileNotFoundError:

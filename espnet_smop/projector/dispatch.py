@@ -5,8 +5,8 @@ All ways give the same sums, ``Σ_k weights[:, k] · E_indices[:, k](x)``, and t
 - ``eager``: expert by expert; the reference to read.
 - ``dense``: every expert takes every token, what was not chosen counts 0. N / K times the work, but
   a few large operations of static shapes: for few tokens on a GPU, and for ``torch.compile``.
-- ``grouped``: tokens sorted by expert, so that each layer is one grouped matrix product on a GPU,
-  without waiting for it, and a product per expert where there is no fast one.
+- ``grouped``: tokens sorted by expert, so that each layer is one grouped matrix product on a
+  Hopper GPU, without waiting for it, and a product per expert where there is no fast one.
 - ``auto``: the fastest of these by the rules of ``choose``.
 """
 
@@ -63,6 +63,9 @@ def choose(device: str, num_experts: int, tokens: int) -> str:
         return "dense"
     return "grouped"
 
+
+_HOPPER = 9
+"""Major compute capability of H100 and H200."""
 
 _FEW_ROWS = 4096
 """Tokens times experts up to which ``dense`` is faster on a GPU."""
@@ -121,8 +124,8 @@ class Groups:
         order: ``(M · K,)`` each row's place in the flattened ``indices``.
         rows: ``(M, K)`` the row of each place.
         one_hot: ``(M · K, N)`` each row's expert, 0 everywhere for padding.
-        ends: where each expert's rows end: int32 ``(N,)`` on a GPU for ``grouped_mm``, which reads
-            it there; else a list. Rows of padding come after the last end.
+        ends: where each expert's rows end: int32 ``(N,)`` for ``grouped_mm``, which reads it on the
+            GPU; else a list. Rows of padding come after the last end.
     """
 
     tokens: torch.Tensor
@@ -162,13 +165,16 @@ class Groups:
 def _grouped_mm_fits(experts: Expert) -> bool:
     """Whether ``grouped_mm`` runs, and runs fast, on these experts.
 
-    On a CPU it takes twice the time of one product per expert. Its GPU kernel takes bfloat16 and
-    rows that begin at multiples of 16 bytes.
+    On a CPU it takes twice the time of one product per expert. Its GPU kernel, which Hopper has,
+    takes bfloat16 and rows that begin at multiples of 16 bytes; elsewhere PyTorch waits for the
+    GPU and goes from group to group as well. On Blackwell the gradients of an expert without tokens
+    may be anything (PyTorch issue 172439).
     """
     return (
         hasattr(nn.functional, "grouped_mm")
         and experts.w1.is_cuda
         and experts.w1.dtype == torch.bfloat16
+        and torch.cuda.get_device_capability(experts.w1.device)[0] == _HOPPER
         and all(size % 8 == 0 for size in (*experts.w1.shape[1:], *experts.w2.shape[1:]))
     )
 

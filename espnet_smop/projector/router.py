@@ -147,15 +147,18 @@ def auxiliary_losses(
 
 
 def _sums(routing: Routing) -> torch.Tensor:
-    """Return sums over valid tokens ``(2N + 2,)``: softmax, times chosen, z, tokens."""
+    """Return sums over valid tokens ``(2N + 2,)``: softmax, times chosen, z, tokens.
+
+    No matrix products, which autocast would round.
+    """
     num_experts = routing.probs.shape[-1]
     valid = routing.valid.to(routing.probs.dtype)
     z = routing.logits.logsumexp(-1).square()
     return torch.cat(
         [
-            valid @ routing.probs,
+            (valid[:, None] * routing.probs).sum(0),
             _times_chosen(routing.indices, num_experts).sum(0).to(valid.dtype),
-            (valid @ z)[None],
+            (valid * z).sum()[None],
             valid.sum()[None],
         ]
     )

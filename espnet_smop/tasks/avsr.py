@@ -14,7 +14,6 @@ import torch
 import yaml
 from espnet2.fileio.read_text import load_num_sequence_text, read_2columns_text
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
-from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
 from espnet2.tasks.abs_task import AbsTask, IteratorOptions
 from espnet2.torch_utils.safe_torch_load import safe_torch_load
 from espnet2.train.class_choices import ClassChoices
@@ -43,6 +42,7 @@ from espnet_smop.projector.stem import DOWNSAMPLE_DEFAULTS
 from espnet_smop.tasks.cached_features import check_caches
 from espnet_smop.tasks.config_parser import BasedConfigParser
 from espnet_smop.train.preprocessor import AVSRPreprocessor
+from espnet_smop.train.ranks import RankIterFactory, end_with_parent
 from espnet_smop.train.token_batches import FRAME_RATES, Counts, TokenBatchSampler
 from espnet_smop.train.trainer import AVSRTrainer
 
@@ -230,7 +230,8 @@ class AVSRTask(AbsTask):
         batches = [batch[rank::world_size] for batch in sampler]
         dataset = cls.build_dataset(args, iter_options, set(itertools.chain(*batches)))
         logging.info("[%s] dataset:\n%s", mode, dataset)
-        return SequenceIterFactory(
+        return RankIterFactory(
+            rank=rank,
             dataset=dataset,
             batches=batches,
             seed=args.seed,
@@ -240,6 +241,13 @@ class AVSRTask(AbsTask):
             collate_fn=iter_options.collate_fn,
             pin_memory=args.ngpu > 0,
         )
+
+    @classmethod
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        """Train as one process, of several perhaps, which ESPnet starts for the GPUs of a node."""
+        if args.multiprocessing_distributed:
+            end_with_parent()
+        super().main_worker(args)
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetAVSRModel:
@@ -307,6 +315,8 @@ class AVSRTask(AbsTask):
         with open(config_file, encoding="utf-8") as file:
             args = argparse.Namespace(**yaml.safe_load(file))
         for conf in (args.audio_frontend_conf, args.video_frontend_conf, args.decoder_conf):
+            if torch.device(device).type == "cpu" and not conf.get("dtype"):
+                conf["dtype"] = "float32"  # also where there is a GPU, for which the default is
             for key in ("model", "tokenizer"):
                 if conf.get(key):
                     conf[key] = near(conf[key], Path(config_file).resolve().parent)

@@ -1,7 +1,9 @@
 """One training at a time in an experiment's directory."""
 
 import contextlib
+import errno
 import fcntl
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -9,6 +11,8 @@ from pathlib import Path
 
 LOCK = ".lock"
 """File that is locked; it stays there, the lock ends with its process."""
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
 class ExperimentInUseError(RuntimeError):
@@ -36,6 +40,10 @@ def experiment_lock(directory: str | Path) -> Iterator[None]:
                 f"{directory}: {file.read().strip() or 'another process'} trains here; wait for "
                 "its end, or give another --avsr_tag"
             ) from None
+        except OSError as e:
+            if e.errno not in _NO_LOCKS:
+                raise
+            logging.warning("%s: its file system has no locks; nobody else must train here", path)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

@@ -61,7 +61,9 @@ class CTCWarmStart(nn.Module):
         output = torch.cat([self.blank[None], embeddings.detach().float()])  # blank is 0
         losses = []
         for modality, x in tokens.items():
-            log_probs = F.log_softmax(self.log_scale.exp() * (x.float() @ output.T), dim=-1)
+            with torch.autocast(x.device.type, enabled=False):
+                logits = self.log_scale.exp() * (x.float() @ output.T)
+            log_probs = F.log_softmax(logits, dim=-1)
             losses.append(
                 F.ctc_loss(
                     log_probs.transpose(0, 1), text.clamp_min(0) + 1, lengths[modality],

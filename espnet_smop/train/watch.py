@@ -67,7 +67,8 @@ class TrainingWatch:
             return
         self.in_a_row += 1
         ids = list(batch.get("utt_id", ()))
-        logging.warning("the loss is %s in the batch of %s", loss.item(), " ".join(ids))
+        # Of ranks but the first ESPnet logs nothing less.
+        logging.error("the loss is %s in the batch of %s", loss.item(), " ".join(ids))
         if self.in_a_row > self.patience:
             self._stop(ids, batch)
 

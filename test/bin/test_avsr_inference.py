@@ -161,3 +161,9 @@ def test_the_log_says_what_decoding_took(experiment, dump_dir, tmp_path, caplog)
     assert cost.rtf > 0
     assert cost.memory > 50  # MiB: Python alone takes more
     assert cost.where == "process"
+
+
+def test_on_the_cpu_it_is_float32_also_beside_a_gpu(experiment, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    model, _ = AVSRTask.load_model(str(experiment / "config.yaml"))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}

@@ -7,6 +7,9 @@ import time
 import pytest
 import torch
 
+from espnet_smop.bin.avsr_train import main
+from espnet_smop.tasks.avsr import AVSRTask
+
 pytestmark = pytest.mark.slow
 
 
@@ -98,3 +101,12 @@ def test_without_gpu_it_says_so_at_once(command, tmp_path, ngpu):
     *_, last = done.stderr.splitlines()
     assert last.startswith(f"avsr_train: --ngpu {ngpu}, but 0 GPUs are to be seen here. Check")
     assert not (tmp_path / "exp").exists()
+
+
+def test_several_gpus_are_several_processes(train_command, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(AVSRTask, "main", lambda args: started.append(args))
+    for gpus in (0, 1, 2):
+        main([*train_command(tmp_path / "exp"), "--ngpu", str(gpus)])
+    assert [args.multiprocessing_distributed for args in started] == [False, False, True]

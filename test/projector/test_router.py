@@ -77,3 +77,11 @@ def test_errors():
         Router(input_size=2, num_experts=4, top_k=5)
     with pytest.raises(ValueError, match="top_k is 0"):
         Router(input_size=2, num_experts=4, top_k=0)
+
+
+def test_autocast_does_not_round_the_losses():
+    _, routing = route(200)
+    want = auxiliary_losses([routing])
+    with torch.autocast("cpu", torch.bfloat16):
+        got = auxiliary_losses([routing])
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -39,3 +40,12 @@ def test_two_at_once_are_refused_and_a_kill_leaves_no_lock(tmp_path):
     finally:
         os.kill(child, signal.SIGKILL)
         holder.stdout.close()
+
+
+def test_without_locks_in_the_file_system_it_warns_and_goes_on(tmp_path, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    with experiment_lock(tmp_path):
+        assert "has no locks" in caplog.text

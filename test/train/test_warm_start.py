@@ -72,3 +72,13 @@ def test_padding_and_texts_that_do_not_fit_have_no_influence():
     assert torch.equal(loss, warm_start(tokens, lengths, text, text_lengths, embeddings))
     loss.backward()
     assert torch.isfinite(warm_start.blank.grad).all()
+
+
+def test_autocast_does_not_round_the_loss():
+    torch.manual_seed(0)
+    embeddings = torch.randn(6, 5)
+    warm_start = CTCWarmStart(10, embeddings)
+    inputs = random_inputs({"audio": [7, 5]})
+    want = warm_start(*inputs, embeddings)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(warm_start(*inputs, embeddings), want)

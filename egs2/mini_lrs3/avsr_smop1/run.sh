@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 tasks="avsr"
 size=default
 seed=0
+ngpu=auto
 asr_config=conf/train_asr_smop4.yaml
 vsr_config=conf/train_vsr_smop4.yaml
 avsr_config=conf/train_avsr_smop3_dedr.yaml
@@ -20,6 +21,8 @@ help_message="Usage: ./run.sh [--option VALUE]…
                         error rates mean nothing), or a number of utterances (default ${size}).
   --seed N              Seed of the corpus, base models and training (default ${seed}). Other sizes
                         and seeds have directories of their own, such as exp/smoke_seed1.
+  --ngpu N              GPUs for training; unless it is 0, decoding takes one as well (default: 1
+                        where nvidia-smi finds one, else 0).
   --asr_config FILE     Training config of the task asr (default ${asr_config}).
   --vsr_config FILE     Training config of the task vsr (default ${vsr_config}).
   --avsr_config FILE    Training config of the task avsr (default ${avsr_config}).
@@ -29,7 +32,7 @@ All other options go to the driver, avsr_smop.sh, and win over what is set here:
 "
 
 help_of=./avsr_smop.sh
-own_options="tasks size seed asr_config vsr_config avsr_config inference_config"
+own_options="tasks size seed ngpu asr_config vsr_config avsr_config inference_config"
 # shellcheck source=scripts/utils/take_options.sh
 . scripts/utils/take_options.sh
 for task in ${tasks}; do
@@ -73,8 +76,8 @@ config_of() { # FILE [KEY=VALUE]…
 }
 
 cores="$(env -u OMP_NUM_THREADS nproc)"
-ngpu=0
-if command -v nvidia-smi > /dev/null && nvidia-smi -L > /dev/null 2>&1; then ngpu=1; fi
+# shellcheck source=scripts/utils/gpu_args.sh
+. scripts/utils/gpu_args.sh
 
 # The driver's jobs end when this process is gone.
 export AVSR_SMOP_DRIVER_PIDS=$$
@@ -95,7 +98,7 @@ for task in ${tasks}; do
         --datadir "${datadir}" --dumpdir "${dumpdir}" --expdir "${expdir}" \
         --local_data_opts "--size ${size} --seed ${seed} --corpus downloads/mini_lrs3${variant//\//_} --data_dir ${datadir} --nj ${cores}" \
         --train_tokenizer true --nbpe 250 --base_models_opts "${base_models_opts}" \
-        --ngpu "${ngpu}" --nj "${cores}" --inference_nj "${cores}" --snrs "${snrs}" \
+        --nj "${cores}" --inference_nj "${cores}" "${gpu_args[@]}" --snrs "${snrs}" \
         --modality "${task}" --avsr_config "${config}" --inference_config "${inference_config}" \
         "${other_args[@]}" "${shared[@]}"
 done

@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 systems="llama_avsr smop4"
 seeds="0"
 synthetic=3000
+ngpu=auto
 avsr_args=""
 
 help_message="Usage: ./run.sh [--option VALUE]…
@@ -14,21 +15,23 @@ help_message="Usage: ./run.sh [--option VALUE]…
   --systems LIST    conf/train_asr_NAME.yaml to train and decode (default \"${systems}\").
   --seeds LIST      Seeds of training; each has its own experiments (default \"${seeds}\").
   --avsr_args ARGS  More arguments for training, e.g. \"--max_epoch 1 --num_iters_per_epoch 20\".
+  --ngpu N          GPUs for training; unless it is 0, decoding takes one as well (default: 1 where
+                    nvidia-smi finds one, else 0).
   --synthetic N     Sentences spoken by eSpeak NG in the training set (default ${synthetic}).
 
 All other options go to the driver, avsr_smop.sh, and win over what is set here:
 "
 help_of=./avsr_smop.sh
-own_options="systems seeds synthetic avsr_args"
+own_options="systems seeds synthetic ngpu avsr_args"
 # shellcheck source=scripts/utils/take_options.sh
 . scripts/utils/take_options.sh
 
 # shellcheck source=path.sh
 . ./path.sh
-ngpu=0
-if command -v nvidia-smi > /dev/null && nvidia-smi -L > /dev/null 2>&1; then ngpu=1; fi
-on_gpu=false
-if [ "${ngpu}" -gt 0 ]; then on_gpu=true; fi
+# shellcheck source=scripts/utils/gpu_args.sh
+. scripts/utils/gpu_args.sh
+use_amp=true
+if [ "${ngpu}" = 0 ]; then use_amp=false; fi
 
 # The driver's stages 1 to 4 prepare audio with video; here there is only audio, 16 kHz already.
 "${SMOP_PYTHON}" local/make_speech.py --out dump/raw --synthetic "${synthetic}" --nj "${SMOP_CORES}"
@@ -36,9 +39,9 @@ for seed in ${seeds}; do
     for system in ${systems}; do
         ./avsr_smop.sh --stage 6 --skip_stages "7 16" \
             --train_set train --valid_set valid --test_sets "test_human test_synthetic" \
-            --ngpu "${ngpu}" --gpu_inference "${on_gpu}" --inference_nj 1 \
+            --inference_nj 1 "${gpu_args[@]}" \
             --avsr_config "conf/train_asr_${system}.yaml" --avsr_tag "${system}_seed${seed}" \
-            --avsr_args "--seed ${seed} --use_amp ${on_gpu} ${avsr_args}" "${other_args[@]}"
+            --avsr_args "--seed ${seed} --use_amp ${use_amp} ${avsr_args}" "${other_args[@]}"
     done
 done
 "${SMOP_PYTHON}" -m espnet_smop.bin.show_table exp

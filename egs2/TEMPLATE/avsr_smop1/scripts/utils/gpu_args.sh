@@ -1,0 +1,13 @@
+# shellcheck shell=bash
+# Sourced with `ngpu`, a number or "auto": one GPU where this machine has one. Sets `ngpu` to the
+# number, and `gpu_args` to what the driver is told: decoding is where training is.
+
+if [ "${ngpu:?}" = auto ]; then
+    ngpu=0
+    if command -v nvidia-smi > /dev/null && nvidia-smi -L > /dev/null 2>&1; then ngpu=1; fi
+fi
+if [ "${ngpu}" = 0 ]; then
+    gpu_args=(--ngpu 0 --gpu_inference false)
+else
+    gpu_args=(--ngpu "${ngpu}" --gpu_inference true --inference_nj 1)
+fi

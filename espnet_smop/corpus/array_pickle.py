@@ -1,0 +1,155 @@
+"""Pickles of numpy arrays, read without a class of theirs and without numpy's own constructors.
+
+Those trust what they are given: from a damaged or malicious file they crash the process. Here a
+pickle only says what its arrays are, as bytes, shape and type; arrays are made of that when all is
+read, and checked.
+"""
+
+import io
+import math
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+_NUMBERS = re.compile(r"[biuf][1248]|f16")
+_MOST_DEEP = 8
+_MOST_ITEMS = 10**7
+"""Of all lists; some that hold each other many times over would be more than memory holds."""
+
+
+class _Type:
+    """What ``numpy.dtype`` is called with, and its state, of which the byte order counts."""
+
+    def __init__(self, code: Any = None, *_: Any):
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+    def make(self) -> np.dtype:
+        code = self.code
+        if not isinstance(code, str) or not _NUMBERS.fullmatch(code):
+            raise pickle.UnpicklingError(f"an array of type {code!s:.20}, not of numbers")
+        return np.dtype(code).newbyteorder({"|": "="}.get(self.order, self.order))
+
+    @property
+    def is_object(self) -> bool:
+        return self.code == "O8"
+
+
+class _Array:
+    """What an array is pickled as: made empty, with all that it is in its state."""
+
+    def __init__(self, *_: Any):
+        self.shape, self.type, self.fortran, self.data = (), None, False, b""
+        self.axes: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, self.shape, self.type, self.fortran, self.data = state
+
+    @classmethod
+    def of_buffer(
+        cls, data: Any, of_type: Any, shape: Any, order: Any, axes: Any = None
+    ) -> "_Array":
+        """Stand for what protocol 5 calls; ``axes`` are those of an array in neither order."""
+        array = cls()
+        array.axes = axes
+        array.data, array.type, array.shape, array.fortran = data, of_type, shape, order == "F"
+        return array
+
+    @classmethod
+    def of_scalar(cls, of_type: Any, data: Any = b"") -> "_Array":
+        """Stand for a number of numpy's."""
+        return cls.of_buffer(data, of_type, (), "C")
+
+    def make(self, made: Callable[[Any], Any]) -> Any:
+        shape, of_type = self.shape, self.type
+        right = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+        if not isinstance(of_type, _Type) or not right or len(shape) > 4:
+            raise pickle.UnpicklingError("an array without a type and a shape")
+        if of_type.is_object:
+            if not isinstance(self.data, list) or len(self.data) != math.prod(shape):
+                raise pickle.UnpicklingError("an array whose items are not as many as its shape")
+            return made(self.data)
+        if isinstance(self.data, str):
+            self.data = _latin1(self.data)
+        dtype = of_type.make()
+        if not isinstance(self.data, bytes | bytearray):
+            raise pickle.UnpicklingError("an array without content")
+        if len(self.data) != dtype.itemsize * math.prod(shape):
+            raise pickle.UnpicklingError("an array whose content is not as long as its shape")
+        array = np.frombuffer(bytes(self.data), dtype)
+        array = array.reshape(shape, order="F" if self.fortran else "C")
+        return array if self.axes is None else array.transpose(self.axes)
+
+
+def _latin1(text: Any, encoding: Any = "latin1") -> bytes:
+    # How protocol 2 writes an array's bytes; other codecs (zlib, …) have no business here.
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError(f"codec {encoding!s:.20} is not allowed")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    # How protocol 2 writes no bytes at all.
+    return b""
+
+
+_STAND_INS = {
+    ("__builtin__", "bytes"): _no_bytes,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Type,
+    ("_codecs", "encode"): _latin1,
+    # numpy 1 wrote `numpy.core`, numpy 2 writes `numpy._core`.
+    **{
+        (f"numpy.{core}.{module}", name): stand_in
+        for core in ("core", "_core")
+        for module, name, stand_in in (
+            ("multiarray", "_reconstruct", _Array),
+            ("multiarray", "scalar", _Array.of_scalar),
+            ("numeric", "_frombuffer", _Array.of_buffer),
+        )
+    },
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _STAND_INS[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no array") from None
+
+
+def load(file: io.BufferedIOBase) -> Any:
+    """Read a pickle of arrays, numbers, None, and lists and tuples of these.
+
+    Tuples become lists, and so do arrays of objects, which are flattened.
+
+    Raises:
+        pickle.UnpicklingError: it names another class or holds something else. A damaged pickle
+            may raise other exceptions as well.
+    """
+    return _Maker().make(_ArrayUnpickler(file, encoding="latin1").load())
+
+
+class _Maker:
+    """Puts arrays in place of what stands for them."""
+
+    def __init__(self):
+        self.items = 0
+
+    def make(self, content: Any, depth: int = 0) -> Any:
+        self.items += 1
+        if depth > _MOST_DEEP or self.items > _MOST_ITEMS:
+            raise pickle.UnpicklingError("lists within lists, too many")
+        if isinstance(content, _Array):
+            return content.make(lambda items: self.make(items, depth + 1))
+        if isinstance(content, list | tuple):
+            return [self.make(item, depth + 1) for item in content]
+        if content is None or isinstance(content, bool | int | float):
+            return content
+        raise pickle.UnpicklingError(f"it holds a {type(content).__name__:.40}, which is no array")
