@@ -11,8 +11,8 @@ ON_GPU = "--gpu_inference true --inference_nj 1"
     ("ngpu", "gpus", "told"),
     [
         ("auto", 2, f"--ngpu 1 {ON_GPU}"),
-        ("auto", 0, "--ngpu 0 --gpu_inference false"),
-        ("0", 2, "--ngpu 0 --gpu_inference false"),
+        ("auto", 0, "--ngpu 0"),
+        ("0", 2, "--ngpu 0"),
         ("2", 2, f"--ngpu 2 {ON_GPU}"),
     ],
 )

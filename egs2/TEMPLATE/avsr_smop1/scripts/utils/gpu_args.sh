@@ -6,8 +6,7 @@ if [ "${ngpu:?}" = auto ]; then
     ngpu=0
     if command -v nvidia-smi > /dev/null && nvidia-smi -L > /dev/null 2>&1; then ngpu=1; fi
 fi
-if [ "${ngpu}" = 0 ]; then
-    gpu_args=(--ngpu 0 --gpu_inference false)
-else
-    gpu_args=(--ngpu "${ngpu}" --gpu_inference true --inference_nj 1)
+gpu_args=(--ngpu "${ngpu}")
+if [ "${ngpu}" != 0 ]; then
+    gpu_args+=(--gpu_inference true --inference_nj 1)
 fi
