@@ -125,7 +125,12 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, float]:
             if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
                 chunks += _rest(resampler)
                 resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-            chunks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
+            try:
+                chunks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
+            except av.FFmpegError as e:
+                cause = f"{frame.layout.nb_channels} channels of sound at {frame.sample_rate} Hz "
+                cause += f"cannot be mixed into one at {SAMPLE_RATE} Hz ({e.strerror})"
+                raise UnreadableMediaError(path, cause, "convert it to mono") from None
         chunks += _rest(resampler)
         samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
         if not len(samples):
@@ -220,7 +225,9 @@ def read_pictures(path: str | Path) -> Iterator[Picture]:
         if abs(rate - FRAME_RATE) < 0.05:
             yield from _steady(_continuous(pictures(), 1 / rate))
         else:
-            yield from _nearest(_continuous(pictures(), 1 / rate), 1 / rate)
+            # Damaged headers announce a picture a day.
+            step = min(1 / rate, _LONGEST_GAP_SECONDS)
+            yield from _nearest(_continuous(pictures(), step), step)
         if count == 0:
             raise EmptyMediaError(path, "video stream holds no frames", _COPY_AGAIN)
         if stream.frames:

@@ -1,5 +1,7 @@
+import av
 import numpy as np
 import pytest
+import soundfile
 
 from espnet_smop.corpus import media
 
@@ -91,3 +93,25 @@ def test_truncation_is_noticed_where_the_header_comes_first(tmp_path, make):
         list(media.read_pictures(fast))
     with pytest.raises(media.TruncatedMediaError, match=r"truncated|cannot be decoded"):
         media.read_audio(fast)
+
+
+def test_channels_that_cannot_be_mixed_are_said(tmp_path):
+    clip = tmp_path / "array.wav"
+    soundfile.write(clip, np.zeros((16000, 20)), 16000)
+    with pytest.raises(media.UnreadableMediaError, match="20 channels of sound at 16000 Hz cannot"):
+        media.read_audio(clip)
+
+
+def test_a_header_of_a_picture_a_day_is_not_believed(tmp_path):
+    clip = tmp_path / "a.avi"
+    with av.open(clip, "w") as container:
+        stream = container.add_stream("mpeg4", rate=25, width=48, height=48)
+        for level in range(6):
+            grey = np.full((48, 48), 40 * level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="gray")))
+        container.mux(stream.encode())
+    data = bytearray(clip.read_bytes())
+    scale = data.index(b"vids") + 20  # dwScale of the stream's header: seconds = scale / rate
+    data[scale : scale + 4] = (2**21 + 1).to_bytes(4, "little")
+    clip.write_bytes(data)
+    assert 0 < sum(1 for _ in media.read_pictures(clip)) <= 6 * 250
