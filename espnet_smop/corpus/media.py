@@ -222,12 +222,11 @@ def read_pictures(path: str | Path) -> Iterator[Picture]:
                 yield Picture(count, time, frame, reformatter)
                 count += 1
 
-        if abs(rate - FRAME_RATE) < 0.05:
-            yield from _steady(_continuous(pictures(), 1 / rate))
-        else:
-            # Damaged headers announce a picture a day.
-            step = min(1 / rate, _LONGEST_GAP_SECONDS)
-            yield from _nearest(_continuous(pictures(), step), step)
+        # Damaged headers announce a picture a day.
+        step = min(1 / rate, _LONGEST_GAP_SECONDS)
+        continuous = _continuous(pictures(), step)
+        is_ours = abs(rate - FRAME_RATE) < 0.05
+        yield from _steady(continuous) if is_ours else _nearest(continuous, step)
         if count == 0:
             raise EmptyMediaError(path, "video stream holds no frames", _COPY_AGAIN)
         if stream.frames:

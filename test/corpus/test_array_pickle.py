@@ -33,13 +33,13 @@ def test_lists_and_arrays_of_objects(protocol):
     assert load(pickle.dumps([[1, 2.5], [True, None]], protocol)) == [[1, 2.5], [True, None]]
 
 
-def rebuilt(shape, dtype, data, *, fortran=False):
+def rebuilt(shape, dtype, data):
     """Return a pickle of an array in whose state this stands."""
 
     class Claim:
         def __reduce__(self):
             reconstruct = np._core.multiarray._reconstruct
-            return reconstruct, (np.ndarray, (0,), b"b"), (1, shape, dtype, fortran, data)
+            return reconstruct, (np.ndarray, (0,), b"b"), (1, shape, dtype, False, data)
 
     return pickle.dumps(Claim())
 
