@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from espnet_smop.bin import combine_av, format_av, prepare_lrs3
+from espnet_smop.corpus.auto_avsr import read as read_labels
 from espnet_smop.corpus.datadir import read_table
 from espnet_smop.corpus.forms import read_corpus
 from espnet_smop.corpus.utterance import CorpusError
@@ -168,3 +169,19 @@ def test_form_errors(auto_avsr, av_hubert):
         file.write("one more\n")
     with pytest.raises(CorpusError, match=r"train.tsv lists 3 clips but train.wrd has 4 lines"):
         read_corpus(str(av_hubert), parts=None, max_seconds=16)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "path"),
+    [
+        ("lrs3", "/lrs3_video_seg16s/trainval/s/1.mp4"),
+        ("lrs3", "lrs3_video_seg16s/../../s/1.mp4"),
+        ("/lrs3", "lrs3_video_seg16s/trainval/s/1.mp4"),
+    ],
+)
+def test_labels_name_only_files_of_the_tree(tmp_path, dataset, path):
+    labels = tmp_path / "labels" / "lrs3_train_transcript_lengths_seg16s.csv"
+    labels.parent.mkdir()
+    labels.write_text(f'{dataset},{path},25,"1 2 3"\n')
+    with pytest.raises(CorpusError, match=r"csv:1: expected dataset,path,frames,tokens"):
+        read_labels(tmp_path, parts=None, max_seconds=16)
