@@ -21,10 +21,10 @@ from torch import nn
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from espnet_smop.fileio.sources import SAMPLE_RATE
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel, Encoder
 from espnet_smop.frontend.resnet import VideoResNet
 from espnet_smop.frontend.whisper import WhisperFrontend
+from espnet_smop.modality import SAMPLE_RATE
 
 _DISTRIBUTIONS = {"test": (2.3, 0.5, 0.6, 6.2), "train": (10.0, 0.6, 1.0, 24.0)}
 

@@ -16,7 +16,7 @@ import numpy as np
 from espnet_smop.corpus.landmarks import DlibLandmarks
 from espnet_smop.corpus.media import read_pictures
 from espnet_smop.corpus.mouth import CROP_SIZE, crop, crop_transforms, fill_missing
-from espnet_smop.fileio.sources import FRAME_RATE
+from espnet_smop.modality import FRAME_RATE
 
 
 def crops(video: str, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -88,7 +88,7 @@ def find_in_package(package: str, pattern: str) -> Path:
     return found[0]
 
 
-def near(model: str, directory: str | Path) -> str:
+def resolve_relative_to(model: str, directory: str | Path) -> str:
     """Return a config's ``model:`` as it is found from where the config lies.
 
     A relative directory is looked for in the config's directory and in those above it: a package
@@ -160,7 +160,7 @@ def _train_adapters_only(self: nn.Module, mode: bool = True) -> nn.Module:
     return self
 
 
-def adopt(base: nn.Module, names: Iterable[str]) -> nn.Module:
+def save_with_experiment(base: nn.Module, names: Iterable[str]) -> nn.Module:
     """Let entries of a frozen base's state dict belong to the experiment: into its checkpoints.
 
     For what an imported model changed in a base without training it. They stay frozen. A
@@ -173,8 +173,8 @@ def adopt(base: nn.Module, names: Iterable[str]) -> nn.Module:
     return base
 
 
-def adopted_keys(model: nn.Module) -> set[str]:
-    """Names in ``model.state_dict()`` that `adopt` took out of frozen bases."""
+def saved_with_experiment_keys(model: nn.Module) -> set[str]:
+    """Names in ``model.state_dict()`` that `save_with_experiment` took out of frozen bases."""
     return {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
@@ -189,7 +189,7 @@ def frozen_keys(model: nn.Module) -> set[str]:
         if getattr(module, _MARK, False):
             names = nn.Module.state_dict(module, prefix=f"{prefix}." if prefix else "")
             keys.update(name for name in names if _ADAPTER not in name)
-    return keys - adopted_keys(model)
+    return keys - saved_with_experiment_keys(model)
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import nn
 
-from espnet_smop.base_model import adopted_keys, frozen_keys
+from espnet_smop.base_model import frozen_keys, saved_with_experiment_keys
 from espnet_smop.decoder.llm import LLMDecoder
-from espnet_smop.fileio.sources import SOURCES
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
+from espnet_smop.modality import MODALITIES
 from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput
 from espnet_smop.train.warm_start import CTCWarmStart
 
@@ -58,7 +58,7 @@ class ESPnetAVSRModel(AbsESPnetModel):
         if ctc_warmup_steps:
             embeddings = decoder.llm.get_input_embeddings().weight
             self.warm_start = CTCWarmStart(ctc_warmup_steps, embeddings)
-            projector.begin_at_scale(embeddings.detach().float().square().mean().sqrt())
+            projector.init_output_rms(embeddings.detach().float().square().mean().sqrt())
 
     def forward(
         self,
@@ -111,7 +111,7 @@ class ESPnetAVSRModel(AbsESPnetModel):
         decoded = self.decoder(projected.tokens, projected.lengths, text, text_lengths)
         loss = decoded.loss + projected.aux_loss
         if self.warm_start is not None:
-            loss = loss + _nothing_of(self.warm_start)
+            loss = loss + zero_touching_all_params(self.warm_start)
         stats = {
             "loss": loss.detach(),
             "loss_ce": decoded.loss.detach(),
@@ -127,7 +127,7 @@ class ESPnetAVSRModel(AbsESPnetModel):
         embeddings = self.decoder.llm.get_input_embeddings().weight
         ctc = self.warm_start(projected.tokens, projected.lengths, text, text_lengths, embeddings)
         self.warm_start.step += 1
-        loss = ctc + projected.aux_loss + _nothing_of(self.decoder)
+        loss = ctc + projected.aux_loss + zero_touching_all_params(self.decoder)
         stats = {"loss": loss.detach(), "loss_ctc": ctc.detach(), **projected.stats}
         return force_gatherable((loss, stats, text_lengths.sum()), loss.device)
 
@@ -167,10 +167,10 @@ class ESPnetAVSRModel(AbsESPnetModel):
             if signal is None and allow_missing and given:
                 continue
             if signal is None:
-                file, name, _ = SOURCES[modality]
+                scp, name = MODALITIES[modality].scp, MODALITIES[modality].data_name
                 raise ValueError(
                     f"the model has a {modality}_frontend, but the data has no '{name}': give "
-                    f"{file} as name '{name}', or set {modality}_frontend: null"
+                    f"{scp} as name '{name}', or set {modality}_frontend: null"
                 )
             if self.reference_masking:
                 signal_lengths = torch.full_like(signal_lengths, signal.shape[1])
@@ -192,7 +192,7 @@ class ESPnetAVSRModel(AbsESPnetModel):
         """Return a batch of :meth:`forward` with the frontends' features beside their inputs."""
         batch = dict(batch)
         for modality, frontend in self.frontends.items():
-            _, name, _ = SOURCES[modality]
+            name = MODALITIES[modality].data_name
             if name in batch:
                 feats, lengths = frontend(batch[name], batch[f"{name}_lengths"])
                 batch[f"{name}_feats"], batch[f"{name}_feats_lengths"] = feats, lengths
@@ -208,7 +208,7 @@ class ESPnetAVSRModel(AbsESPnetModel):
         if modality in self.projector.needs_layers:
             raise ValueError(
                 f"cached {modality} features are of the last layer, but projector_conf.fusion."
-                f"{modality} wants all: give '{SOURCES[modality][1]}' instead"
+                f"{modality} wants all: give '{MODALITIES[modality].data_name}' instead"
             )
 
     def collect_feats(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -279,14 +279,14 @@ class ESPnetAVSRModel(AbsESPnetModel):
         if device is not None:
             super().to(device=device, non_blocking=non_blocking)
         if dtype is not None:
-            trained = self.state_dict().keys() - adopted_keys(self)
+            trained = self.state_dict().keys() - saved_with_experiment_keys(self)
             for name, tensor in [*self.named_parameters(), *self.named_buffers()]:
                 if name in trained and tensor.is_floating_point():
                     tensor.data = tensor.data.to(dtype)
         return self
 
 
-def _nothing_of(module: nn.Module) -> torch.Tensor:
+def zero_touching_all_params(module: nn.Module) -> torch.Tensor:
     """Return 0 with gradients 0: distributed training waits for the gradient of every parameter."""
     return 0.0 * sum(p.sum() for p in module.parameters() if p.requires_grad)
 

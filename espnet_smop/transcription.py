@@ -18,8 +18,6 @@ from espnet_smop.corpus.landmarks import (
     read_landmarks,
 )
 from espnet_smop.corpus.media import (
-    FRAME_RATE,
-    SAMPLE_RATE,
     SAMPLES_PER_FRAME,
     EmptyMediaError,
     NoAudioStreamError,
@@ -30,11 +28,11 @@ from espnet_smop.corpus.media import (
 )
 from espnet_smop.corpus.mouth import NoFaceError, crop, crop_transforms
 from espnet_smop.corpus.pauses import cut_at_pauses
+from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
 
 if TYPE_CHECKING:
     from espnet_smop.bin.avsr_inference import AVSRSpeech2Text
 
-MODALITIES = ("audio", "video")
 
 # Streams of a file end together but for what their codecs round.
 _SLACK_FRAMES = FRAME_RATE // 2

@@ -7,14 +7,14 @@ from torch import nn
 
 from espnet_smop.base_model import (
     BaseModelError,
-    adopt,
-    adopted_keys,
     find_in_package,
     fingerprint,
     freeze,
     frozen_keys,
     locate,
-    near,
+    resolve_relative_to,
+    save_with_experiment,
+    saved_with_experiment_keys,
 )
 from espnet_smop.frontend.avhubert import AVHuBERTFrontend
 from espnet_smop.frontend.whisper import WhisperFrontend
@@ -119,8 +119,8 @@ def test_adopted_entries_of_a_frozen_base_are_the_experiments():
     model = nn.Module()
     model.base = freeze(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
     before = fingerprint(model.base)
-    adopt(model.base, ["1.running_mean", "1.running_var"])
-    assert adopted_keys(model) == {"base.1.running_mean", "base.1.running_var"}
+    save_with_experiment(model.base, ["1.running_mean", "1.running_var"])
+    assert saved_with_experiment_keys(model) == {"base.1.running_mean", "base.1.running_var"}
     assert frozen_keys(model) == {
         *(f"base.{i}.{n}" for i in range(2) for n in ("weight", "bias")),
         "base.1.num_batches_tracked",
@@ -135,10 +135,10 @@ def test_models_are_found_from_where_their_config_lies(tmp_path, monkeypatch):
     config = tmp_path / "recipe" / "exp" / "avsr"
     (config / "tokenizer").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert near("exp/base/llm", config) == str(tmp_path / "recipe/exp/base/llm")
-    assert near("tokenizer", config) == str(config / "tokenizer")
-    assert near("openai/whisper-base.en", config) == "openai/whisper-base.en"
-    assert near(str(tmp_path), config) == str(tmp_path)
+    assert resolve_relative_to("exp/base/llm", config) == str(tmp_path / "recipe/exp/base/llm")
+    assert resolve_relative_to("tokenizer", config) == str(config / "tokenizer")
+    assert resolve_relative_to("openai/whisper-base.en", config) == "openai/whisper-base.en"
+    assert resolve_relative_to(str(tmp_path), config) == str(tmp_path)
 
 
 def test_a_frozen_encoder_runs_in_its_own_dtype_under_autocast(tiny_whisper, tiny_avhubert):

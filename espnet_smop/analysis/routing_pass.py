@@ -12,8 +12,8 @@ from espnet2.train.dataset import ESPnetDataset
 from espnet_smop.analysis.accounting import count_flops
 from espnet_smop.analysis.strip import Route, Strip
 from espnet_smop.analysis.usage import Usage
-from espnet_smop.fileio.sources import FRAME_RATE, SAMPLE_RATE, SOURCES
 from espnet_smop.fileio.video import read_video
+from espnet_smop.modality import AUDIO, FRAME_RATE, MODALITIES, SAMPLE_RATE
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.smop import Routings, SMoPProjector
 from espnet_smop.tasks.avsr import AVSRTask
@@ -83,9 +83,9 @@ def run_pass(
     args.preprocessor_conf = {**args.preprocessor_conf, "noise": None}
     preprocess = AVSRTask.build_preprocess_fn(args, train=False)
     collate = AVSRTask.build_collate_fn(args, train=False)
-    sources = [SOURCES[m] for m in model.frontends] + [("text", "text", "text")]
+    sources = [MODALITIES[m].source(data_dir) for m in model.frontends]
     data = ESPnetDataset(
-        [(str(data_dir / file), name, kind) for file, name, kind in sources],
+        [*sources, (str(data_dir / "text"), "text", "text")],
         preprocess=preprocess,
         float_dtype="float32",
     )
@@ -150,8 +150,7 @@ def _strip(
     # As in the files: what the preprocessor makes of them is for models to look at.
     speech = video = None
     if "audio" in model.frontends:
-        file, name, kind = SOURCES["audio"]
-        speech = ESPnetDataset([(str(data_dir / file), name, kind)])[uid][1][name]
+        speech = ESPnetDataset([AUDIO.source(data_dir)])[uid][1][AUDIO.data_name]
     if "video" in model.frontends:
         video = read_video(read_2columns_text(data_dir / "video.scp")[uid])
     return Strip(

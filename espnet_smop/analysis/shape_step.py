@@ -11,12 +11,12 @@ from torch import nn
 
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.decoder.prompt import prompt_ids
-from espnet_smop.fileio.sources import FRAME_RATE, SAMPLE_RATE
 from espnet_smop.frontend import whisper
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.avhubert import AVHuBERTFrontend
 from espnet_smop.frontend.log_mel import HOP
 from espnet_smop.frontend.resnet import _FRAMES_AT_ONCE
+from espnet_smop.modality import FRAME_RATE, SAMPLE_RATE
 from espnet_smop.projector.experts import Expert
 from espnet_smop.projector.smop import SMoPProjector
 

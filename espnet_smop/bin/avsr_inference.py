@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 from espnet_smop.checkpoint.package import open_package, resolved_config, weights_file
 from espnet_smop.decoder.llm import Hypothesis
 from espnet_smop.fileio.atomic import atomic_directory
-from espnet_smop.fileio.sources import FRAME_RATE, SAMPLE_RATE
+from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
 from espnet_smop.tasks.avsr import AVSRTask
 
 Result = list[tuple[str, list[str], list[int], float]]
@@ -42,11 +42,6 @@ Result = list[tuple[str, list[str], list[int], float]]
 
 DEFAULTS = {"beam_size": 15, "nbest": 1, "length_penalty": 0.0, "max_new_tokens": 128}
 """How to decode where neither arguments nor the experiment's config say."""
-
-_LENGTH_FILES = {
-    "speech": ("utt2num_samples", SAMPLE_RATE),
-    "video": ("utt2num_frames", FRAME_RATE),
-}
 
 
 class AVSRSpeech2Text:
@@ -176,11 +171,12 @@ def order_by_length(keys: Sequence[str], lengths: dict[str, float]) -> list[str]
 
 def read_lengths(data_path_and_name_and_type: Iterable[tuple[str, str, str]]) -> dict[str, float]:
     """Return durations in seconds from ``utt2num_{samples,frames}`` beside an scp, if there."""
+    by_data_name = {modality.data_name: modality for modality in MODALITIES.values()}
     for path, name, _ in data_path_and_name_and_type:
-        file_name, rate = _LENGTH_FILES.get(name, ("", 1))
-        file = Path(path).parent / file_name
-        if file_name and file.is_file():
-            return {key: int(value) / rate for key, value in read_2columns_text(file).items()}
+        modality = by_data_name.get(name)
+        if modality and (file := Path(path).parent / modality.lengths_file).is_file():
+            lengths = read_2columns_text(file)
+            return {key: int(value) / modality.rate for key, value in lengths.items()}
     return {}
 
 

@@ -29,9 +29,9 @@ from espnet2.train.dataset import ESPnetDataset
 from espnet_smop.base_model import BaseModelError
 from espnet_smop.bin.avsr_inference import order_by_length, read_lengths
 from espnet_smop.fileio.atomic import atomic_write
-from espnet_smop.fileio.sources import SOURCES
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.feature_cache import FeatureCacheError, open_cache, write_cache
+from espnet_smop.modality import MODALITIES
 from espnet_smop.tasks.avsr import AVSRTask, audio_frontend_choices, video_frontend_choices
 from espnet_smop.tasks.cached_features import describe, varying_settings
 from espnet_smop.train.preprocessor import AVSRPreprocessor
@@ -41,7 +41,7 @@ _CHOICES = {"audio": audio_frontend_choices, "video": video_frontend_choices}
 
 def describe_data(data_dir: Path, modality: str) -> dict[str, str]:
     """Return what the features depend on beside the model: the list of the data."""
-    scp = (data_dir / SOURCES[modality][0]).read_bytes()
+    scp = (data_dir / MODALITIES[modality].scp).read_bytes()
     return {"data": hashlib.sha256(scp).hexdigest()[:16]}
 
 
@@ -56,12 +56,12 @@ def compute(
     device: str,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each utterance's id and features ``(T, D)``, longest utterances first."""
-    file, name, kind = SOURCES[modality]
-    source = [(str(data_dir / file), name, kind)]
+    name = MODALITIES[modality].data_name
+    source = [MODALITIES[modality].source(data_dir)]
     conf = {**args.preprocessor_conf, "noise": None}
     dataset = ESPnetDataset(source, preprocess=AVSRPreprocessor(train=False, **conf))
     collate = AVSRTask.build_collate_fn(args, train=False)
-    uids = order_by_length(list(read_2columns_text(data_dir / file)), read_lengths(source))
+    uids = order_by_length(list(read_2columns_text(source[0][0])), read_lengths(source))
     for start in range(0, len(uids), batch_size):
         batch_uids, batch = collate([dataset[uid] for uid in uids[start : start + batch_size]])
         features, lengths = frontend(batch[name].to(device), batch[f"{name}_lengths"].to(device))

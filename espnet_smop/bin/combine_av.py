@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from espnet_smop.command_help import CommandHelp
+from espnet_smop.command import CommandHelp
 from espnet_smop.corpus.combine import combine
 from espnet_smop.corpus.datadir import DataDirError
 

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from espnet_smop.command_help import CommandHelp
+from espnet_smop.command import CommandHelp
 from espnet_smop.corpus.datadir import DataDirError
 from espnet_smop.corpus.filter import Limits, filter_utterances
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from espnet2.utils.nested_dict_action import NestedDictAction
 
-from espnet_smop.command_help import CommandHelp
+from espnet_smop.command import CommandHelp
 from espnet_smop.corpus.datadir import DataDirError
 from espnet_smop.corpus.format_job import run_job
 from espnet_smop.corpus.landmarks import PROVIDERS, LandmarkError, build_landmarks

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import soundfile
 
-from espnet_smop.command_help import CommandHelp
+from espnet_smop.command import CommandHelp
 from espnet_smop.corpus.babble import mix_babble
 from espnet_smop.corpus.datadir import DataDirError, read_table
 from espnet_smop.fileio.atomic import atomic_write
-from espnet_smop.fileio.sources import SAMPLE_RATE
+from espnet_smop.modality import SAMPLE_RATE
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -20,7 +20,7 @@ from pathlib import Path
 from espnet2.fileio.read_text import read_2columns_text
 
 from espnet_smop.fileio.atomic import atomic_write
-from espnet_smop.fileio.sources import FRAME_RATE, SAMPLE_RATE
+from espnet_smop.modality import FRAME_RATE, SAMPLE_RATE
 
 
 def read_counts(data_dir: Path) -> dict[str, dict[str, int]]:

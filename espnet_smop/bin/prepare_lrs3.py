@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from espnet_smop.command_help import CommandHelp
+from espnet_smop.command import CommandHelp
 from espnet_smop.corpus.forms import read_corpus
 from espnet_smop.corpus.lrs3 import PARTS
 from espnet_smop.corpus.prepare import check_ids, left_out, summary, write_set

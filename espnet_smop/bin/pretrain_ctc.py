@@ -36,11 +36,11 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from espnet_smop.bin.make_shapes import durations
 from espnet_smop.fileio.atomic import atomic_directory
-from espnet_smop.fileio.sources import SOURCES
 from espnet_smop.fileio.video import register
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
 from espnet_smop.frontend.log_mel import LogMel
 from espnet_smop.frontend.whisper import SAMPLES_PER_FRAME, encode
+from espnet_smop.modality import MODALITIES
 from espnet_smop.train.ctc import Batch, CTCConfig, CTCModel, error_rate, train_ctc
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 
@@ -171,9 +171,9 @@ class Batches:
         device: str,
         clean_epochs: int,
     ):
-        scp, name, type_ = SOURCES[modality]
-        self.name = name
-        self.dataset = ESPnetDataset([(str(data_dir / scp), name, type_)], preprocess=preprocess)
+        self.name = MODALITIES[modality].data_name
+        source = MODALITIES[modality].source(data_dir)
+        self.dataset = ESPnetDataset([source], preprocess=preprocess)
         self.text = read_2columns_text(data_dir / "text")
         self.units = units
         lengths = durations(data_dir)

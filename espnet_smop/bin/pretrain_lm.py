@@ -29,7 +29,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from espnet_smop.bin.train_lm_tokenizer import read_sentences
-from espnet_smop.command_help import CommandHelp
+from espnet_smop.command import CommandHelp
 from espnet_smop.fileio.atomic import atomic_directory
 from espnet_smop.train.muon import muon_and_adamw, warmup_and_cosine
 

@@ -23,7 +23,7 @@ from espnet2.torch_utils.safe_torch_load import safe_torch_load
 from safetensors.torch import save_file
 
 from espnet_smop import __version__
-from espnet_smop.base_model import locate, near
+from espnet_smop.base_model import locate, resolve_relative_to
 from espnet_smop.decoder.tokenizer import load_tokenizer
 from espnet_smop.fileio.atomic import atomic_directory, atomic_path
 
@@ -172,14 +172,15 @@ def _write(
     conf = config["decoder_conf"]
     tokenizer = conf.get("tokenizer")
     words = load_tokenizer(
-        near(tokenizer or conf["model"], experiment), None if tokenizer else conf.get("gguf_file")
+        resolve_relative_to(tokenizer or conf["model"], experiment),
+        None if tokenizer else conf.get("gguf_file"),
     )
     words.save_pretrained(directory / _TOKENIZER)
     conf["tokenizer"] = _TOKENIZER
     sources = {part: config[part]["model"] for part in _BASES if _used(config, part)}
     if bases:
         for part, source in sources.items():
-            _copy_base(near(source, experiment), directory / "bases" / _BASES[part])
+            _copy_base(resolve_relative_to(source, experiment), directory / "bases" / _BASES[part])
             config[part]["model"] = f"bases/{_BASES[part]}"
     _dump(config, directory / CONFIG)
     modalities = [m for m in ("audio", "video") if config.get(f"{m}_frontend")]
@@ -191,7 +192,11 @@ def _write(
         shutil.copyfile(results, directory / "RESULTS.md")
     versions = {p: version(p) for p in ("espnet", "torch", "transformers", "peft")}
     _dump({"format": 1, "espnet_smop": __version__, **versions}, directory / "meta.yaml")
-    hub = [source for source in sources.values() if not is_local(near(source, experiment))]
+    hub = [
+        source
+        for source in sources.values()
+        if not is_local(resolve_relative_to(source, experiment))
+    ]
     title = name or experiment.resolve().name
     card = _card(config, sources, hub, modalities, title, license, results)
     (directory / "README.md").write_text(card, encoding="utf-8")
@@ -459,8 +464,8 @@ def resolved_config(
     """
 
     def found(model: str) -> str:
-        here = near(model, directory)
-        return near(model, origin) if here == model and origin is not None else here
+        here = resolve_relative_to(model, directory)
+        return resolve_relative_to(model, origin) if here == model and origin is not None else here
 
     settings = _read_config(directory / CONFIG)
     config = {k: settings[k] for k in MODEL_KEYS if k in settings}

@@ -6,7 +6,7 @@ import numpy as np
 import soundfile
 
 from espnet_smop.corpus.datadir import DataDirError
-from espnet_smop.fileio.sources import SAMPLE_RATE
+from espnet_smop.modality import SAMPLE_RATE
 
 _PEAK = 0.9
 

@@ -15,7 +15,7 @@ from espnet_smop.corpus.format_job import (
     video_path,
 )
 from espnet_smop.fileio.atomic import PARTIAL, atomic_write
-from espnet_smop.fileio.sources import FRAME_RATE
+from espnet_smop.modality import FRAME_RATE
 
 
 def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str:

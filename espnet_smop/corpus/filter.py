@@ -6,7 +6,7 @@ from pathlib import Path
 
 from espnet_smop.corpus import datadir
 from espnet_smop.fileio.atomic import atomic_write
-from espnet_smop.fileio.sources import SAMPLE_RATE
+from espnet_smop.modality import SAMPLE_RATE
 
 
 @dataclasses.dataclass(frozen=True)

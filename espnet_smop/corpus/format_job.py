@@ -22,8 +22,8 @@ from espnet_smop.corpus.clips import ClipError, Recording, cut_clips, write_clip
 from espnet_smop.corpus.landmarks import LandmarkError, LandmarkProvider
 from espnet_smop.corpus.media import MediaError
 from espnet_smop.fileio.atomic import atomic_write
-from espnet_smop.fileio.sources import FRAME_RATE
 from espnet_smop.fileio.video import SUFFIX
+from espnet_smop.modality import FRAME_RATE
 
 _PROGRESS_SECONDS = 5
 

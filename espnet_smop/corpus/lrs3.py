@@ -14,7 +14,7 @@ from pathlib import Path
 from espnet_smop.corpus.landmarks import find_beside
 from espnet_smop.corpus.text import normalise
 from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance, clip_ids
-from espnet_smop.fileio.sources import FRAME_RATE
+from espnet_smop.modality import FRAME_RATE
 
 PARTS = ("pretrain", "trainval", "test")
 _MARGIN_FRAMES = 12

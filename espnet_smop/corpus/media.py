@@ -12,8 +12,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from espnet_smop.fileio.sources import FRAME_RATE, SAMPLE_RATE
 from espnet_smop.fileio.video import open_file
+from espnet_smop.modality import FRAME_RATE, SAMPLE_RATE
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 

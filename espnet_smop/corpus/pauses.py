@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from espnet_smop.corpus.media import SAMPLES_PER_FRAME
-from espnet_smop.fileio.sources import FRAME_RATE
+from espnet_smop.modality import FRAME_RATE
 
 _PAUSE_FRAMES = 10  # 0.4 s: shorter gaps lie within words and phrases
 # Of the limit. An earliest cut at half of it leaves each cut a choice; what is left for the last

@@ -6,7 +6,7 @@ from pathlib import Path
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.utterance import CorpusError, Utterance
 from espnet_smop.fileio.atomic import atomic_write
-from espnet_smop.fileio.sources import FRAME_RATE
+from espnet_smop.modality import FRAME_RATE
 
 
 def write_set(

@@ -24,8 +24,7 @@ from espnet_smop.decoder.prompt import prompt_for, prompt_ids
 from espnet_smop.decoder.search import beam_search
 from espnet_smop.decoder.tokenizer import load_tokenizer, locate_llm
 from espnet_smop.lora import inject_lora
-
-MODALITIES = ("audio", "video")
+from espnet_smop.modality import MODALITIES
 
 LORA = {"r": 64, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
 """Width, scale (``alpha / r``) and place of the paper's adapters for a 2,048 wide LLM."""
@@ -335,7 +334,8 @@ class LLMDecoder(AbsDecoder):
         """Return the embeddings ``(P_b, E)`` of everything before the text, per utterance."""
         modalities = tuple(m for m in MODALITIES if m in tokens)
         if not modalities or len(modalities) < len(tokens):
-            raise ValueError(f"the decoder takes tokens of {MODALITIES}, but got {list(tokens)}")
+            known = ", ".join(MODALITIES)
+            raise ValueError(f"the decoder takes tokens of {known}, but got {list(tokens)}")
         device = tokens[modalities[0]].device
         before, after = (
             self.embed(torch.tensor(ids, dtype=torch.long, device=device))

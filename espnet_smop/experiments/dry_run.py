@@ -12,7 +12,7 @@ import torch
 from espnet2.tasks.abs_task import scheduler_classes
 
 from espnet_smop.analysis.training_flops import TrainingFlops
-from espnet_smop.fileio.sources import FRAME_RATE
+from espnet_smop.modality import FRAME_RATE
 from espnet_smop.skeleton import use_skeletons
 from espnet_smop.tasks.avsr import TOKENS, AVSRTask, trained_table
 

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from espnet_smop.base_model import (
     BaseModelError,
-    adopt,
     as_frozen,
     base_dtype,
     fingerprint,
     freeze,
     locate,
     on_meta,
+    save_with_experiment,
 )
 from espnet_smop.compiled import compile_layers
 from espnet_smop.fileio.atomic import atomic_path, atomic_write
@@ -358,7 +358,7 @@ class AVHuBERTFrontend(AbsAVFrontend):
         self.encoder = freeze(AVHuBERTModel.from_pretrained(model, dtype=base_dtype(dtype)))
         self._fingerprint = fingerprint(self.encoder)
         if own_statistics:
-            adopt(self.encoder, statistics_names(self.encoder))
+            save_with_experiment(self.encoder, statistics_names(self.encoder))
         self.has_lora = lora is not None
         if lora is not None:
             inject_lora(self.encoder, lora)

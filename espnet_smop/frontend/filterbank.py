@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from espnet_smop.fileio.sources import SAMPLE_RATE
+from espnet_smop.modality import SAMPLE_RATE
 
 _WINDOW = 400
 _HOP = 160

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.audio_utils import mel_filter_bank
 
-from espnet_smop.fileio.sources import SAMPLE_RATE
+from espnet_smop.modality import SAMPLE_RATE
 
 HOP = 160
 _FFT = 400

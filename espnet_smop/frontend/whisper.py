@@ -18,10 +18,10 @@ from espnet_smop.base_model import (
     on_meta,
 )
 from espnet_smop.compiled import compile_layers
-from espnet_smop.fileio.sources import SAMPLE_RATE
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.log_mel import LogMel
 from espnet_smop.lora import inject_lora
+from espnet_smop.modality import SAMPLE_RATE
 
 SAMPLES_PER_FRAME = 320  # 160 samples per mel frame, two mel frames per output frame
 _REFERENCE_MIN_FRAMES = 25

@@ -31,7 +31,7 @@ class AbsProjector(nn.Module, ABC):
     """Modalities for which ``forward`` wants the hidden states of every encoder layer."""
 
     @abstractmethod
-    def begin_at_scale(self, rms: torch.Tensor) -> None:
+    def init_output_rms(self, rms: torch.Tensor) -> None:
         """Let tokens have about this root mean square (a scalar), before any training."""
 
     @abstractmethod

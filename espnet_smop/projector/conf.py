@@ -4,8 +4,6 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-MODALITIES = ("audio", "video")
-
 
 def one_of(name: str, given: Any, choices: Iterable[Any]) -> Any:
     """Return ``given`` if it is one of ``choices``.
@@ -20,7 +18,7 @@ def one_of(name: str, given: Any, choices: Iterable[Any]) -> Any:
     return given
 
 
-def positive(name: str, given: Any) -> int:
+def check_positive_int(name: str, given: Any) -> int:
     """Return ``given`` if it is a whole number above 0.
 
     Raises:

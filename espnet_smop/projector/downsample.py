@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
-from espnet_smop.projector.conf import one_of, positive
+from espnet_smop.projector.conf import check_positive_int, one_of
 
 
 def valid_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
@@ -33,7 +33,7 @@ class Downsample(nn.Module, ABC):
     def __init__(self, input_size: int, rate: int, *, remainder: str = "keep"):
         super().__init__()
         self.input_size = input_size
-        self.rate = positive("the downsampling rate", rate)
+        self.rate = check_positive_int("the downsampling rate", rate)
         self.remainder = one_of("downsample.remainder", remainder, ("keep", "drop"))
 
     @property

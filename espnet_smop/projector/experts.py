@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from espnet_smop.projector.conf import positive
+from espnet_smop.projector.conf import check_positive_int
 
 
 class Expert(NamedTuple):
@@ -73,8 +73,8 @@ class ExpertPool(nn.Module):
         layer_norm: bool = True,
     ):
         super().__init__()
-        self.num_experts = n = positive("num_experts", num_experts)
-        positive("hidden_size", hidden_size)
+        self.num_experts = n = check_positive_int("num_experts", num_experts)
+        check_positive_int("hidden_size", hidden_size)
         self.w1 = nn.Parameter(torch.empty(n, hidden_size, input_size))
         self.b1 = nn.Parameter(torch.empty(n, hidden_size))
         self.w2 = nn.Parameter(torch.empty(n, output_size, hidden_size))
@@ -87,7 +87,7 @@ class ExpertPool(nn.Module):
             nn.init.uniform_(bias, -bound, bound)
 
     @torch.no_grad()
-    def begin_at_scale(self, rms: torch.Tensor) -> None:
+    def init_output_rms(self, rms: torch.Tensor) -> None:
         """Let projected tokens have about this root mean square, before any training.
 
         With the LayerNorm it is exact. Without it, it holds for inputs of unit variance.

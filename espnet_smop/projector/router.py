@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from espnet_smop.projector.conf import positive
+from espnet_smop.projector.conf import check_positive_int
 
 
 @dataclass
@@ -64,8 +64,8 @@ class Router(nn.Module):
 
     def __init__(self, *, input_size: int, num_experts: int, top_k: int, normalize: bool = True):
         super().__init__()
-        positive("num_experts", num_experts)
-        if positive("top_k", top_k) > num_experts:
+        check_positive_int("num_experts", num_experts)
+        if check_positive_int("top_k", top_k) > num_experts:
             raise ValueError(
                 f"top_k is {top_k}, but there are {num_experts} experts: "
                 "lower top_k or raise num_experts"

@@ -8,8 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from espnet_smop.modality import MODALITIES
 from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput
-from espnet_smop.projector.conf import MODALITIES, complete, one_of
+from espnet_smop.projector.conf import complete, one_of
 from espnet_smop.projector.dispatch import DISPATCHES, mix
 from espnet_smop.projector.downsample import valid_mask
 from espnet_smop.projector.experts import ExpertPool
@@ -222,11 +223,11 @@ class SMoPProjector(AbsProjector):
             Parts(router, pool, partial(mix, how=dispatch)),
         )
 
-    def begin_at_scale(self, rms: torch.Tensor) -> None:
+    def init_output_rms(self, rms: torch.Tensor) -> None:
         """See ``AbsProjector``."""
         for module in self.mixture.modules():
             if isinstance(module, ExpertPool):
-                module.begin_at_scale(rms)
+                module.init_output_rms(rms)
 
     def forward(
         self,

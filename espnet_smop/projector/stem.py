@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from espnet_smop.projector.conf import MODALITIES, complete, one_of
+from espnet_smop.modality import MODALITIES
+from espnet_smop.projector.conf import complete, one_of
 from espnet_smop.projector.downsample import DOWNSAMPLES
 from espnet_smop.projector.fusion import FUSIONS
 

@@ -26,7 +26,7 @@ from espnet2.utils.types import str2bool
 from safetensors.torch import load_file
 from torch import nn
 
-from espnet_smop.base_model import BaseModelError, near
+from espnet_smop.base_model import BaseModelError, resolve_relative_to
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.decoder.prompt import prompt_for, prompt_ids
 from espnet_smop.decoder.tokenizer import TextEncoder
@@ -319,7 +319,7 @@ class AVSRTask(AbsTask):
                 conf["dtype"] = "float32"  # also where there is a GPU, for which the default is
             for key in ("model", "tokenizer"):
                 if conf.get(key):
-                    conf[key] = near(conf[key], Path(config_file).resolve().parent)
+                    conf[key] = resolve_relative_to(conf[key], Path(config_file).resolve().parent)
         model = cls.build_model(args).to(device)
         if model_file is not None and Path(model_file).suffix == ".safetensors":
             model.load_state_dict(load_file(model_file, device=device))

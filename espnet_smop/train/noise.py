@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from espnet_smop.fileio.sources import SAMPLE_RATE
+from espnet_smop.modality import SAMPLE_RATE
 
 
 def mix(speech: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:

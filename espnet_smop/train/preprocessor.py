@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from espnet2.train.preprocessor import AbsPreprocessor
 
-from espnet_smop.fileio.sources import FRAME_RATE, SAMPLE_RATE
+from espnet_smop.modality import FRAME_RATE, SAMPLE_RATE
 from espnet_smop.train.augmentation import adaptive_time_mask, crop, horizontal_flip
 from espnet_smop.train.noise import NoiseAdder
 

@@ -398,7 +398,7 @@ def test_tokens_begin_at_the_scale_asked_for(routing, layer_norm):
     projector = SMoPProjector({"audio": 48, "video": 48}, 64, {"audio": 2, "video": 2},
                               routing=routing, expert_layer_norm=layer_norm, hidden_size=256,
                               downsample={"audio": 1, "video": 1})  # fmt: skip
-    projector.begin_at_scale(torch.tensor(0.05))
+    projector.init_output_rms(torch.tensor(0.05))
     features = {"audio": torch.randn(2, 40, 48), "video": torch.randn(2, 40, 48)}
     with torch.no_grad():
         tokens = projector(features, {m: torch.full((2,), 40) for m in features}).tokens

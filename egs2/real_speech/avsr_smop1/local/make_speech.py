@@ -29,7 +29,7 @@ import soundfile
 
 from espnet_smop.corpus.datadir import read_table, write_data_dir
 from espnet_smop.fileio.atomic import atomic_path
-from espnet_smop.fileio.sources import SAMPLE_RATE
+from espnet_smop.modality import SAMPLE_RATE
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "mini_lrs3/avsr_smop1/local"))
 from mini_lrs3.difficulty import Difficulty

@@ -1,0 +1,68 @@
+"""How every command starts and ends: help, subcommands, known errors in one line."""
+
+import argparse
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+
+class CommandHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps the description's line breaks and its example; adds the options' defaults."""
+
+
+def run(
+    main: Callable[[Sequence[str] | None], int | None], cmd: Sequence[str] | None = None
+) -> None:
+    """Call a command's ``main`` and exit with the status it returns (None is 0).
+
+    Errors that a user can cause (``OSError``, ``ValueError``, ``RuntimeError`` and what derives
+    from them) end in one line on standard error, ``COMMAND: MESSAGE``, and status 1. The argument
+    ``--debug``, anywhere on the command line, prints the traceback as well.
+
+    Args:
+        main: takes the arguments.
+        cmd: the arguments; None is those of this process.
+    """
+    arguments = list(sys.argv[1:] if cmd is None else cmd)
+    debug = "--debug" in arguments
+    if debug:
+        arguments.remove("--debug")
+    try:
+        status = main(arguments)
+    except (OSError, ValueError, RuntimeError) as e:
+        if debug:
+            traceback.print_exc()
+        name = sys.modules[main.__module__].__spec__.name.rpartition(".")[2]
+        sys.exit(f"{name}: {e}")
+    sys.exit(status)
+
+
+def add_subcommands(
+    parser: argparse.ArgumentParser,
+    commands: Sequence[
+        tuple[
+            str,
+            Callable[[argparse.ArgumentParser], None],
+            Callable[[argparse.Namespace], int | None],
+        ]
+    ],
+) -> None:
+    """Give a parser subcommands; its ``main`` calls ``args.function(args)``.
+
+    Args:
+        parser: of the command.
+        commands: for each its name, ``add_arguments(parser)`` and the function that does it. The
+            function's docstring is the help: a summary, and an ``Example::``.
+    """
+    choices = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, add_arguments, function in commands:
+        description = inspect.getdoc(function)
+        subparser = choices.add_parser(
+            name,
+            help=description.partition("\n")[0],
+            description=description,
+            formatter_class=CommandHelp,
+        )
+        add_arguments(subparser)
+        subparser.set_defaults(function=function)
