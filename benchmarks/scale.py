@@ -49,7 +49,7 @@ def write_training_set(args: argparse.Namespace, directory: Path) -> None:
     """Write base models and a corpus as long as LRS3's, of which a few are for validation."""
     import train
 
-    from espnet_smop.bin.make_shapes import make_shapes
+    from espnet_smop.corpus.shapes import make_shapes
 
     train.random_bases(args, directory)
     frames, text = train.lrs3_like(args.utterances)

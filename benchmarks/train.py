@@ -42,8 +42,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM, WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from espnet_smop.bin.make_shapes import make_shapes
 from espnet_smop.compiled import compile_layers
+from espnet_smop.corpus.shapes import make_shapes
 from espnet_smop.decoder.llm import DecoderOutput, _checkpoint_layers, _layers
 from espnet_smop.fileio.video import write_video
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel

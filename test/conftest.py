@@ -22,7 +22,7 @@ from transformers import (
     WhisperModel,
 )
 
-from espnet_smop.bin.make_shapes import make_shapes
+from espnet_smop.corpus.shapes import make_shapes
 from espnet_smop.fileio.video import write_video
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
 

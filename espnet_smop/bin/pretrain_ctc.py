@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from espnet_smop.bin.make_shapes import durations
+from espnet_smop.corpus.shapes import durations
 from espnet_smop.fileio.atomic import atomic_directory
 from espnet_smop.fileio.video import register
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel

@@ -1,12 +1,15 @@
 """Babble noise: many training speakers at once."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
-from espnet_smop.corpus.datadir import DataDirError
-from espnet_smop.modality import SAMPLE_RATE
+from espnet_smop.corpus.datadir import DataDirError, read_table
+from espnet_smop.fileio.atomic import atomic_write
+from espnet_smop.modality import AUDIO, SAMPLE_RATE
 
 _PEAK = 0.9
 
@@ -19,12 +22,12 @@ def mix_babble(
     seconds: float = 120.0,
     seed: int = 0,
 ) -> np.ndarray:
-    """Mix babble of ``num_utts`` utterances at every moment.
+    """Mix babble in which ``num_utts`` utterances speak at every moment.
 
-    So many streams are summed; each goes through utterances in random order, all brought to the
-    same power, and begins at a random place in its first, so that streams do not begin and end
-    together and the noise does not repeat. Streams begin with different speakers as far as there
-    are enough.
+    It is the sum of ``num_utts`` streams. Each stream is utterances in random order, scaled to
+    the same power, and starts at a random position of its first utterance, so that streams do not
+    start and end together and the noise does not repeat. Streams start with different speakers as
+    far as there are enough.
 
     Args:
         audio: utterance → audio file at 16 kHz, of a training set.
@@ -61,6 +64,21 @@ def mix_babble(
             mix[filled : filled + len(samples)] += samples
             filled += len(samples)
     return (mix * (_PEAK / np.abs(mix).max())).astype(np.float32)
+
+
+def write_babble(data_dir: Path, out: Path, **options: Any) -> None:
+    """Mix babble from a formatted data directory into a 16 kHz mono WAV file.
+
+    Args:
+        data_dir: training set of stage 4.
+        out: the file, written atomically.
+        options: of `mix_babble`.
+    """
+    noise = mix_babble(
+        read_table(data_dir / AUDIO.scp), read_table(data_dir / "utt2spk"), **options
+    )
+    with atomic_write(out, "wb") as file:
+        soundfile.write(file, noise, SAMPLE_RATE, format="WAV", subtype="PCM_16")
 
 
 def _speakers_apart(

@@ -36,7 +36,7 @@ def read_table(path: str | Path) -> dict[str, str]:
         if key in table:
             raise DataDirError(
                 f"{path}:{number}: id {key} stands there twice; run "
-                f"`python -m espnet_smop.bin.fix_data_dir {Path(path).parent}`"
+                f"`python -m espnet_smop.bin.data_dir fix {Path(path).parent}`"
             )
         table[key] = value
     return table

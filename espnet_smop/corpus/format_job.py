@@ -250,7 +250,7 @@ def read_settings(out_dir: Path) -> dict:
     """
     path = out_dir / "records" / "settings.json"
     if not path.is_file():
-        raise datadir.DataDirError(f"{path}: no such file; run format_av (stage 3) first")
+        raise datadir.DataDirError(f"{path}: no such file; run stage 3 first")
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -123,13 +123,13 @@ class VideoScpReader(collections.abc.Mapping):
             if key in self.paths:
                 raise VideoFileError(
                     f"{scp}:{number}: id {key} stands there twice; "
-                    f"run `python -m espnet_smop.bin.fix_data_dir {Path(scp).parent}`"
+                    f"run `python -m espnet_smop.bin.data_dir fix {Path(scp).parent}`"
                 )
             self.paths[key] = path
 
     def __getitem__(self, key: str) -> np.ndarray:
         if key not in self.paths:
-            raise KeyError(f"{self.scp} has no id {key}; run fix_data_dir on its directory")
+            raise KeyError(f"{self.scp} has no id {key}; run `data_dir fix` on its directory")
         return read_video(self.paths[key])
 
     def __len__(self) -> int:

@@ -4,15 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_smop.bin import (
-    combine_av,
-    filter_utts,
-    fix_data_dir,
-    format_av,
-    make_babble,
-    prepare_lrs3,
-)
-from espnet_smop.corpus.datadir import read_table
+from espnet_smop.bin import data_dir, prepare_lrs3
+from espnet_smop.corpus.datadir import DataDirError, read_table
 from espnet_smop.fileio.video import read_video
 
 
@@ -24,11 +17,11 @@ def format_set(data, dump, *more, num_jobs=1):
     for job in range(1, num_jobs + 1):
         jobs = ["--num_jobs", str(num_jobs), "--job", str(job)]
         where = ["--data_dir", str(data), "--out_dir", str(dump)]
-        format_av.main([*where, *jobs, "--landmarks", "files", *more])
+        data_dir.main(["format", *where, *jobs, "--landmarks", "files", *more])
 
 
 def combine(data, dump, *more):
-    combine_av.main(["--data_dir", str(data), "--out_dir", str(dump), *more])
+    data_dir.main(["combine", "--data_dir", str(data), "--out_dir", str(dump), *more])
 
 
 def test_from_corpus_to_dump(lrs3, tmp_path):
@@ -42,7 +35,7 @@ def test_from_corpus_to_dump(lrs3, tmp_path):
     pieces = {u: t for u, t in sets["train"].items() if u.startswith("dd_pretrain_00001_")}
     words = " ".join(pieces[u] for u in sorted(pieces))
     assert words == " ".join(f"w{i}" for i in range(9))
-    assert fix_data_dir.main(["--check", *(str(data / n) for n in sets)]) == 0
+    assert data_dir.main(["fix", "--check", *(str(data / n) for n in sets)]) == 0
 
     format_set(data / "train", dump / "train", num_jobs=2)
     combine(data / "train", dump / "train")
@@ -57,24 +50,23 @@ def test_from_corpus_to_dump(lrs3, tmp_path):
         assert len(pictures) == int(frames[utterance])
         assert len(audio) == int(samples[utterance]) == 640 * len(pictures)
         assert len(pictures) <= 50
-    assert fix_data_dir.main(["--check", str(dump / "train")]) == 0
+    assert data_dir.main(["fix", "--check", str(dump / "train")]) == 0
 
-    filter_utts.main(
-        ["--in_dir", str(dump / "train"), "--out_dir", str(dump / "kept"), "--max_seconds", "1.5"]
-    )
+    where = ["--in_dir", str(dump / "train"), "--out_dir", str(dump / "kept")]
+    data_dir.main(["filter", *where, "--max_seconds", "1.5"])
     dropped = read_table(dump / "kept/dropped.txt")
     assert set(dropped) | set(read_table(dump / "kept/text")) == set(wav)
     assert dropped and all("longer than 1.5 s" in why for why in dropped.values())
 
     babble = tmp_path / "noise" / "babble.wav"
     arguments = ["--data_dir", str(dump / "train"), "--num_utts", "4", "--seconds", "3"]
-    make_babble.main([*arguments, "--out", str(babble)])
+    data_dir.main(["babble", *arguments, "--out", str(babble)])
     first = babble.read_bytes()
     noise, rate = soundfile.read(babble)
     assert rate == 16000 and len(noise) == 48000 and 0.8 < np.abs(noise).max() < 1
-    make_babble.main([*arguments, "--out", str(babble)])
+    data_dir.main(["babble", *arguments, "--out", str(babble)])
     assert babble.read_bytes() == first
-    make_babble.main([*arguments, "--out", str(babble), "--seed", "1"])
+    data_dir.main(["babble", *arguments, "--out", str(babble), "--seed", "1"])
     assert babble.read_bytes() != first
 
 
@@ -90,7 +82,7 @@ def test_resume_makes_only_what_is_missing(lrs3, tmp_path):
     with open(dump / "records/1.jsonl", "a") as log:
         log.write('{"utterance": "aa_5')
     victim.with_name(".part-x.flac").write_bytes(b"half")
-    with pytest.raises(SystemExit, match="1 utterances are not formatted yet"):
+    with pytest.raises(DataDirError, match="1 utterances are not formatted yet"):
         combine(data / "train", dump)
     format_set(data / "train", dump, num_jobs=3)
     combine(data / "train", dump)
@@ -102,7 +94,7 @@ def test_resume_makes_only_what_is_missing(lrs3, tmp_path):
     source = lrs3 / "trainval" / victim.parent.name / f"{victim.stem.split('_')[1]}.mp4"
     if source.is_file():
         source.touch()
-        with pytest.raises(SystemExit, match="not formatted yet"):
+        with pytest.raises(DataDirError, match="not formatted yet"):
             combine(data / "train", dump)
 
 
@@ -194,7 +186,7 @@ def test_test_sets_lose_nothing_silently(lrs3, tmp_path, make):
     prepare(lrs3, data)
     make.mp4(folder / "00005.mp4", video)
     format_set(data / "test", dump, "--strict_test")
-    with pytest.raises(SystemExit, match=r"would lose 1 utterances: .*00005.mp4: has no audio"):
+    with pytest.raises(DataDirError, match=r"would lose 1 utterances: .*00005.mp4: has no audio"):
         combine(data / "test", dump)
     combine(data / "test", dump, "--allow_broken")
     report = (dump / "report.txt").read_text()

@@ -1,6 +1,6 @@
 import pytest
 
-from espnet_smop.bin import fix_data_dir
+from espnet_smop.bin import data_dir
 from espnet_smop.corpus import datadir
 
 
@@ -15,7 +15,7 @@ def broken(tmp_path):
 
 
 def test_check_names_every_fault(broken, capsys):
-    assert fix_data_dir.main(["--check", str(broken)]) == 1
+    assert data_dir.main(["fix", "--check", str(broken)]) == 1
     said = capsys.readouterr().err
     for fault in [
         "wav.scp: not sorted (C order)",
@@ -30,13 +30,13 @@ def test_check_names_every_fault(broken, capsys):
 
 
 def test_fix_keeps_what_all_tables_have(broken, capsys):
-    assert fix_data_dir.main([str(broken)]) == 0
+    assert data_dir.main(["fix", str(broken)]) == 0
     said = capsys.readouterr()
     assert "removed d_5: not in wav.scp" in said.err and "2 utterances, 3 removed" in said.out
     assert (broken / "wav.scp").read_text() == "a_1 /a1.flac\nb_2 /x y/b2.flac\n"
     assert (broken / "text").read_text() == "a_1 one two\nb_2 three\n"
     assert (broken / "spk2utt").read_text() == "a a_1\nb b_2\n"
-    assert fix_data_dir.main(["--check", str(broken)]) == 0
+    assert data_dir.main(["fix", "--check", str(broken)]) == 0
 
 
 def test_segments(tmp_path):
@@ -74,10 +74,10 @@ def test_errors(tmp_path):
     (tmp_path / "text").write_text("a x\na y\n")
     with pytest.raises(datadir.DataDirError, match=r"text:2: id a stands there twice"):
         datadir.read_table(tmp_path / "text")
-    with pytest.raises(SystemExit, match=r"wav.scp: missing"):
-        fix_data_dir.main([str(tmp_path)])
+    with pytest.raises(datadir.DataDirError, match=r"wav.scp: missing"):
+        data_dir.main(["fix", str(tmp_path)])
     (tmp_path / "wav.scp").write_text("b x\n")
     (tmp_path / "video.scp").write_text("c x\n")
     (tmp_path / "utt2spk").write_text("d x\n")
-    with pytest.raises(SystemExit, match="no utterance would be left"):
-        fix_data_dir.main([str(tmp_path)])
+    with pytest.raises(datadir.DataDirError, match="no utterance would be left"):
+        data_dir.main(["fix", str(tmp_path)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_smop.bin import combine_av, format_av, prepare_lrs3
+from espnet_smop.bin import data_dir, prepare_lrs3
 from espnet_smop.corpus.auto_avsr import read as read_labels
 from espnet_smop.corpus.datadir import read_table
 from espnet_smop.corpus.forms import read_corpus
@@ -85,8 +85,8 @@ def test_prepared_forms(form, request, tmp_path, capsys):
     assert texts["test"] == {"tt_00001": "the end"}
 
     where = ["--data_dir", str(data / "train"), "--out_dir", str(dump)]
-    format_av.main(where)
-    combine_av.main(where)
+    data_dir.main(["format", *where])
+    data_dir.main(["combine", *where])
     videos = read_table(dump / "video.scp")
     assert sorted(videos) == sorted(texts["train"])
     source = read_table(data / "train/video.scp")

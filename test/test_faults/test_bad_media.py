@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from bad_media import BOTH, KINDS, pictures, write
 
-from espnet_smop.bin import avsr_inference, combine_av, format_av, prepare_lrs3, transcribe
+from espnet_smop.bin import avsr_inference, data_dir, prepare_lrs3, transcribe
 from espnet_smop.corpus import media
 from espnet_smop.corpus.datadir import read_table
 from espnet_smop.corpus.format_job import run_job
@@ -47,8 +47,8 @@ def prepared(corpus, tmp_path_factory):
     prepare_lrs3.main([*words, "--valid_list", str(corpus / "valid.id"), "--allow_broken"])
     for name, more in (("train", []), ("test", ["--strict_test"])):
         where = ["--data_dir", str(out / "data" / name), "--out_dir", str(out / name)]
-        format_av.main([*where, "--landmarks", "files", *more])
-        combine_av.main([*where, "--allow_broken"])
+        data_dir.main(["format", *where, "--landmarks", "files", *more])
+        data_dir.main(["combine", *where, "--allow_broken"])
     return out
 
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 import yaml
 
-from espnet_smop.bin import fix_data_dir, merge_hyps
+from espnet_smop.bin import data_dir as data_dir_command
+from espnet_smop.bin import merge_hyps
 from espnet_smop.bin.avsr_train import get_parser
 from espnet_smop.config import ConfigError, load_config
 from espnet_smop.corpus import auto_avsr, av_hubert, datadir, lrs3
@@ -94,7 +95,7 @@ def test_an_id_that_is_not_everywhere_is_named(tmp_path, capsys):
         f"{directory}: utterance c is not in wav.scp",
         f"{directory}/spk2utt: does not match utt2spk",
     ]
-    fix_data_dir.main([str(directory)])
+    data_dir_command.main(["fix", str(directory)])
     assert "removed c: not in wav.scp" in capsys.readouterr().err
     assert set(datadir.read_table(directory / "text")) == {"a", "b"}
     assert datadir.check(directory) == []
@@ -105,7 +106,7 @@ def test_windows_tables_are_repaired(tmp_path):
     for path in directory.iterdir():
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert any("byte-order mark" in line for line in datadir.check(directory))
-    fix_data_dir.main([str(directory)])
+    data_dir_command.main(["fix", str(directory)])
     assert datadir.check(directory) == []
     assert (directory / "text").read_bytes() == b"a a.x\nb b.x\nc c.x\n"
 
@@ -114,8 +115,8 @@ def test_a_table_that_is_no_text_is_one_line(tmp_path):
     directory = data_dir(tmp_path / "d")
     (directory / "text").write_bytes(b"a \xff\n")
     for options in ([], ["--check"]):
-        with pytest.raises(SystemExit, match=r"fix_data_dir: .*text:1: is not UTF-8"):
-            fix_data_dir.main([str(directory), *options])
+        with pytest.raises(DataDirError, match=r"text:1: is not UTF-8"):
+            data_dir_command.main(["fix", str(directory), *options])
 
 
 def test_order_is_that_of_bytes_under_every_locale(tmp_path):

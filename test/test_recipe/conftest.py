@@ -25,23 +25,25 @@ if sys.argv[1] != "-m" or sys.argv[2].split(".")[-1] in REAL:
     os.environ["PYTHONPATH"] = {str(ROOT)!r}
     os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 module, args = sys.argv[2].split(".")[-1], sys.argv[3:]
+if module in ("data_dir", "prepare_corpus"):
+    module += " " + args.pop(0)  # the subcommand
 with open(here / "calls", "a") as f:
     f.write(json.dumps([module, args]) + "\\n")
-if (here / f"fail_{{module}}").exists():
+if (here / f"fail {{module}}").exists():
     sys.exit(f"{{module}} failed as it was told to")
 
 def value(name, default=None):
     return Path(args[args.index(name) + 1]) if name in args else default
 
-if module in ("combine_av", "filter_utts"):
+if module in ("data_dir combine", "data_dir filter"):
     source, out = value("--data_dir") or value("--in_dir"), value("--out_dir")
     out.mkdir(parents=True, exist_ok=True)
     for name in ("text", "utt2spk"):
         shutil.copy(source / name, out / name)
     (out / "wav.scp").write_text("x\\n")
-elif module == "make_babble":
+elif module == "data_dir babble":
     value("--out").write_text("noise")
-elif module == "make_shapes":
+elif module == "data_dir shapes":
     value("--out_dir").mkdir(parents=True, exist_ok=True)
     (value("--out_dir") / "duration_shape").write_text("u 1\\n")
 elif module == "cache_feats":

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+DATA = ("fix", "format", "combine", "filter", "babble", "shapes")
 EXP = "exp/avsr_train/decode_avsr_model_valid.acc.ave"
 
 
@@ -19,8 +20,8 @@ def test_all_stages_from_corpus_to_results(recipe):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     names = [name for name, _ in recipe.calls()]
-    order = ["fix_data_dir", "format_av", "combine_av", "filter_utts", "make_babble",
-             "make_shapes", "launch", "avsr_inference", "pack", "upload", "analyze"]  # fmt: skip
+    data = [f"data_dir {name}" for name in DATA]
+    order = [*data, "launch", "avsr_inference", "pack", "upload", "analyze"]
     assert [n for k, n in enumerate(names) if n not in names[:k]] == order
     for stage in (*range(1, 8), *range(10, 17)):
         assert f"Stage {stage}: " in done.stdout
@@ -33,11 +34,11 @@ def test_all_stages_from_corpus_to_results(recipe):
     assert values(upload, "--repo") == ["me/a_model"] and values(upload, "--dry_run") == ["true"]
 
     # Only train and valid are filtered; the test set must lose nothing.
-    formatted = {values(a, "--out_dir")[0]: a for a in recipe.calls("format_av")}
+    formatted = {values(a, "--out_dir")[0]: a for a in recipe.calls("data_dir format")}
     assert formatted.keys() == {"dump/raw/org/train", "dump/raw/org/valid", "dump/raw/test"}
     assert ["--strict_test" in a for a in formatted.values()] == [False, False, True]
-    assert len(recipe.calls("format_av")) == 6
-    assert len(recipe.calls("filter_utts")) == 2
+    assert len(recipe.calls("data_dir format")) == 6
+    assert len(recipe.calls("data_dir filter")) == 2
 
     (launch,) = recipe.calls("launch")
     assert values(launch, "--train_data_path_and_name_and_type") == [
@@ -80,7 +81,7 @@ def test_skipping(recipe):
     before = len(recipe.calls())
     done = recipe.run("--skip_data_prep", "true", "--skip_eval", "true", "--skip_stages", "16")
     assert done.returncode == 0, done.stderr
-    assert {name for name, _ in recipe.calls()[before:]} == {"make_shapes", "launch"}
+    assert {name for name, _ in recipe.calls()[before:]} == {"data_dir shapes", "launch"}
     done = recipe.run("--skip_data_prep", "true", "--skip_train", "true")
     assert re.findall(r"Stage (\d+):", done.stdout) == ["12", "13", "16"]
 
@@ -126,7 +127,7 @@ def test_training_reads_cached_features(recipe):
         "dump/raw/valid/text,text,text",
     ]
 
-    (recipe.dir / "env/fail_cache_feats").touch()
+    (recipe.dir / "env/fail cache_feats").touch()
     done = recipe.run("--stage", "11", "--stop_stage", "11", "--feats_cache", "feature cache")
     assert done.returncode == 1
     assert "cache_feats failed as it was told to" in done.stderr
@@ -144,11 +145,11 @@ def test_a_lost_hypothesis_is_an_error_that_names_it(recipe):
 
 
 def test_a_failing_job_says_which_log(recipe):
-    (recipe.dir / "env/fail_format_av").touch()
+    (recipe.dir / "env/fail data_dir format").touch()
     done = recipe.run()
     assert done.returncode == 1
-    assert "log dump/raw/org/train/logs/format_av.1.log" in done.stderr
-    assert "format_av failed as it was told to" in done.stderr
+    assert "log dump/raw/org/train/logs/format.1.log" in done.stderr
+    assert "data_dir format failed as it was told to" in done.stderr
     assert not (recipe.dir / "dump/raw/org/train/text").exists()
 
 

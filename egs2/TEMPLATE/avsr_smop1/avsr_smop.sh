@@ -122,7 +122,7 @@ Data
   --local_data_opts O   Options for local/data.sh.
   --feats_type raw      Kind of features: only raw audio and video.
   --audio_format flac   Format of audio in dumpdir: only flac.
-  --landmarks NAME      Where stage 3 finds faces: see format_av --help (default ${landmarks}).
+  --landmarks NAME      Where stage 3 finds faces: see data_dir format --help (default ${landmarks}).
   --landmarks_conf CONF Options of that, e.g. every=5.
   --allow_broken B      Go on when a test set loses broken clips (default ${allow_broken}).
   --min_wav_duration S  Shorter utterances leave train and valid (seconds; default ${min_wav_duration}).
@@ -360,7 +360,7 @@ make_noise() {
     else
         need 4 "${data_feats}/${train_set}/wav.scp"
         mkdir -p "$(dirname "${noise}")"
-        "${python}" -m espnet_smop.bin.make_babble --data_dir "${data_feats}/${train_set}" \
+        "${python}" -m espnet_smop.bin.data_dir babble --data_dir "${data_feats}/${train_set}" \
             --out "${noise}" --num_utts "${babble_utts}" --seed 0
     fi
 }
@@ -372,7 +372,7 @@ if begin_stage 1 "local/data.sh: corpus → ${datadir}/{${all_train_sets// /,},$
         [ -s "${datadir}/${dset}/text" ] || fail "local/data.sh has not written ${datadir}/${dset}/text"
         dirs+=("${datadir}/${dset}")
     done
-    "${python}" -m espnet_smop.bin.fix_data_dir "${dirs[@]}"
+    "${python}" -m espnet_smop.bin.data_dir fix "${dirs[@]}"
 fi
 
 if begin_stage 2 "speed perturbation: reserved, nothing is done"; then :; fi
@@ -394,18 +394,18 @@ if begin_stage 3 "audio → FLAC, video → mouth crops in ${data_feats}"; then
         count="$(wc -l < "${datadir}/${dset}/text")"
         num_jobs=$((nj < count ? nj : count))
         log "${dset}: ${count} utterances by ${num_jobs} jobs, logs in ${out}/logs"
-        "${train_cmd_array[@]}" JOB=1:"${num_jobs}" "${out}/logs/format_av.JOB.log" \
-            "${python}" -m espnet_smop.bin.format_av --data_dir "${datadir}/${dset}" \
+        "${train_cmd_array[@]}" JOB=1:"${num_jobs}" "${out}/logs/format.JOB.log" \
+            "${python}" -m espnet_smop.bin.data_dir format --data_dir "${datadir}/${dset}" \
             --out_dir "${out}" --num_jobs "${num_jobs}" --job JOB "${opts[@]}"
-        "${python}" -m espnet_smop.bin.combine_av --data_dir "${datadir}/${dset}" \
-            --out_dir "${out}" --num_jobs "${num_jobs}" "${combine_opts[@]}"
+        "${python}" -m espnet_smop.bin.data_dir combine --data_dir "${datadir}/${dset}" \
+            --out_dir "${out}" "${combine_opts[@]}"
     done
 fi
 
 if begin_stage 4 "drop too long, too short and empty utterances of train and valid"; then
     for dset in ${all_train_sets} "${valid_set}"; do
         need 3 "${data_feats}/org/${dset}/text"
-        "${python}" -m espnet_smop.bin.filter_utts --in_dir "${data_feats}/org/${dset}" \
+        "${python}" -m espnet_smop.bin.data_dir filter --in_dir "${data_feats}/org/${dset}" \
             --out_dir "${data_feats}/${dset}" --min_seconds "${min_wav_duration}" \
             --max_seconds "${max_wav_duration}" --min_chars "${min_chars}" --max_chars "${max_chars}"
     done
@@ -441,7 +441,7 @@ fi
 if begin_stage 10 "shape files in ${avsr_stats_dir}"; then
     for dset in "${train_set}" "${valid_set}"; do
         need 4 "${data_feats}/${dset}/text"
-        "${python}" -m espnet_smop.bin.make_shapes --data_dir "${data_feats}/${dset}" \
+        "${python}" -m espnet_smop.bin.data_dir shapes --data_dir "${data_feats}/${dset}" \
             --out_dir "${avsr_stats_dir}/${dset}"
     done
 fi

@@ -1,6 +1,6 @@
 import pytest
 
-from espnet_smop.bin.make_shapes import durations, main, make_shapes
+from espnet_smop.corpus.shapes import durations, make_shapes
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def test_one_modality_is_enough(data_dir):
 
 def test_missing_counts_are_named(data_dir, tmp_path):
     (data_dir / "utt2num_frames").write_text("a 2\n")
-    with pytest.raises(SystemExit, match="utt2num_frames lacks b"):
-        main(["--data_dir", str(data_dir), "--out_dir", str(tmp_path / "out")])
+    with pytest.raises(ValueError, match="utt2num_frames lacks b"):
+        make_shapes(data_dir, tmp_path / "out")
     for name in ("utt2num_samples", "utt2num_frames"):
         (data_dir / name).unlink()
-    with pytest.raises(SystemExit, match="run stage 3 again"):
-        main(["--data_dir", str(data_dir), "--out_dir", str(tmp_path / "out")])
+    with pytest.raises(ValueError, match="run stage 3 again"):
+        make_shapes(data_dir, tmp_path / "out")
