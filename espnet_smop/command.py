@@ -10,6 +10,12 @@ from collections.abc import Callable, Sequence
 class CommandHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """Keeps the description's line breaks and its example; adds the options' defaults."""
 
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        # The absence of an option is no default worth showing.
+        return (
+            action.help if action.default in (None, False, []) else super()._get_help_string(action)
+        )
+
 
 def run(
     main: Callable[[Sequence[str] | None], int | None], cmd: Sequence[str] | None = None

@@ -15,6 +15,7 @@ from espnet_smop.corpus.filter import Limits, filter_utterances
 from espnet_smop.corpus.format_job import run_job
 from espnet_smop.corpus.landmarks import PROVIDERS, build_landmarks
 from espnet_smop.corpus.shapes import make_shapes
+from espnet_smop.fileio.table import read_table
 
 
 def _add_fix_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def fix(args: argparse.Namespace) -> int:
         removed = datadir.fix(directory)
         for utterance, why in removed.items():
             print(f"{directory}: removed {utterance}: {why}", file=sys.stderr)
-        left = len(datadir.read_table(directory / "text"))
+        left = len(read_table(directory / "text"))
         print(f"{directory}: {left} utterances, {len(removed)} removed")
     return int(problems > 0)
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from espnet_smop.corpus.datadir import DataDirError, read_table
+from espnet_smop.corpus.datadir import DataDirError
 from espnet_smop.fileio.atomic import atomic_write
+from espnet_smop.fileio.table import read_table
 from espnet_smop.modality import AUDIO, SAMPLE_RATE
 
 _PEAK = 0.9

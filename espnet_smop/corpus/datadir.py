@@ -3,43 +3,26 @@
 A directory holds tables of ``KEY VALUE`` lines, UTF-8, sorted by the keys' bytes (C order), each
 key once. Some are keyed by utterance (``text utt2spk utt2num_samples utt2num_frames segments``)
 and some by recording (``landmarks.scp reco2kind``); ``wav.scp`` and ``video.scp`` are keyed by
-recording where there is a ``segments`` and by utterance where there is none (each recording is
-one utterance then).
+recording if there is a ``segments``, and otherwise by utterance (each recording is one utterance).
+A corpus has either or both of ``wav.scp`` and ``video.scp``.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from espnet_smop.fileio.atomic import atomic_write
-from espnet_smop.fileio.table import read_lines
+from espnet_smop.fileio.table import read_lines, read_table
+from espnet_smop.modality import MODALITIES
 
-MEDIA = ("wav.scp", "video.scp")
-PER_UTTERANCE = ("text", "utt2spk", "utt2num_samples", "utt2num_frames")
+MEDIA = tuple(modality.scp for modality in MODALITIES.values())
+REQUIRED = ("text", "utt2spk")
+PER_UTTERANCE = (*REQUIRED, *(modality.lengths_file for modality in MODALITIES.values()))
 PER_RECORDING = ("landmarks.scp", "reco2kind")
-REQUIRED = ("wav.scp", "video.scp", "text", "utt2spk")
+KNOWN = (*MEDIA, *PER_UTTERANCE, *PER_RECORDING, "segments")
 
 
 class DataDirError(RuntimeError):
-    """A data directory is not as it should be; the message is one line with file and remedy."""
-
-
-def read_table(path: str | Path) -> dict[str, str]:
-    """Read a table; a value is the rest of the line and may hold spaces or be empty.
-
-    Raises:
-        DataDirError: missing, not UTF-8, or a key stands there twice.
-    """
-    if not Path(path).is_file():
-        raise DataDirError(f"{path}: no such file; run the stage that makes it (stage 1)")
-    table: dict[str, str] = {}
-    for number, key, value in read_lines(path, DataDirError):
-        if key in table:
-            raise DataDirError(
-                f"{path}:{number}: id {key} stands there twice; run "
-                f"`python -m espnet_smop.bin.data_dir fix {Path(path).parent}`"
-            )
-        table[key] = value
-    return table
+    """A data directory cannot be used; the message is one line with file and remedy."""
 
 
 def write_table(path: str | Path, table: Mapping[str, object]) -> None:
@@ -80,9 +63,9 @@ def speakers(utt2spk: Mapping[str, str]) -> dict[str, str]:
 def write_data_dir(directory: str | Path, tables: Mapping[str, Mapping[str, object]]) -> None:
     """Write a data directory's tables (file name → table) and ``spk2utt``.
 
-    A file that the tables do not name but an earlier run left, such as ``segments``, is removed.
+    A file of an earlier run that the tables do not name, such as ``segments``, is removed.
     """
-    for name in (*MEDIA, *PER_UTTERANCE, *PER_RECORDING, "segments"):
+    for name in KNOWN:
         if name not in tables:
             Path(directory, name).unlink(missing_ok=True)
     for name, table in tables.items():
@@ -91,21 +74,33 @@ def write_data_dir(directory: str | Path, tables: Mapping[str, Mapping[str, obje
 
 
 def read_data_dir(directory: str | Path) -> dict[str, dict[str, str]]:
-    """Read every known table that is there; those in `REQUIRED` must be."""
+    """Read every known table that is there.
+
+    Raises:
+        DataDirError: a table is missing that every data directory has.
+    """
     directory = Path(directory)
     if not directory.is_dir():
         raise DataDirError(f"{directory}: no such data directory; run stage 1 first")
-    names = [*MEDIA, *PER_UTTERANCE, *PER_RECORDING, "segments"]
+    if missing := _missing(directory):
+        raise DataDirError(f"{missing[0]}; run the stage that makes it")
+    return _read_tables(directory)
+
+
+def _missing(directory: Path) -> list[str]:
+    """Return a line for each table that is missing and that every data directory has."""
+    lines = [f"{directory}/{n}: missing" for n in REQUIRED if not (directory / n).is_file()]
+    if not any((directory / name).is_file() for name in MEDIA):
+        lines.append(f"{directory}: has neither {' nor '.join(MEDIA)}")
+    return lines
+
+
+def _read_tables(directory: Path, *, keep_first: bool = False) -> dict[str, dict[str, str]]:
     return {
-        n: read_table(directory / n) for n in names if n in REQUIRED or (directory / n).exists()
+        name: read_table(directory / name, DataDirError, keep_first=keep_first)
+        for name in KNOWN
+        if (directory / name).is_file()
     }
-
-
-def _lenient_table(path: Path) -> dict[str, str]:
-    table = {}
-    for _, key, value in read_lines(path, DataDirError):
-        table.setdefault(key, value)
-    return table
 
 
 def _recording(segment: str) -> str:
@@ -113,14 +108,12 @@ def _recording(segment: str) -> str:
 
 
 def _removals(tables: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Return the utterances that cannot stay, with the reason."""
+    """Return the utterances that cannot be used, with the reason."""
     segments = tables.get("segments")
+    media = [name for name in MEDIA if name in tables]
     removed = {}
-    everyone = set().union(
-        *(tables[n] for n in PER_UTTERANCE if n in tables), segments or tables["wav.scp"]
-    )
-    if segments is None:
-        everyone |= set(tables["video.scp"])
+    everyone = set().union(*(tables[n] for n in PER_UTTERANCE if n in tables))
+    everyone = everyone.union(*(tables[n] for n in media) if segments is None else (segments,))
     for utterance in sorted(everyone):
         recording = utterance
         if segments is not None:
@@ -133,7 +126,7 @@ def _removals(tables: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
                 removed[utterance] = f"bad segment '{segments[utterance]}'"
                 continue
         for name, key in [
-            *((n, recording) for n in MEDIA),
+            *((n, recording) for n in media),
             *((n, utterance) for n in PER_UTTERANCE if n in tables),
         ]:
             if key not in tables[name]:
@@ -155,12 +148,12 @@ def _is_segment(fields: list[str]) -> bool:
 
 
 def check(directory: str | Path) -> list[str]:
-    """Return what is wrong with a data directory, one line each; empty if nothing is."""
+    """Return the problems of a data directory, one line each."""
     directory = Path(directory)
-    problems = [f"{directory}/{n}: missing" for n in REQUIRED if not (directory / n).is_file()]
+    problems = _missing(directory)
     if problems:
         return problems
-    for name in (*MEDIA, *PER_UTTERANCE, *PER_RECORDING, "segments", "spk2utt"):
+    for name in (*KNOWN, "spk2utt"):
         path = directory / name
         if not path.is_file():
             continue
@@ -171,15 +164,13 @@ def check(directory: str | Path) -> list[str]:
             problems.append(f"{path}: not sorted (C order)")
         if len(set(keys)) != len(keys):
             double = next(k for i, k in enumerate(keys) if k in keys[:i])
-            problems.append(f"{path}: id {double} stands there twice")
-    tables = {
-        n: _lenient_table(directory / n)
-        for n in (*MEDIA, *PER_UTTERANCE, "segments")
-        if (directory / n).is_file()
-    }
+            problems.append(f"{path}: duplicate id {double}")
+    tables = _read_tables(directory, keep_first=True)
     problems += [f"{directory}: utterance {u} is {why}" for u, why in _removals(tables).items()]
     spk2utt = directory / "spk2utt"
-    if not spk2utt.is_file() or _lenient_table(spk2utt) != speakers(tables["utt2spk"]):
+    if not spk2utt.is_file() or (
+        read_table(spk2utt, DataDirError, keep_first=True) != speakers(tables["utt2spk"])
+    ):
         problems.append(f"{spk2utt}: does not match utt2spk")
     if not tables["text"]:
         problems.append(f"{directory}/text: no utterance")
@@ -196,9 +187,9 @@ def _is_plain(path: Path) -> bool:
 
 
 def fix(directory: str | Path) -> dict[str, str]:
-    """Sort and unify a data directory's tables and keep what all of them have.
+    """Sort a data directory's tables and keep the utterances that all of them have.
 
-    The first of several lines of one key stays. Recordings that no utterance uses go as well.
+    The first of several lines of one key is kept. Recordings that no utterance uses are removed.
 
     Returns:
         The utterances removed, with the reason.
@@ -207,14 +198,9 @@ def fix(directory: str | Path) -> dict[str, str]:
         DataDirError: a required table is missing, or no utterance would be left.
     """
     directory = Path(directory)
-    for name in REQUIRED:
-        if not (directory / name).is_file():
-            raise DataDirError(f"{directory}/{name}: missing; run the stage that makes it")
-    tables = {
-        n: _lenient_table(directory / n)
-        for n in (*MEDIA, *PER_UTTERANCE, *PER_RECORDING, "segments")
-        if (directory / n).is_file()
-    }
+    if missing := _missing(directory):
+        raise DataDirError(f"{missing[0]}; run the stage that makes it")
+    tables = _read_tables(directory, keep_first=True)
     removed = _removals(tables)
     kept = set(tables["text"]) - set(removed)
     if not kept:

@@ -163,6 +163,17 @@ def duration(path: str | Path) -> float:
         return (container.duration or 0) / av.time_base
 
 
+def stream_types(path: str | Path) -> set[str]:
+    """Return which of ``audio`` and ``video`` a file has.
+
+    Raises:
+        MediaError: missing or not a media file.
+    """
+    with open_media(path) as container:
+        found = {"audio"} if container.streams.audio else set()
+        return found | ({"video"} if _video_streams(container) else set())
+
+
 class Picture:
     """One decoded frame, converted on request, and turned as its file says.
 
@@ -205,7 +216,7 @@ def read_pictures(path: str | Path) -> Iterator[Picture]:
             the last one.
     """
     with open_media(path) as container:
-        streams = [s for s in container.streams.video if not s.disposition & _COVER]
+        streams = _video_streams(container)
         if not streams:
             raise NoVideoStreamError(
                 path, "has no video stream", "give a clip with a face or leave it out"
@@ -233,7 +244,9 @@ def read_pictures(path: str | Path) -> Iterator[Picture]:
             _check_complete(path, "video", count, stream.frames, _MISSING_FRAMES)
 
 
-_COVER = av.stream.Disposition.attached_pic
+def _video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
+    cover = av.stream.Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
 def _continuous(pictures: Iterator[Picture], step: float) -> Iterator[Picture]:

@@ -1,4 +1,4 @@
-"""Writing a set of utterances as a Kaldi data directory, and saying what was left out."""
+"""Write a set of utterances as a Kaldi data directory, and report what was left out."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.utterance import CorpusError, Utterance
 from espnet_smop.fileio.atomic import atomic_write
-from espnet_smop.modality import FRAME_RATE
+from espnet_smop.modality import AUDIO, FRAME_RATE, VIDEO
 
 
 def write_set(
@@ -21,11 +21,15 @@ def write_set(
         reasons = "".join(f" ({line})" for line in left_out(problems)[:1])
         raise CorpusError(f"{directory}: no utterance{reasons}; check the corpus directory")
     tables: dict[str, dict[str, object]] = {
-        "wav.scp": {u.recording: u.audio for u in utterances},
-        "video.scp": {u.recording: u.video for u in utterances},
         "text": {u.id: u.text for u in utterances},
         "utt2spk": {u.id: u.speaker for u in utterances},
     }
+    for modality, files in (
+        (AUDIO, {u.recording: u.audio for u in utterances if u.audio}),
+        (VIDEO, {u.recording: u.video for u in utterances if u.video}),
+    ):
+        if files:
+            tables[modality.scp] = files
     landmarks = {u.recording: u.landmarks for u in utterances if u.landmarks}
     if landmarks:
         tables["landmarks.scp"] = landmarks
@@ -46,8 +50,8 @@ def check_ids(utterances: Iterable[Utterance]) -> None:
         other = by_id.setdefault(utterance.id, utterance)
         if other is not utterance:
             raise CorpusError(
-                f"{utterance.video} and {other.video} both give the id {utterance.id}; leave one "
-                "out or rename it"
+                f"{utterance.video or utterance.audio} and {other.video or other.audio} both give "
+                f"the id {utterance.id}; leave one out or rename it"
             )
 
 
@@ -67,7 +71,7 @@ def summary(utterances: Sequence[Utterance], problems: Mapping[str, str]) -> str
 
 
 def left_out(problems: Mapping[str, str]) -> list[str]:
-    """Return a line for each clip left out; reasons that name it, or its text file, stand alone."""
+    """Return a line for each clip left out; a reason that names the clip is not prefixed by it."""
     return [
         why if str(Path(clip).with_suffix("")) in why else f"{clip}: {why}"
         for clip, why in problems.items()

@@ -6,9 +6,8 @@ The lengths are known from the data preparation, so no media is read.
 import math
 from pathlib import Path
 
-from espnet2.fileio.read_text import read_2columns_text
-
 from espnet_smop.fileio.atomic import atomic_write
+from espnet_smop.fileio.table import read_table
 from espnet_smop.modality import AUDIO, FRAME_RATE, MODALITIES, VIDEO
 
 
@@ -20,8 +19,7 @@ def read_counts(data_dir: Path) -> dict[str, dict[str, int]]:
     """
     counts = {
         name: {
-            key: int(value)
-            for key, value in read_2columns_text(data_dir / modality.lengths_file).items()
+            key: int(value) for key, value in read_table(data_dir / modality.lengths_file).items()
         }
         for name, modality in MODALITIES.items()
         if (data_dir / modality.lengths_file).is_file()
@@ -31,7 +29,7 @@ def read_counts(data_dir: Path) -> dict[str, dict[str, int]]:
             f"{data_dir} has neither {AUDIO.lengths_file} nor {VIDEO.lengths_file}: run stage 3 "
             "again"
         )
-    ids = read_2columns_text(data_dir / "text").keys()
+    ids = read_table(data_dir / "text").keys()
     for name, values in counts.items():
         missing = sorted(ids - values.keys())
         if missing:

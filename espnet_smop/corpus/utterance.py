@@ -1,4 +1,4 @@
-"""Utterances of a corpus as it lies on disk, before anything is written."""
+"""Utterances of a corpus on disk, before anything is written."""
 
 import dataclasses
 import re
@@ -14,15 +14,16 @@ class CorpusError(RuntimeError):
 class Utterance:
     """One utterance of a set to be written.
 
-    ``start`` and ``end`` are frames within the recording; ``end`` None is its end. ``kind`` is
-    ``face``, or ``mouth`` where the video is the mouth crop already.
+    ``audio`` and ``video`` are files, which may be the same; one may be None. ``start`` and
+    ``end`` are frames within the recording; ``end`` None is its end. ``kind`` is ``face``, or
+    ``mouth`` where the video is the mouth crop already.
     """
 
     id: str
     speaker: str
     recording: str
-    audio: str
-    video: str
+    audio: str | None
+    video: str | None
     text: str
     name: str
     """What lists of ids call it, such as ``trainval/<speaker>/<clip>``."""
@@ -30,6 +31,16 @@ class Utterance:
     end: int | None = None
     landmarks: str | None = None
     kind: str = "face"
+
+    @property
+    def is_pretrain(self) -> bool:
+        """Whether it is of LRS3's part pretrain."""
+        return self.name.startswith("pretrain/")
+
+
+def is_one_line(path: str) -> bool:
+    """Whether a path can be a value of a Kaldi table: one line of UTF-8."""
+    return not any(c in "\r\n" or "\udc80" <= c <= "\udcff" for c in path)
 
 
 def safe_id(name: str) -> str:
@@ -53,9 +64,9 @@ class Corpus:
     """What a corpus directory holds.
 
     Attributes:
-        form: how it lies there, in words.
+        form: its layout, in words.
         train: training utterances.
-        valid: validation utterances, if the form has its own; None if they are to be split off.
+        valid: validation utterances, if the corpus defines them; otherwise None.
         test: test utterances.
         train_problems: clips of training and validation that cannot be used, with the reason.
         test_problems: the same of the test set.

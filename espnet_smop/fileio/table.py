@@ -1,4 +1,4 @@
-"""Kaldi's tables as people and programs write them: an id, a gap, and the rest of the line."""
+"""The one reader of Kaldi's tables: an id, a gap, and the rest of the line."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,38 @@ from pathlib import Path
 _GAP = re.compile(r"[ \t]+")
 
 
-def read_lines(path: str | Path, error: type[Exception]) -> Iterator[tuple[int, str, str]]:
+class TableError(RuntimeError):
+    """A table cannot be read; the message is one line with file and remedy."""
+
+
+def read_table(
+    path: str | Path, error: type[Exception] = TableError, *, keep_first: bool = False
+) -> dict[str, str]:
+    """Read a table: ``text``, ``wav.scp``, ``utt2spk`` and the like.
+
+    Args:
+        path: the table, as `read_lines` reads it.
+        error: raised where the file cannot be read or is no table.
+        keep_first: the first of several lines with the same id counts; otherwise they are an
+            error.
+
+    Returns:
+        id → rest of the line, which may hold spaces or be empty, in the order of the file.
+    """
+    table: dict[str, str] = {}
+    for number, key, value in read_lines(path, error):
+        if key in table and not keep_first:
+            raise error(
+                f"{path}:{number}: duplicate id {key}; run "
+                f"`python -m espnet_smop.bin.data_dir fix {Path(path).parent}`"
+            )
+        table.setdefault(key, value)
+    return table
+
+
+def read_lines(
+    path: str | Path, error: type[Exception] = TableError
+) -> Iterator[tuple[int, str, str]]:
     """Yield number, id and value (perhaps empty) of each line that is not empty.
 
     Fields are separated by blanks or tabs; lines end as on Unix or Windows; a byte-order mark at
@@ -16,8 +47,8 @@ def read_lines(path: str | Path, error: type[Exception]) -> Iterator[tuple[int, 
 
     Args:
         path: the table.
-        error: raised, with one line of what is wrong, where the file cannot be read or is not
-            UTF-8.
+        error: raised, with one line that says what is wrong, where the file cannot be read or is
+            not UTF-8.
     """
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")

@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from espnet_smop.fileio.atomic import atomic_path
-from espnet_smop.fileio.table import read_lines
+from espnet_smop.fileio.table import read_table
 
 SUFFIX = ".mkv"
 """Of the files that `write_video` makes."""
@@ -116,16 +116,10 @@ class VideoScpReader(collections.abc.Mapping):
 
     def __init__(self, scp: str | Path):
         self.scp = str(scp)
-        self.paths: dict[str, str] = {}
-        for number, key, path in read_lines(scp, VideoFileError):
+        self.paths = read_table(scp, VideoFileError)
+        for key, path in self.paths.items():
             if not path:
-                raise VideoFileError(f"{scp}:{number}: expected `ID PATH`; fix this line")
-            if key in self.paths:
-                raise VideoFileError(
-                    f"{scp}:{number}: id {key} stands there twice; "
-                    f"run `python -m espnet_smop.bin.data_dir fix {Path(scp).parent}`"
-                )
-            self.paths[key] = path
+                raise VideoFileError(f"{scp}: id {key} has no path, expected `ID PATH`; add it")
 
     def __getitem__(self, key: str) -> np.ndarray:
         if key not in self.paths:

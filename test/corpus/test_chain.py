@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_smop.bin import data_dir, prepare_lrs3
-from espnet_smop.corpus.datadir import DataDirError, read_table
+from espnet_smop.bin import data_dir, prepare_corpus
+from espnet_smop.corpus.datadir import DataDirError
+from espnet_smop.corpus.utterance import CorpusError
+from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import read_video
 
 
-def prepare(root, data, *more):
-    prepare_lrs3.main(["--lrs3", str(root), "--out_dir", str(data), "--max_seconds", "2", *more])
+def prepare(root, data, *more, reader="any_lrs3"):
+    where = ["--root", str(root), "--out_dir", str(data)]
+    prepare_corpus.main([reader, *where, "--max_seconds", "2", *more])
 
 
 def format_set(data, dump, *more, num_jobs=1):
@@ -110,15 +113,15 @@ def test_other_settings_make_clips_anew_and_back(lrs3, tmp_path):
     assert times[0] < times[1] < times[2] == times[3]
 
 
-def test_empty_lrs3_says_what_to_set(tmp_path):
-    with pytest.raises(SystemExit, match=r"LRS3= in db\.sh"):
+def test_a_wrong_corpus_directory_says_what_to_correct(tmp_path):
+    with pytest.raises(CorpusError, match=r"no corpus directory is given; .* db\.sh"):
         prepare("", tmp_path)
-    with pytest.raises(SystemExit, match=r"no such directory; correct LRS3="):
+    with pytest.raises(CorpusError, match=r"no such directory; correct its path .*db\.sh"):
         prepare(tmp_path / "nowhere", tmp_path)
-    with pytest.raises(SystemExit, match=r"neither LRS3 as distributed"):
+    with pytest.raises(CorpusError, match=r"neither LRS3 as distributed"):
         prepare(tmp_path, tmp_path)
     (tmp_path / "trainval").mkdir()
-    with pytest.raises(SystemExit, match=r"has no pretrain/, test/"):
+    with pytest.raises(CorpusError, match=r"has no pretrain/, test/"):
         prepare(tmp_path, tmp_path)
 
 
@@ -180,7 +183,7 @@ def test_test_sets_lose_nothing_silently(lrs3, tmp_path, make):
     video, audio = make.content(5)
     make.mp4(folder / "00004.mp4", video, np.pad(audio, (0, 32000)))
     make.clip(folder, "00005", "", seed=6)
-    with pytest.raises(SystemExit, match=r"would lose 1 clips: .*00005.mp4: empty transcript"):
+    with pytest.raises(CorpusError, match=r"would lose 1 clips: .*00005.mp4: empty transcript"):
         prepare(lrs3, data)
     (folder / "00005.txt").write_text("Text:  SAID\nConf:  1\n")
     prepare(lrs3, data)

@@ -2,6 +2,7 @@ import pytest
 
 from espnet_smop.bin import data_dir
 from espnet_smop.corpus import datadir
+from espnet_smop.fileio.table import TableError, read_table
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def test_check_names_every_fault(broken, capsys):
     said = capsys.readouterr().err
     for fault in [
         "wav.scp: not sorted (C order)",
-        "text: id b_2 stands there twice",
+        "text: duplicate id b_2",
         "utterance B_3 is empty in text",
         "utterance c_4 is not in video.scp",
         "utterance d_5 is not in wav.scp",
@@ -54,9 +55,9 @@ def test_segments(tmp_path):
         "u4": "not in wav.scp",
     }
     assert datadir.check(tmp_path) == []
-    assert set(datadir.read_table(tmp_path / "landmarks.scp")) == {"rec"}
+    assert set(read_table(tmp_path / "landmarks.scp")) == {"rec"}
     # Written anew without segments, the old file does not linger.
-    whole = {n: {"u1": "x"} for n in datadir.REQUIRED}
+    whole = {n: {"u1": "x"} for n in (*datadir.REQUIRED, "wav.scp")}
     datadir.write_data_dir(tmp_path, whole)
     assert not (tmp_path / "segments").exists() and datadir.check(tmp_path) == []
 
@@ -72,12 +73,14 @@ def test_errors(tmp_path):
     with pytest.raises(datadir.DataDirError, match="no such data directory; run stage 1"):
         datadir.read_data_dir(tmp_path / "none")
     (tmp_path / "text").write_text("a x\na y\n")
-    with pytest.raises(datadir.DataDirError, match=r"text:2: id a stands there twice"):
-        datadir.read_table(tmp_path / "text")
-    with pytest.raises(datadir.DataDirError, match=r"wav.scp: missing"):
+    with pytest.raises(TableError, match=r"text:2: duplicate id a"):
+        read_table(tmp_path / "text")
+    with pytest.raises(datadir.DataDirError, match=r"utt2spk: missing"):
+        data_dir.main(["fix", str(tmp_path)])
+    (tmp_path / "utt2spk").write_text("d x\n")
+    with pytest.raises(datadir.DataDirError, match=r"has neither wav.scp nor video.scp"):
         data_dir.main(["fix", str(tmp_path)])
     (tmp_path / "wav.scp").write_text("b x\n")
     (tmp_path / "video.scp").write_text("c x\n")
-    (tmp_path / "utt2spk").write_text("d x\n")
     with pytest.raises(datadir.DataDirError, match="no utterance would be left"):
         data_dir.main(["fix", str(tmp_path)])

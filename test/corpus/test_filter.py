@@ -1,7 +1,8 @@
 import pytest
 
-from espnet_smop.corpus.datadir import DataDirError, check, read_table, write_data_dir
+from espnet_smop.corpus.datadir import DataDirError, check, write_data_dir
 from espnet_smop.corpus.filter import Limits, filter_utterances
+from espnet_smop.fileio.table import read_table
 
 
 @pytest.fixture

@@ -102,10 +102,12 @@ def test_scp_reader_errors(scps):
     with pytest.raises(KeyError, match=r"video.scp has no id utt9"):
         reader["utt9"]
     (scps / "bad.scp").write_text("utt0 a.mkv\nutt0 b.mkv\n")
-    with pytest.raises(video.VideoFileError, match=r"bad.scp:2: id utt0 stands there twice"):
+    with pytest.raises(video.VideoFileError, match=r"bad.scp:2: duplicate id utt0"):
         video.VideoScpReader(scps / "bad.scp")
     (scps / "bad.scp").write_text("utt0\n")
-    with pytest.raises(video.VideoFileError, match=r"bad.scp:1: expected `ID PATH`"):
+    with pytest.raises(
+        video.VideoFileError, match=r"bad.scp: id utt0 has no path, expected `ID PATH`"
+    ):
         video.VideoScpReader(scps / "bad.scp")
 
 

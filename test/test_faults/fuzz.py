@@ -35,12 +35,13 @@ from espnet_smop.checkpoint.fairseq import read_checkpoint
 from espnet_smop.checkpoint.llama_smop import CheckpointError, read_state
 from espnet_smop.checkpoint.package import PackageError, extract
 from espnet_smop.config import ConfigError, load_config
-from espnet_smop.corpus import auto_avsr, av_hubert
-from espnet_smop.corpus.datadir import DataDirError, read_table
 from espnet_smop.corpus.landmarks import LandmarkError, read_landmarks
-from espnet_smop.corpus.lrs3 import TextFileError, read_text_file
 from espnet_smop.corpus.media import MediaError, read_audio, read_pictures
+from espnet_smop.corpus.readers.auto_avsr import AutoAVSRReader
+from espnet_smop.corpus.readers.av_hubert import AVHuBERTReader
+from espnet_smop.corpus.readers.lrs3 import TextFileError, read_text_file
 from espnet_smop.corpus.utterance import CorpusError
+from espnet_smop.fileio.table import TableError, read_table
 from espnet_smop.fileio.video import VideoFileError, VideoScpReader, read_video, write_video
 from espnet_smop.scoring.transcripts import ScoringError, read_text
 from espnet_smop.scoring.trn import read_trn
@@ -152,7 +153,6 @@ def readers() -> dict[str, Reader]:
     table = b"id_1 one two\nid_2 three\tfour\nid_3\n"
     words = b"Text:  HELLO WORLD\nConf:  3\n\nWORD START END ASDSCORE\nHELLO 0.1 0.5 9.1\n"
     labels = "labels/lrs3_train_transcript_lengths_seg16s.csv"
-    read_corpus = {"parts": None, "max_seconds": 16}
     config = (
         b"base: []\nprojector: smop\nprojector_conf: {routing: dedr, top_k: 2}\n"
         b"a: [1, 1.0e-3, null, 2001-01-01, 0x1F, !!int '3', &x y, *x]\n"
@@ -172,9 +172,7 @@ def readers() -> dict[str, Reader]:
                 "b.pkl": pickle.dumps(list(points), protocol=4),
             },
         ),
-        "tables": Reader(
-            lambda p: [read(p) for read in (read_table,)], (DataDirError,), {"text": table}
-        ),
+        "tables": Reader(read_table, (TableError,), {"text": table}),
         "hypotheses": Reader(read_text, (ScoringError,), {"text": table}),
         "trn": Reader(read_trn, (ScoringError,), {"a.trn": b"a b (s1-u1)\nc (s2-u2)\n (s2-u3)\n"}),
         "scp": Reader(VideoScpReader, (VideoFileError,), {"video.scp": b"a x.mkv\nb y z.mkv\n"}),
@@ -203,14 +201,12 @@ def readers() -> dict[str, Reader]:
         "ctranslate2": Reader(read_model, (BaseModelError,), {"model.bin": _ctranslate2()}),
         "package": Reader(_extract, (PackageError,), {"packed.zip": _zip()}),
         "auto_avsr": Reader(
-            _in_directory(labels, lambda d: auto_avsr.read(d, **read_corpus)),
+            _in_directory(labels, AutoAVSRReader().read),
             (CorpusError,),
             {"a.csv": b'lrs3,lrs3_video_seg16s/trainval/s/1.mp4,25,"1 2 3"\n' * 2},
         ),
         "av_hubert": Reader(
-            _in_directory(
-                "train.tsv", lambda d: av_hubert.read(d, **read_corpus), **{"train.wrd": "a\nb\n"}
-            ),
+            _in_directory("train.tsv", AVHuBERTReader().read, **{"train.wrd": "a\nb\n"}),
             (CorpusError,),
             {"train.tsv": b"/\ntrainval/s/1\tv.mp4\ta.wav\t25\t16000\n" + b"x\ty\tz\t1\t2\n"},
         ),

@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from bad_media import BOTH, KINDS, pictures, write
 
-from espnet_smop.bin import avsr_inference, data_dir, prepare_lrs3, transcribe
+from espnet_smop.bin import avsr_inference, data_dir, prepare_corpus, transcribe
 from espnet_smop.corpus import media
-from espnet_smop.corpus.datadir import read_table
 from espnet_smop.corpus.format_job import run_job
+from espnet_smop.fileio.table import read_table
 from espnet_smop.tasks.avsr import AVSRTask
 
 LARGE = {"10 minutes", "1920 pixels"}
@@ -43,8 +43,9 @@ def corpus(tmp_path_factory):
 def prepared(corpus, tmp_path_factory):
     """Where the recipe's commands leave data and dump of that corpus."""
     out = tmp_path_factory.mktemp("out")
-    words = ["--lrs3", str(corpus), "--out_dir", str(out / "data"), "--train_parts", "trainval"]
-    prepare_lrs3.main([*words, "--valid_list", str(corpus / "valid.id"), "--allow_broken"])
+    words = ["lrs3", "--root", str(corpus), "--out_dir", str(out / "data"), "--train_parts"]
+    words += ["trainval", "--valid_list", str(corpus / "valid.id"), "--allow_broken"]
+    prepare_corpus.main(words)
     for name, more in (("train", []), ("test", ["--strict_test"])):
         where = ["--data_dir", str(out / "data" / name), "--out_dir", str(out / name)]
         data_dir.main(["format", *where, "--landmarks", "files", *more])

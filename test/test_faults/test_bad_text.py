@@ -11,9 +11,13 @@ from espnet_smop.bin import data_dir as data_dir_command
 from espnet_smop.bin import merge_hyps
 from espnet_smop.bin.avsr_train import get_parser
 from espnet_smop.config import ConfigError, load_config
-from espnet_smop.corpus import auto_avsr, av_hubert, datadir, lrs3
+from espnet_smop.corpus import datadir
 from espnet_smop.corpus.datadir import DataDirError
+from espnet_smop.corpus.readers.auto_avsr import AutoAVSRReader
+from espnet_smop.corpus.readers.av_hubert import AVHuBERTReader
+from espnet_smop.corpus.readers.lrs3 import LRS3Reader, TextFileError, read_text_file
 from espnet_smop.corpus.utterance import CorpusError, safe_id
+from espnet_smop.fileio.table import TableError, read_table
 from espnet_smop.fileio.video import VideoFileError, VideoScpReader
 from espnet_smop.scoring.sclite_table import report
 from espnet_smop.scoring.transcripts import ScoringError, read_text
@@ -21,7 +25,7 @@ from espnet_smop.scoring.trn import Utterance, format_line, read_trn
 from espnet_smop.tasks.avsr import AVSRTask
 
 READERS = {
-    "datadir": (datadir.read_table, DataDirError),
+    "datadir": (read_table, TableError),
     "scoring": (read_text, ScoringError),
     "video.scp": (lambda path: VideoScpReader(path).paths, VideoFileError),
 }
@@ -53,7 +57,7 @@ def test_tables_as_windows_and_editors_write_them(reader, tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a one\na two\n", r"table:2.*\ba\b.*twice"),
+        (b"a one\na two\n", r"table:2.*(\ba\b.*twice|duplicate id a)"),
         (b"a one\nb caf\xe9\n", r"table:2: is not UTF-8"),
         (b"a one\nb \0\n", r"table:2: holds a NUL byte"),
     ],
@@ -69,8 +73,8 @@ def test_tables_that_are_none(reader, tmp_path, content, message):
 def test_other_blanks_and_line_ends_belong_to_the_text(tmp_path):
     text = "a\u00a0b\u2028c\x85d\x0be"
     datadir.write_table(tmp_path / "table", {"id\u00a0x": text})
-    assert datadir.read_table(tmp_path / "table") == {"id\u00a0x": text}
-    assert datadir._lenient_table(tmp_path / "table") == {"id\u00a0x": text}
+    assert read_table(tmp_path / "table") == {"id\u00a0x": text}
+    assert read_table(tmp_path / "table", keep_first=True) == {"id\u00a0x": text}
 
 
 @pytest.mark.parametrize("table", [{"a b": "x"}, {"a": "x\ny"}, {"": "x"}, {"a": "\udce9"}])
@@ -82,7 +86,7 @@ def test_what_would_break_a_table_is_not_written(tmp_path, table):
 
 def data_dir(directory, **tables):
     directory.mkdir()
-    whole = {n: {u: f"{u}.x" for u in "abc"} for n in datadir.REQUIRED}
+    whole = {n: {u: f"{u}.x" for u in "abc"} for n in (*datadir.REQUIRED, *datadir.MEDIA)}
     for name, table in {**whole, **tables}.items():
         lines = "".join(f"{k} {v}\n" for k, v in table.items())
         (directory / name.replace("_", ".")).write_text(lines)
@@ -97,7 +101,7 @@ def test_an_id_that_is_not_everywhere_is_named(tmp_path, capsys):
     ]
     data_dir_command.main(["fix", str(directory)])
     assert "removed c: not in wav.scp" in capsys.readouterr().err
-    assert set(datadir.read_table(directory / "text")) == {"a", "b"}
+    assert set(read_table(directory / "text")) == {"a", "b"}
     assert datadir.check(directory) == []
 
 
@@ -123,6 +127,7 @@ def test_order_is_that_of_bytes_under_every_locale(tmp_path):
     ids = ["a-b", "a_b", "ab", "aB", "B", "É", "é", "Z", "z", "ä", "10", "9"]
     code = (
         "import sys; from espnet_smop.corpus.datadir import *\n"
+        "from espnet_smop.fileio.table import *\n"
         "table = read_table(sys.argv[1]); write_table(sys.argv[2], table)"
     )
     (tmp_path / "in").write_text("".join(f"{i} x\n" for i in ids), encoding="utf-8")
@@ -170,7 +175,7 @@ def test_ids_with_markup_are_scored(tmp_path):
 )
 def test_transcripts_are_read_whole(tmp_path, content, words):
     (tmp_path / "a.txt").write_bytes(content)
-    assert lrs3.read_text_file(tmp_path / "a.txt").text == words
+    assert read_text_file(tmp_path / "a.txt").text == words
 
 
 @pytest.mark.parametrize(
@@ -180,15 +185,18 @@ def test_transcripts_are_read_whole(tmp_path, content, words):
         (b"Text:  CAF\xc9\n", "is not UTF-8"),
         (b"Text: A\n\nWORD START END ASDSCORE\nA 0.1\n", "a.txt:4: expected 'WORD START END"),
         (b"Text: A\n\nWORD START END ASDSCORE\nA x y 1\n", "a.txt:4: expected 'WORD START END"),
-        (b"Text: A\n\nWORD START END ASDSCORE\nA 2 1 1\n", "a.txt:4: 'A' is said from 2 to 1"),
-        (b"Text: A\n\nWORD START END ASDSCORE\nA nan 1 1\n", "a.txt:4: 'A' is said from nan"),
-        (b"Text: A\n\nWORD START END ASDSCORE\nA 0 inf 1\n", "a.txt:4: 'A' is said from 0 to inf"),
+        (b"Text: A\n\nWORD START END ASDSCORE\nA 2 1 1\n", "a.txt:4: 'A' is spoken from 2 to 1"),
+        (b"Text: A\n\nWORD START END ASDSCORE\nA nan 1 1\n", "a.txt:4: 'A' is spoken from nan"),
+        (
+            b"Text: A\n\nWORD START END ASDSCORE\nA 0 inf 1\n",
+            "a.txt:4: 'A' is spoken from 0 to inf",
+        ),
     ],
 )
 def test_transcripts_that_are_none(tmp_path, content, message):
     (tmp_path / "a.txt").write_bytes(content)
-    with pytest.raises(lrs3.TextFileError, match=message):
-        lrs3.read_text_file(tmp_path / "a.txt")
+    with pytest.raises(TextFileError, match=message):
+        read_text_file(tmp_path / "a.txt")
 
 
 def test_names_that_no_table_can_hold_are_reported(tmp_path):
@@ -198,7 +206,7 @@ def test_names_that_no_table_can_hold_are_reported(tmp_path):
         for suffix, content in ((b".mp4", b"x"), (b".txt", b"Text:  A\n")):
             with open(os.path.join(os.fsencode(folder), name + suffix), "wb") as file:
                 file.write(content)
-    corpus = lrs3.read(tmp_path, parts=None, max_seconds=16)
+    corpus = LRS3Reader().read(tmp_path)
     assert [u.id for u in corpus.test] == ["s_good"]
     assert len(corpus.test_problems) == 2
     for clip, why in corpus.test_problems.items():
@@ -210,13 +218,13 @@ def test_prepared_trees_that_are_no_text(tmp_path):
     (tmp_path / "train.tsv").write_bytes(b"/\n\xff\tv\ta\n")
     (tmp_path / "train.wrd").write_bytes(b"a\n")
     with pytest.raises(CorpusError, match=r"train.tsv: is not UTF-8"):
-        av_hubert.read(tmp_path, parts=None, max_seconds=16)
+        AVHuBERTReader().read(tmp_path)
     labels = tmp_path / "labels"
     labels.mkdir()
     for content in (b"\xff,b,c\n", b'"' + b"x" * 200000 + b'",b\n', b"a,b\0,3\n"):
         (labels / "lrs3_train_transcript_lengths_seg16s.csv").write_bytes(content)
         with pytest.raises(CorpusError, match=r"seg16s.csv"):
-            auto_avsr.read(tmp_path, parts=None, max_seconds=16)
+            AutoAVSRReader().read(tmp_path)
 
 
 # -- configs ---------------------------------------------------------------------------------------

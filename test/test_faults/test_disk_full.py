@@ -11,6 +11,7 @@ import torch
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.clips import Clip, write_clip
 from espnet_smop.fileio import atomic
+from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import read_video, write_video
 from espnet_smop.train.trainer import atomic_torch_save
 
@@ -76,7 +77,7 @@ def test_tables_and_clips_on_a_full_disk(tmp_path, full_disk):
     samples = np.random.default_rng(0).normal(size=9 * 640).astype(np.float32)
     with pytest.raises((OSError, RuntimeError)):
         write_clip(Clip("b", samples, frames), tmp_path / "b.flac", tmp_path / "b.mkv")
-    assert datadir.read_table(tmp_path / "wav.scp") == {"a": "old"}
+    assert read_table(tmp_path / "wav.scp") == {"a": "old"}
     assert np.abs(read_video(tmp_path / "a.mkv").astype(int) - frames).mean() < 8
     assert clean(tmp_path) == ["a.mkv", "wav.scp"]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from espnet_smop.corpus.datadir import read_table
+from espnet_smop.fileio.table import read_table
 from espnet_smop.tasks.avsr import AVSRTask
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,8 +13,8 @@ def test_options_arrive_as_they_were_given(recipe):
         "trainval", script="local/lrs3_data.sh",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (call,) = recipe.calls("prepare_lrs3")
-    assert call[call.index("--lrs3") + 1] == "/the corpora/lrs3"
+    (call,) = recipe.calls("prepare_corpus any_lrs3")
+    assert call[call.index("--root") + 1] == "/the corpora/lrs3"
     at = call.index("--extra_train")
     assert call[at + 1 :] == ["/the corpora/vox2", "/b"]
     assert call[call.index("--train_parts") + 1 : call.index("--train_set")] == ["trainval"]
@@ -22,4 +22,8 @@ def test_options_arrive_as_they_were_given(recipe):
 
     done = recipe.run("--lrs3", "/lrs3", script="local/lrs3_data.sh")
     assert done.returncode == 0, done.stderr
-    assert "--extra_train" not in recipe.calls("prepare_lrs3")[1]
+    assert "--extra_train" not in recipe.calls("prepare_corpus any_lrs3")[1]
+
+    done = recipe.run(script="local/lrs3_data.sh")
+    assert done.returncode == 1
+    assert "write it as LRS3= in db.sh" in done.stderr

@@ -45,6 +45,11 @@ if [ -z "${lrs3}" ]; then
     lrs3="${LRS3:-}"
 fi
 
+if [ -z "${lrs3}" ]; then
+    echo "$0: no corpus directory: write it as LRS3= in db.sh, or give --lrs3 DIR" >&2
+    exit 1
+fi
+
 options=(--max_seconds "${max_seconds}" --valid_share "${valid_share}")
 IFS=: read -r -a extra <<< "${extra_train}"
 [ ${#extra[@]} -eq 0 ] || options+=(--extra_train "${extra[@]}")
@@ -54,6 +59,6 @@ IFS=: read -r -a extra <<< "${extra_train}"
 [ "${allow_broken}" = false ] || options+=(--allow_broken)
 read -r -a parts <<< "${train_parts}"
 
-"${SMOP_PYTHON}" -m espnet_smop.bin.prepare_lrs3 \
-    --lrs3 "${lrs3}" --out_dir "${data_dir}" --train_parts "${parts[@]}" \
+"${SMOP_PYTHON}" -m espnet_smop.bin.prepare_corpus any_lrs3 \
+    --root "${lrs3}" --out_dir "${data_dir}" --train_parts "${parts[@]}" \
     --train_set "${train_set}" --valid_set "${valid_set}" --test_set "${test_set}" "${options[@]}"

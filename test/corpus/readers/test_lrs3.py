@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espnet_smop.corpus import lrs3
+from espnet_smop.corpus.readers import lrs3
 from espnet_smop.corpus.utterance import CorpusError
 
 PRETRAIN = """Text:  SO WHAT'S {THE} NEXT
@@ -97,7 +97,7 @@ def test_a_word_that_never_ends():
 def test_ids_of_parts_do_not_collide(tmp_path, make):
     for part in ("pretrain", "trainval", "test"):
         make.clip(tmp_path / part / "some body", "00001", "HELLO", frames=2)
-    corpus = lrs3.read(tmp_path, parts=["pretrain", "trainval"], max_seconds=16)
+    corpus = lrs3.LRS3Reader(train_parts=["pretrain", "trainval"]).read(tmp_path)
     ids = [u.id for u in corpus.train]
     assert ids == ["some_body_pretrain_00001", "some_body_00001"]
     assert [u.name for u in corpus.train][1] == "trainval/some body/00001"
@@ -105,8 +105,7 @@ def test_ids_of_parts_do_not_collide(tmp_path, make):
     elsewhere = tmp_path / "elsewhere" / "trainval" / "some body"
     elsewhere.mkdir(parents=True)
     (elsewhere / "00001.pkl").write_bytes(b"")
-    corpus = lrs3.read(
-        tmp_path, parts=["trainval"], max_seconds=16, landmarks_dir=tmp_path / "elsewhere"
-    )
+    reader = lrs3.LRS3Reader(train_parts=["trainval"], landmarks_dir=tmp_path / "elsewhere")
+    corpus = reader.read(tmp_path)
     assert corpus.train[0].landmarks == str(elsewhere / "00001.pkl")
     assert corpus.test[0].landmarks is None

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_smop.bin import data_dir, prepare_lrs3
-from espnet_smop.corpus.auto_avsr import read as read_labels
-from espnet_smop.corpus.datadir import read_table
-from espnet_smop.corpus.forms import read_corpus
+from espnet_smop.bin import data_dir, prepare_corpus
+from espnet_smop.corpus.readers import READERS, corpus_dir
+from espnet_smop.corpus.readers.any_lrs3 import AnyLRS3Reader
+from espnet_smop.corpus.readers.auto_avsr import AutoAVSRReader
 from espnet_smop.corpus.utterance import CorpusError
+from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import read_video
 
 CLIPS = {
@@ -76,7 +77,7 @@ def test_prepared_forms(form, request, tmp_path, capsys):
     data, dump = tmp_path / "data", tmp_path / "dump"
     valid = [] if form == "av_hubert" else ["--valid_list", str(tmp_path / "valid")]
     (tmp_path / "valid").write_text("trainval/bb/50001\n")
-    prepare_lrs3.main(["--lrs3", str(root), "--out_dir", str(data), *valid])
+    prepare_corpus.main(["any_lrs3", "--root", str(root), "--out_dir", str(data), *valid])
     said = capsys.readouterr().out
     assert {"auto_avsr": "auto_avsr's prepared tree", "av_hubert": "AV-HuBERT's"}[form] in said
     texts = {n: read_table(data / n / "text") for n in ("train", "valid", "test")}
@@ -95,17 +96,17 @@ def test_prepared_forms(form, request, tmp_path, capsys):
     original = read_video(source[name]).astype(int)
     assert np.abs(read_video(videos[name]) - original).mean() < 4
 
-    only = read_corpus(str(root), parts=["trainval"], max_seconds=16)
+    only = READERS[form](train_parts=["trainval"]).read(root)
     assert {u.name for u in only.train} <= {"trainval/aa/50001", "trainval/bb/50001"}
 
 
 def test_extra_training_corpus(lrs3, av_hubert, tmp_path):
-    arguments = ["--lrs3", str(lrs3), "--out_dir", str(tmp_path / "d")]
-    with pytest.raises(SystemExit, match=r"both give the id (aa|bb)_50001; leave one out"):
-        prepare_lrs3.main([*arguments, "--extra_train", str(av_hubert)])
+    arguments = ["any_lrs3", "--root", str(lrs3), "--out_dir", str(tmp_path / "d")]
+    with pytest.raises(CorpusError, match=r"both give the id (aa|bb)_50001; leave one out"):
+        prepare_corpus.main([*arguments, "--extra_train", str(av_hubert)])
     shutil.rmtree(lrs3 / "trainval" / "aa")
     shutil.rmtree(lrs3 / "trainval" / "bb")
-    prepare_lrs3.main([*arguments, "--extra_train", str(av_hubert)])
+    prepare_corpus.main([*arguments, "--extra_train", str(av_hubert)])
     kinds = read_table(tmp_path / "d/train/reco2kind")
     mouths = {recording for recording, kind in kinds.items() if kind == "mouth"}
     assert mouths == {"aa_pretrain_00001_00", "aa_pretrain_00001_01", "aa_50001", "bb_50001"}
@@ -113,17 +114,17 @@ def test_extra_training_corpus(lrs3, av_hubert, tmp_path):
 
 
 def test_raw_is_recognised(lrs3):
-    corpus = read_corpus(str(lrs3), parts=["trainval"], max_seconds=16)
+    corpus = AnyLRS3Reader(train_parts=["trainval"]).read(lrs3)
     assert "as distributed" in corpus.form and len(corpus.train) == 6
 
 
 def test_missing_files_are_reported(auto_avsr, av_hubert):
     (auto_avsr / "lrs3/lrs3_text_seg16s/trainval/aa/50001.txt").unlink()
     (auto_avsr / "lrs3/lrs3_video_seg16s/trainval/bb/50001.mp4").unlink()
-    corpus = read_corpus(str(auto_avsr), parts=None, max_seconds=16)
+    corpus = AnyLRS3Reader().read(auto_avsr)
     assert len(corpus.train) == 2 and len(corpus.train_problems) == 2
     (av_hubert / "audio/test/tt/00001.wav").unlink()
-    corpus = read_corpus(str(av_hubert), parts=None, max_seconds=16)
+    corpus = AnyLRS3Reader().read(av_hubert)
     assert corpus.test_problems == {"test/tt/00001": "no such audio file"}
 
 
@@ -135,40 +136,41 @@ def test_label_files_as_they_are_passed_on(auto_avsr):
     part = [line for line in train.read_text().splitlines() if "trainval" in line]
     (labels / f"lrs3_30h_train_{stem}16s_LLM_lowercase_12.csv").write_text("\n".join(part) + "\n")
     (labels / f"lrs3_train_{stem}16s_LLM_lowercase_25.csv").write_text("")
-    corpus = read_corpus(str(auto_avsr), parts=None, max_seconds=16)
+    corpus = AnyLRS3Reader().read(auto_avsr)
     assert sorted(u.name for u in corpus.train) == sorted(n for n in CLIPS if "test" not in n)
     assert [u.text for u in corpus.test] == ["the end"]
     train.rename(labels / f"lrs3_train_{stem}16s.0.4.csv")
     with pytest.raises(CorpusError, match=r"which of lrs3_train_.*0\.4\.csv, .*_25\.csv\?"):
-        read_corpus(str(auto_avsr), parts=None, max_seconds=16)
+        AnyLRS3Reader().read(auto_avsr)
 
 
 def test_a_prepared_tree_without_its_test_part(auto_avsr, av_hubert, tmp_path):
     (auto_avsr / "labels/lrs3_test_transcript_lengths_seg16s.csv").unlink()
     (av_hubert / "433h_data/test.tsv").unlink()
     for root in (auto_avsr, av_hubert):
-        with pytest.raises(SystemExit, match=f"{root}: holds no test clips"):
-            prepare_lrs3.main(["--lrs3", str(root), "--out_dir", str(tmp_path / "data")])
+        with pytest.raises(CorpusError, match=f"{root}: holds no test clips"):
+            where = ["--root", str(root), "--out_dir", str(tmp_path / "data")]
+            prepare_corpus.main(["any_lrs3", *where])
     assert not (tmp_path / "data").exists()
 
 
 def test_a_corpus_in_the_home_directory_or_from_here(lrs3, monkeypatch):
     monkeypatch.setenv("HOME", str(lrs3.parent))
-    assert len(read_corpus(f"~/{lrs3.name}", parts=["trainval"], max_seconds=16).train) == 6
+    assert corpus_dir(f"~/{lrs3.name}") == lrs3
     monkeypatch.chdir(lrs3)
-    with pytest.raises(CorpusError, match=f"{lrs3}/lrs3: no such directory; correct LRS3="):
-        read_corpus("lrs3", parts=None, max_seconds=16)
+    with pytest.raises(CorpusError, match=f"{lrs3}/lrs3: no such directory; correct its path"):
+        corpus_dir("lrs3")
 
 
 def test_form_errors(auto_avsr, av_hubert):
     with pytest.raises(CorpusError, match=r"lengths has segments of \[16, 24\] s, none of 20 s"):
         labels = auto_avsr / "labels"
         (labels / "lrs3_train_transcript_lengths_seg24s.csv").write_text("")
-        read_corpus(str(auto_avsr), parts=None, max_seconds=20)
+        AnyLRS3Reader(max_seconds=20).read(auto_avsr)
     with open(av_hubert / "433h_data/train.wrd", "a") as file:
         file.write("one more\n")
     with pytest.raises(CorpusError, match=r"train.tsv lists 3 clips but train.wrd has 4 lines"):
-        read_corpus(str(av_hubert), parts=None, max_seconds=16)
+        AnyLRS3Reader().read(av_hubert)
 
 
 @pytest.mark.parametrize(
@@ -184,4 +186,4 @@ def test_labels_name_only_files_of_the_tree(tmp_path, dataset, path):
     labels.parent.mkdir()
     labels.write_text(f'{dataset},{path},25,"1 2 3"\n')
     with pytest.raises(CorpusError, match=r"csv:1: expected dataset,path,frames,tokens"):
-        read_labels(tmp_path, parts=None, max_seconds=16)
+        AutoAVSRReader().read(tmp_path)

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
+from espnet_smop.corpus.splits import split_by_list, split_by_speaker
 from espnet_smop.corpus.utterance import CorpusError, Utterance
-from espnet_smop.corpus.validation import split_by_list, split_by_speaker
 
 
 def utterance(part, speaker, clip):
@@ -19,9 +19,9 @@ def utterances():
 
 
 def test_whole_speakers_deterministically(utterances):
-    train, valid = split_by_speaker(utterances, 0.2)
+    train, valid = split_by_speaker(utterances, 0.2, "--valid_list")
     shuffled = random.Random(0).sample(utterances, len(utterances))
-    again_train, again_valid = split_by_speaker(shuffled, 0.2)
+    again_train, again_valid = split_by_speaker(shuffled, 0.2, "--valid_list")
     assert {u.id for u in valid} == {u.id for u in again_valid}
     assert {u.id for u in train} == {u.id for u in again_train}
     assert not {u.speaker for u in train} & {u.speaker for u in valid}
@@ -31,19 +31,19 @@ def test_whole_speakers_deterministically(utterances):
 
 def test_few_speakers(utterances):
     two = [u for u in utterances if u.speaker in ("s01", "s02")]
-    train, valid = split_by_speaker(two, 0.99)
+    train, valid = split_by_speaker(two, 0.99, "--valid_list")
     assert train and valid
     with pytest.raises(CorpusError, match="fewer than two speakers"):
-        split_by_speaker([u for u in utterances if u.speaker == "s01"], 0.1)
+        split_by_speaker([u for u in utterances if u.speaker == "s01"], 0.1, "--valid_list")
     pretrain = [u for u in utterances if u.name.startswith("pretrain")]
-    assert split_by_speaker(pretrain, 0.04)[1]
+    assert split_by_speaker(pretrain, 0.04, "--valid_list")[1]
 
 
 def test_by_list(utterances):
     names = ["trainval/s03/1", "trainval_s02_0", "s07", "trainval/unknown/1"]
-    train, valid = split_by_list(utterances, names)
+    train, valid = split_by_list(utterances, names, "--valid_list")
     assert len(train) + len(valid) == len(utterances)
     assert {u.speaker for u in valid} == {"s02", "s03", "s07"}
     assert sum(u.speaker == "s03" for u in valid) == 1
-    with pytest.raises(CorpusError, match="names none"):
-        split_by_list(utterances, ["nobody"])
+    with pytest.raises(CorpusError, match="--valid_list names none"):
+        split_by_list(utterances, ["nobody"], "--valid_list")

@@ -4,80 +4,93 @@
     <dataset>/<dataset>_video_seg<N>s/<part>/<speaker>/<clip>.{mp4,wav}    mouth crops, 96×96
     <dataset>/<dataset>_text_seg<N>s/<part>/<speaker>/<clip>.txt
 
-Clips are cut and cropped already. The tokens are auto_avsr's own, so texts are read from the text
-files. Clips that lie directly below the root, without the dataset's directory, are found as well.
+The clips are already cut and cropped. The tokens are auto_avsr's own, so transcripts are read from
+the text files. Clips directly below the root, without the dataset's directory, are found as well.
 
-Trees that are passed on may have training labels of 16 s beside test labels of 24 s, a part of the
-training set as a file of its own, and names with an addition (``…_seg16s_LLM_lowercase_25.csv``,
-where long clips were taken out). For each dataset and subset the wanted length is taken, or the
-only one there is; the plain name before one with an addition; and each clip once.
+Published trees may have training labels of 16 s beside test labels of 24 s, a part of the training
+set as a file of its own, and names with a suffix (``…_seg16s_LLM_lowercase_25.csv``, where long
+clips were removed). For each dataset and subset the reader takes the wanted length, or the only one
+there is; prefers the plain name to one with a suffix; and takes each clip once.
 """
 
+import argparse
 import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from espnet_smop.corpus.readers.lrs3 import add_max_seconds, add_train_parts
 from espnet_smop.corpus.text import normalise
 from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance, clip_ids
 
 _LABELS = re.compile(r"(?P<name>.+)_seg(?P<seconds>\d+)s(?P<addition>.*)\.csv")
 
 
-def is_here(root: Path) -> bool:
-    """Whether a directory is such a tree."""
-    return any(root.glob("labels/*.csv"))
+class AutoAVSRReader:
+    """A corpus prepared by auto_avsr: mouth crops, listed by ``labels/*.csv``.
 
+    Example::
 
-def read(
-    root: Path,
-    *,
-    parts: Sequence[str] | None,
-    max_seconds: float,
-    landmarks_dir: Path | None = None,
-) -> Corpus:
-    """Read such a tree.
-
-    Args:
-        root: its directory.
-        parts: training clips of which parts are wanted; None takes all but ``test``.
-        max_seconds: chooses between trees of several segment lengths.
-        landmarks_dir: not needed, the clips are mouth crops.
-
-    Raises:
-        CorpusError: no labels of this segment length, several to choose from, or a line that is
-            not of the form.
+        python -m espnet_smop.bin.prepare_corpus auto_avsr --root DIR --out_dir data
     """
-    train, test, train_problems, test_problems = [], [], {}, {}
-    seen: set[Path] = set()
-    for path in _label_files(root, max_seconds):
-        with open(path, encoding="utf-8-sig", newline="") as lines:
-            for number, row in enumerate(_rows(path, lines), 1):
-                if len(row) < 3 or len(Path(row[1]).parts) < 4 or not _is_inside(*row[:2]):
-                    raise CorpusError(
-                        f"{path}:{number}: expected dataset,path,frames,tokens; prepare the "
-                        "corpus again"
-                    )
-                clip = _find(root, row[0], row[1])
-                if clip in seen:
-                    continue
-                seen.add(clip)
-                # <dataset>_video_seg16s/<part>/<speaker>/<clip>.mp4
-                name = Path(*Path(row[1]).with_suffix("").parts[1:])
-                is_test = name.parts[0] == "test"
-                if not is_test and parts is not None and name.parts[0] not in parts:
-                    continue
-                problems = test_problems if is_test else train_problems
-                utterance = _utterance(clip, name, problems)
-                if utterance:
-                    (test if is_test else train).append(utterance)
-    return Corpus(
-        "auto_avsr's prepared tree (labels/*.csv), mouth crops ready",
-        train=train,
-        test=test,
-        train_problems=train_problems,
-        test_problems=test_problems,
-    )
+
+    def __init__(self, *, train_parts: Sequence[str] | None = None, max_seconds: float = 16.0):
+        """Configure the reader.
+
+        Args:
+            train_parts: the parts for training; None takes all but ``test``.
+            max_seconds: chooses between labels of several segment lengths.
+        """
+        self.train_parts = train_parts
+        self.max_seconds = max_seconds
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add ``--train_parts`` and ``--max_seconds``."""
+        add_train_parts(parser)
+        add_max_seconds(parser)
+
+    @staticmethod
+    def is_here(root: Path) -> bool:
+        """Whether a directory has this layout."""
+        return any(root.glob("labels/*.csv"))
+
+    def read(self, root: Path) -> Corpus:
+        """Read the corpus; see `CorpusReader`."""
+        train, test, train_problems, test_problems = [], [], {}, {}
+        seen: set[Path] = set()
+        for path in _label_files(root, self.max_seconds):
+            with open(path, encoding="utf-8-sig", newline="") as lines:
+                for number, row in enumerate(_rows(path, lines), 1):
+                    if len(row) < 3 or len(Path(row[1]).parts) < 4 or not _is_inside(*row[:2]):
+                        raise CorpusError(
+                            f"{path}:{number}: expected dataset,path,frames,tokens; prepare the "
+                            "corpus again"
+                        )
+                    clip = _find(root, row[0], row[1])
+                    if clip in seen:
+                        continue
+                    seen.add(clip)
+                    # <dataset>_video_seg16s/<part>/<speaker>/<clip>.mp4
+                    name = Path(*Path(row[1]).with_suffix("").parts[1:])
+                    is_test = name.parts[0] == "test"
+                    if (
+                        not is_test
+                        and self.train_parts is not None
+                        and name.parts[0] not in self.train_parts
+                    ):
+                        continue
+                    problems = test_problems if is_test else train_problems
+                    utterance = _utterance(clip, name, problems)
+                    if utterance:
+                        (test if is_test else train).append(utterance)
+        return Corpus(
+            "auto_avsr's prepared tree (labels/*.csv), mouth crops ready",
+            train=train,
+            test=test,
+            train_problems=train_problems,
+            test_problems=test_problems,
+        )
 
 
 def _label_files(root: Path, max_seconds: float) -> list[Path]:
@@ -103,7 +116,7 @@ def _label_files(root: Path, max_seconds: float) -> list[Path]:
         additions = lengths[seconds]
         if "" not in additions and len(additions) > 1:
             listed = ", ".join(path.name for path in additions.values())
-            raise CorpusError(f"{root}/labels: which of {listed}? Leave one there")
+            raise CorpusError(f"{root}/labels: which of {listed}? Keep one of them")
         chosen.append(additions.get("", next(iter(additions.values()))))
     return chosen
 

@@ -9,9 +9,11 @@ audio samples, separated by tabs. A ``.wrd`` holds the text of each. Where the p
 are of another machine, the clips are looked for under ``video/`` and ``audio/``.
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_smop.corpus.readers.lrs3 import add_train_parts
 from espnet_smop.corpus.text import normalise
 from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance, clip_ids
 
@@ -21,46 +23,54 @@ def _manifests(root: Path) -> Path | None:
     return next((d for d in candidates if (d / "train.tsv").is_file()), None)
 
 
-def is_here(root: Path) -> bool:
-    """Whether a directory holds such files."""
-    return _manifests(root) is not None
+class AVHuBERTReader:
+    """A corpus prepared by AV-HuBERT: mouth crops, listed by ``433h_data/*.tsv``.
 
+    Example::
 
-def read(
-    root: Path,
-    *,
-    parts: Sequence[str] | None,
-    max_seconds: float,
-    landmarks_dir: Path | None = None,
-) -> Corpus:
-    """Read such files; validation is that of ``valid.tsv`` where it is there.
-
-    Args:
-        root: the directory.
-        parts: training clips of which parts are wanted; None takes all.
-        max_seconds: not needed, the clips are cut.
-        landmarks_dir: not needed, the clips are mouth crops.
-
-    Raises:
-        CorpusError: ``.tsv`` and ``.wrd`` do not fit.
+        python -m espnet_smop.bin.prepare_corpus av_hubert --root DIR --out_dir data
     """
-    folder = _manifests(root)
-    wanted = None if parts is None else {*parts, *(f"short-{part}" for part in parts)}
-    train, problems = _read_set(root, folder / "train.tsv", wanted)
-    valid, test, test_problems = None, [], {}
-    if (folder / "valid.tsv").is_file():
-        valid, more = _read_set(root, folder / "valid.tsv", None)
-        problems |= more
-    if (folder / "test.tsv").is_file():
-        test, test_problems = _read_set(root, folder / "test.tsv", None)
-    return Corpus(
-        f"AV-HuBERT's prepared files ({folder.name}/*.tsv), mouth crops ready",
-        train=train,
-        valid=valid,
-        test=test,
-        train_problems=problems,
-        test_problems=test_problems,
-    )
+
+    def __init__(self, *, train_parts: Sequence[str] | None = None):
+        """Configure the reader.
+
+        Args:
+            train_parts: the parts for training; None takes all.
+        """
+        self.train_parts = train_parts
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add ``--train_parts``."""
+        add_train_parts(parser)
+
+    @staticmethod
+    def is_here(root: Path) -> bool:
+        """Whether a directory has this layout."""
+        return _manifests(root) is not None
+
+    def read(self, root: Path) -> Corpus:
+        """Read the corpus; see `CorpusReader`. Validation is ``valid.tsv``, where it is there."""
+        folder = _manifests(root)
+        if folder is None:
+            raise CorpusError(f"{root}: has no 433h_data/train.tsv; prepare the corpus again")
+        parts = self.train_parts
+        wanted = None if parts is None else {*parts, *(f"short-{part}" for part in parts)}
+        train, problems = _read_set(root, folder / "train.tsv", wanted)
+        valid, test, test_problems = None, [], {}
+        if (folder / "valid.tsv").is_file():
+            valid, more = _read_set(root, folder / "valid.tsv", None)
+            problems |= more
+        if (folder / "test.tsv").is_file():
+            test, test_problems = _read_set(root, folder / "test.tsv", None)
+        return Corpus(
+            f"AV-HuBERT's prepared files ({folder.name}/*.tsv), mouth crops ready",
+            train=train,
+            valid=valid,
+            test=test,
+            train_problems=problems,
+            test_problems=test_problems,
+        )
 
 
 def _read_set(

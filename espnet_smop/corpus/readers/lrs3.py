@@ -1,4 +1,4 @@
-"""LRS3 as it was distributed: clips with a text file each, and how long ones are cut.
+"""LRS3 as distributed: clips with a text file each, and how long ones are cut.
 
     pretrain|trainval|test/<speaker>/<clip>.{mp4,txt}
 
@@ -6,6 +6,7 @@ A text file begins with ``Text:  …`` and ``Conf:  n``; those of pretrain go on
 ``WORD START END ASDSCORE`` in seconds, by which long clips are cut.
 """
 
+import argparse
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from espnet_smop.corpus.landmarks import find_beside
 from espnet_smop.corpus.text import normalise
-from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance, clip_ids
+from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance, clip_ids, is_one_line
 from espnet_smop.modality import FRAME_RATE
 
 PARTS = ("pretrain", "trainval", "test")
@@ -75,7 +76,7 @@ def read_text_file(path: str | Path) -> Transcript:
             ) from None
         if not 0 <= word.start <= word.end < float("inf"):
             raise TextFileError(
-                f"{path}:{number}: '{word.text}' is said from {fields[1]} to {fields[2]} s; "
+                f"{path}:{number}: '{word.text}' is spoken from {fields[1]} to {fields[2]} s; "
                 "copy it again from the corpus or leave it out"
             )
         words.append(word)
@@ -144,45 +145,89 @@ def _bounds(words: Sequence[Word]) -> tuple[list[int], list[int]]:
     return [round(t * FRAME_RATE) for t in begins], [round(t * FRAME_RATE) for t in ends]
 
 
-def is_here(root: Path) -> bool:
-    """Whether a directory is LRS3 as distributed."""
-    return any((root / part).is_dir() for part in PARTS)
+class LRS3Reader:
+    """LRS3 as distributed: ``pretrain|trainval|test/<speaker>/<clip>.{mp4,txt}``.
 
+    Example::
 
-def read(
-    root: Path,
-    *,
-    parts: Sequence[str] | None,
-    max_seconds: float,
-    landmarks_dir: Path | None = None,
-) -> Corpus:
-    """Read LRS3 as distributed.
-
-    Args:
-        root: its directory.
-        parts: what training is made of: ``pretrain``, ``trainval`` or both. None takes what is
-            there, and does without a test set.
-        max_seconds: training clips with a word table that last longer are cut; their ids get
-            ``_<start>_<end>`` in hundredths of seconds.
-        landmarks_dir: landmark files in the same layout; None looks beside the clips.
-
-    Raises:
-        CorpusError: a part is missing.
+        python -m espnet_smop.bin.prepare_corpus lrs3 --root DIR --out_dir data
     """
-    missing = [part for part in (*(parts or ()), "test") if not (root / part).is_dir()]
-    if missing and parts is not None:
-        raise CorpusError(
-            f"{root}: has no {'/, '.join(missing)}/; set LRS3= in db.sh to the directory that "
-            f"holds {'/, '.join(PARTS)}/"
+
+    def __init__(
+        self,
+        *,
+        train_parts: Sequence[str] | None = None,
+        max_seconds: float = 16.0,
+        landmarks_dir: Path | None = None,
+    ):
+        """Configure the reader.
+
+        Args:
+            train_parts: the parts for training; None takes those that are there, and accepts a
+                corpus without test part.
+            max_seconds: longer training clips with a word table are cut at word times; the ids
+                of the pieces end in ``_<start>_<end>``, in hundredths of seconds.
+            landmarks_dir: landmark files in the layout of the corpus; None looks beside the clips.
+        """
+        self.train_parts = train_parts
+        self.max_seconds = max_seconds
+        self.landmarks_dir = landmarks_dir
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add ``--train_parts``, ``--max_seconds`` and ``--landmarks_dir``."""
+        add_train_parts(parser)
+        add_max_seconds(parser)
+        parser.add_argument(
+            "--landmarks_dir",
+            type=Path,
+            help="landmark files in LRS3's layout (.npy, .npz or .pkl); default: beside the clips",
         )
-    corpus = Corpus("LRS3 as distributed (pretrain/, trainval/, test/)")
-    for part in PARTS[:2] if parts is None else parts:
-        utterances, problems = _read_part(root, part, max_seconds, landmarks_dir)
-        corpus.train = [*corpus.train, *utterances]
-        corpus.train_problems = {**corpus.train_problems, **problems}
-    # Test clips are never cut: their results are compared with the literature's.
-    corpus.test, corpus.test_problems = _read_part(root, "test", None, landmarks_dir)
-    return corpus
+
+    @staticmethod
+    def is_here(root: Path) -> bool:
+        """Whether a directory has this layout."""
+        return any((root / part).is_dir() for part in PARTS)
+
+    def read(self, root: Path) -> Corpus:
+        """Read the corpus; see `CorpusReader`."""
+        wanted = (*(self.train_parts or ()), "test")
+        missing = [part for part in wanted if not (root / part).is_dir()]
+        if missing and self.train_parts is not None:
+            raise CorpusError(
+                f"{root}: has no {'/, '.join(missing)}/; give the directory that holds "
+                f"{'/, '.join(PARTS)}/"
+            )
+        corpus = Corpus("LRS3 as distributed (pretrain/, trainval/, test/)")
+        for part in PARTS[:2] if self.train_parts is None else self.train_parts:
+            utterances, problems = _read_part(root, part, self.max_seconds, self.landmarks_dir)
+            corpus.train = [*corpus.train, *utterances]
+            corpus.train_problems = {**corpus.train_problems, **problems}
+        # Test clips are never cut: their results are compared with the literature's.
+        corpus.test, corpus.test_problems = _read_part(root, "test", None, self.landmarks_dir)
+        return corpus
+
+
+def add_train_parts(parser: argparse.ArgumentParser) -> None:
+    """Add ``--train_parts``."""
+    parser.add_argument(
+        "--train_parts",
+        nargs="+",
+        choices=PARTS[:2],
+        default=list(PARTS[:2]),
+        help="parts of LRS3 for training: both have 433 h, trainval alone 30 h",
+    )
+
+
+def add_max_seconds(parser: argparse.ArgumentParser) -> None:
+    """Add ``--max_seconds``."""
+    parser.add_argument(
+        "--max_seconds",
+        type=float,
+        default=16.0,
+        help="longest piece of a pretrain clip; longer clips are cut at word times (24 is in use "
+        "as well). Of auto_avsr's trees: which segment length is read",
+    )
 
 
 def _read_part(
@@ -196,7 +241,7 @@ def _read_part(
     for clip in sorted((root / part).glob("*/*.mp4")):
         if str(clip) in problems:
             continue  # a link to nowhere, or no file
-        if not _is_line(str(clip)):
+        if not is_one_line(str(clip)):
             problems[str(clip).encode("unicode_escape", "surrogateescape").decode()] = (
                 "its name is not one line of UTF-8; rename it"
             )
@@ -231,11 +276,6 @@ def _read_part(
                 )
             )
     return utterances, problems
-
-
-def _is_line(path: str) -> bool:
-    """Whether a path can stand in a table."""
-    return not any(c in "\r\n" or "\udc80" <= c <= "\udcff" for c in path)
 
 
 def _pieces(transcript: Transcript, max_seconds: float | None) -> list[Segment]:

@@ -1,0 +1,139 @@
+"""Write the Kaldi data directories of a corpus's training, validation and test set.
+
+Each holds ``wav.scp`` and ``video.scp`` (or the one that the corpus has), ``text``, ``utt2spk``,
+``spk2utt``, perhaps ``landmarks.scp`` and ``segments``, and ``prepare.txt``, which lists the clips
+that were left out.
+
+COMMAND names the corpus's layout on disk, or a reader of your own as ``module:Class``.
+"""
+
+import argparse
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from espnet_smop.command import CommandHelp, add_subcommands, run
+from espnet_smop.corpus.prepare import check_ids, left_out, summary, write_set
+from espnet_smop.corpus.readers import READERS, CorpusReader, corpus_dir, reader_class
+from espnet_smop.corpus.readers.any_lrs3 import AnyLRS3Reader
+from espnet_smop.corpus.splits import split
+
+
+def _add_arguments(reader: type[CorpusReader], parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", required=True, help="the corpus directory")
+    parser.add_argument("--out_dir", type=Path, default=Path("data"), help="where the sets go")
+    parser.add_argument(
+        "--extra_train",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="further corpora, in any layout of LRS3, whose clips join the training set (such as "
+        "VoxCeleb2 with pseudo-labels, prepared by auto_avsr)",
+    )
+    parser.add_argument("--train_set", default="train", help="name of the training set")
+    parser.add_argument(
+        "--pretrain_set",
+        help="name of a separate set for the training utterances of the part pretrain, for "
+        "pretraining encoders that must not see the training set",
+    )
+    parser.add_argument("--valid_set", default="valid", help="name of the validation set")
+    parser.add_argument("--test_set", default="test", help="name of the test set")
+    parser.add_argument(
+        "--valid_share",
+        type=float,
+        default=0.04,
+        help="share of the training clips that validate, if the corpus has no validation set: "
+        "whole speakers, chosen by a hash of their names and left out of training",
+    )
+    parser.add_argument(
+        "--valid_list",
+        type=Path,
+        help="file that names what validates instead, one a line: a clip by its path below the "
+        "corpus directory (as in AV-HuBERT's lrs3-valid.id), an id, or a speaker",
+    )
+    parser.add_argument(
+        "--test_share",
+        type=float,
+        default=0.0,
+        help="share of the clips for the test set, if the corpus has none, chosen likewise",
+    )
+    parser.add_argument(
+        "--test_list", type=Path, help="file that names the test set instead, as --valid_list"
+    )
+    parser.add_argument(
+        "--allow_broken",
+        action="store_true",
+        help="let the test set lose clips without text or file; otherwise they are an error",
+    )
+    reader.add_arguments(parser)
+
+
+def prepare(reader: type[CorpusReader], args: argparse.Namespace) -> None:
+    """Read a corpus, split it into sets and write them."""
+    options = {name: getattr(args, name) for name in inspect.signature(reader).parameters}
+    corpus = reader(**options).read(corpus_dir(args.root))
+    print(f"{args.root}: {corpus.form}")
+    corpus = split(
+        corpus,
+        args.root,
+        valid_share=args.valid_share,
+        valid_list=args.valid_list,
+        test_share=args.test_share,
+        test_list=args.test_list,
+        allow_broken=args.allow_broken,
+    )
+    train, train_problems = corpus.train, corpus.train_problems
+    for directory in args.extra_train:
+        extra = AnyLRS3Reader(max_seconds=options.get("max_seconds", 16.0)).read(
+            corpus_dir(directory)
+        )
+        print(f"{directory}: {extra.form}: {len(extra.train)} more training utterances")
+        train = [*train, *extra.train, *(extra.valid or ())]
+        train_problems = {**train_problems, **extra.train_problems}
+    check_ids([*train, *corpus.valid, *corpus.test])
+    sets = []
+    if args.pretrain_set:
+        sets.append((args.pretrain_set, [u for u in train if u.is_pretrain], {}))
+        train = [u for u in train if not u.is_pretrain]
+    for name, utterances, problems in [
+        *sets,
+        (args.train_set, train, train_problems),
+        (args.valid_set, corpus.valid, {}),
+        (args.test_set, corpus.test, corpus.test_problems),
+    ]:
+        write_set(args.out_dir / name, utterances, problems)
+        print(f"{args.out_dir / name}: {summary(utterances, problems)}")
+    for line in left_out(train_problems)[:10]:
+        print(f"  left out: {line}")
+
+
+def _subcommand(name: str) -> tuple[str, Callable, Callable]:
+    reader = reader_class(name)
+    function = functools.partial(prepare, reader)
+    function.__doc__ = inspect.getdoc(reader)
+    return name, functools.partial(_add_arguments, reader), function
+
+
+def get_parser(readers: Sequence[str] = tuple(READERS)) -> argparse.ArgumentParser:
+    """Return the command's options, with a subcommand for each reader."""
+    parser = argparse.ArgumentParser(
+        prog="python -m espnet_smop.bin.prepare_corpus",
+        description=__doc__,
+        formatter_class=CommandHelp,
+    )
+    add_subcommands(parser, [_subcommand(name) for name in readers])
+    return parser
+
+
+def main(cmd: list[str] | None = None) -> None:
+    """Prepare a corpus."""
+    cmd = sys.argv[1:] if cmd is None else cmd
+    own = [name for name in cmd[:1] if ":" in name]
+    args = get_parser([*READERS, *own]).parse_args(cmd)
+    args.function(args)
+
+
+if __name__ == "__main__":
+    run(main)

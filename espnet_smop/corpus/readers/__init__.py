@@ -1,0 +1,90 @@
+"""Readers of corpora: a class for each layout on disk, which lists the utterances found there.
+
+`CorpusReader` says what a reader offers. `READERS` holds those of this package by name, and
+``module:Class`` names one of your own, for example ``local.my_corpus:MyReader`` in a recipe's
+``local/my_corpus.py``.
+"""
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Protocol
+
+from espnet_smop.corpus.readers.any_lrs3 import AnyLRS3Reader
+from espnet_smop.corpus.readers.auto_avsr import AutoAVSRReader
+from espnet_smop.corpus.readers.av_hubert import AVHuBERTReader
+from espnet_smop.corpus.readers.folder import FolderReader
+from espnet_smop.corpus.readers.lrs3 import LRS3Reader
+from espnet_smop.corpus.utterance import Corpus, CorpusError
+
+
+class CorpusReader(Protocol):
+    """What a reader offers; its docstring is the help of ``prepare_corpus NAME``.
+
+    The constructor takes the reader's options as keywords, by the names that `add_arguments`
+    gives them.
+    """
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the reader's own options to the command line's."""
+
+    def read(self, root: Path) -> Corpus:
+        """List a corpus's utterances, without decoding media.
+
+        Utterances that cannot be used, because a file or text is missing, are the corpus's
+        ``train_problems`` and ``test_problems``, not errors. Sets that the corpus does not define
+        itself are split off the training utterances later (`espnet_smop.corpus.splits`).
+
+        Args:
+            root: the corpus directory; it exists.
+
+        Raises:
+            CorpusError: the directory does not have this layout.
+        """
+
+
+READERS: dict[str, type[CorpusReader]] = {
+    "lrs3": LRS3Reader,
+    "auto_avsr": AutoAVSRReader,
+    "av_hubert": AVHuBERTReader,
+    "any_lrs3": AnyLRS3Reader,
+    "folder": FolderReader,
+}
+"""The readers of this package."""
+
+
+def reader_class(name: str) -> type[CorpusReader]:
+    """Return a reader of `READERS`, or import ``module:Class``.
+
+    Raises:
+        CorpusError: unknown name, or a class that cannot be imported.
+    """
+    if name in READERS:
+        return READERS[name]
+    module, separator, attribute = name.partition(":")
+    if not separator:
+        raise CorpusError(
+            f"unknown reader '{name}'; choose from {', '.join(READERS)} or give your own as "
+            "module:Class"
+        )
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as e:
+        raise CorpusError(f"reader '{name}' cannot be imported ({e})") from None
+
+
+def corpus_dir(path: str) -> Path:
+    """Return a corpus directory as given by a user.
+
+    Raises:
+        CorpusError: not set or not a directory.
+    """
+    if not path:
+        raise CorpusError("no corpus directory is given; recipes read it from db.sh")
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise CorpusError(
+            f"{root.absolute()}: no such directory; correct its path (recipes read it from db.sh)"
+        )
+    return root

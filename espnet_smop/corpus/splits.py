@@ -1,0 +1,129 @@
+"""Splitting test and validation sets off a corpus's training utterances."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from espnet_smop.corpus.prepare import left_out
+from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance
+
+
+def split(
+    corpus: Corpus,
+    root: str,
+    *,
+    valid_share: float,
+    valid_list: Path | None = None,
+    test_share: float = 0.0,
+    test_list: Path | None = None,
+    allow_broken: bool = False,
+) -> Corpus:
+    """Give a corpus the sets that it does not define itself.
+
+    A set is what its list names; without a list it is the corpus's own; without that it is
+    ``share`` of the utterances, of whole speakers that no other set has. ``root`` names the corpus
+    in messages.
+
+    Raises:
+        CorpusError: there is no test set, or it would lose utterances.
+    """
+    train, valid, test = list(corpus.train), corpus.valid, list(corpus.test)
+    if test_list:
+        train, test = split_by_list(train, _names(test_list, "--test_list"), "--test_list")
+    elif not (test or corpus.test_problems):
+        if not test_share:
+            raise CorpusError(
+                f"{root}: holds no test clips; prepare the test part as well, or split a "
+                "test set off by --test_share or --test_list"
+            )
+        train, test = split_by_speaker(train, test_share, "--test_list")
+    if corpus.test_problems and not allow_broken:
+        raise CorpusError(
+            f"the test set would lose {len(corpus.test_problems)} clips: "
+            f"{'; '.join(left_out(corpus.test_problems))}. Repair them, or accept their loss by "
+            "--allow_broken"
+        )
+    if valid_list:
+        names = _names(valid_list, "--valid_list")
+        train, valid = split_by_list([*train, *(valid or ())], names, "--valid_list")
+    elif not valid:
+        train, valid = split_by_speaker(train, valid_share, "--valid_list")
+    return dataclasses.replace(corpus, train=train, valid=valid, test=test)
+
+
+def split_by_speaker(
+    utterances: Iterable[Utterance], share: float, option: str
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Split off whole speakers, the same ones whatever the order or machine.
+
+    Speakers are taken in the order of a hash of their name until they have ``share`` of the
+    utterances. Pretrain's clips neither count nor are split off unless there are no others (their
+    transcripts are less exact); those of the speakers split off are left out altogether.
+
+    Args:
+        utterances: what to split.
+        share: wanted share of the utterances.
+        option: the option by which a user can give a list instead, for the message.
+
+    Returns:
+        The rest, and what is split off.
+
+    Raises:
+        CorpusError: fewer than two speakers.
+    """
+    utterances = list(utterances)
+    candidates = [u for u in utterances if not u.is_pretrain] or utterances
+    count: dict[str, int] = {}
+    for utterance in candidates:
+        count[utterance.speaker] = count.get(utterance.speaker, 0) + 1
+    num_speakers = len({u.speaker for u in utterances})
+    if num_speakers < 2:
+        raise CorpusError(
+            f"training clips of fewer than two speakers: no set of other speakers can be split "
+            f"off; give one by {option}"
+        )
+    chosen: set[str] = set()
+    wanted = share * len(candidates)
+    held = 0
+    for speaker in sorted(count, key=lambda s: hashlib.sha256(s.encode()).digest()):
+        if held >= wanted or len(chosen) == num_speakers - 1:
+            break
+        chosen.add(speaker)
+        held += count[speaker]
+    taken = [u for u in candidates if u.speaker in chosen]
+    return [u for u in utterances if u.speaker not in chosen], taken
+
+
+def split_by_list(
+    utterances: Iterable[Utterance], names: Iterable[str], option: str
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Split off the utterances that a list names by `Utterance.name`, id or speaker.
+
+    Returns:
+        The rest, and what is split off.
+
+    Raises:
+        CorpusError: the list names none of them.
+    """
+    names = set(names)
+    rest, taken = [], []
+    for utterance in utterances:
+        listed = not names.isdisjoint((utterance.id, utterance.name, utterance.speaker))
+        (taken if listed else rest).append(utterance)
+    if not taken:
+        example = f", such as {rest[0].name}" if rest else ""
+        raise CorpusError(
+            f"{option} names none of the training clips; expected one clip, id or speaker a line"
+            f"{example}"
+        )
+    return rest, taken
+
+
+def _names(path: Path, option: str) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except OSError as e:
+        raise CorpusError(f"{path}: {e.strerror}; check {option}") from None
+    except UnicodeDecodeError:
+        raise CorpusError(f"{path}: is not UTF-8; check {option}") from None
