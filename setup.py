@@ -20,6 +20,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.12,<3.14",
     packages=find_packages(include=["espnet_smop", "espnet_smop.*"]),
+    package_data={"espnet_smop": ["**/*.jinja"]},
     install_requires=[
         "espnet>=202611,<202700",
         "torch>=2.11,<2.15",
@@ -37,6 +38,8 @@ setup(
         "soundfile>=0.13",
         "opencv-python-headless>=4.10",
         "matplotlib>=3.9",
+        "jinja2>=3.1",
+        "scipy>=1.15",
         "tensorboard>=2.18",
         "humanfriendly>=10",
     ],

@@ -69,12 +69,3 @@ def test_slopes_are_of_what_is_beyond_the_smallest():
     rows[600]["cpu"] = 1
     with pytest.raises(ValueError, match="took no more time"):
         scale.beyond(rows)
-
-
-def test_memory():
-    config = "egs2/lrs3/avsr_smop1/conf/train_avsr.yaml"
-    lines = run("benchmarks/memory.py", "--config", config, "--frames", "500", "1000").splitlines()
-    rows = [[float(c) for c in line.split("|")[3:-1]] for line in lines[2:]]
-    assert len(rows) == 4
-    kept, recomputed = rows[1], rows[3]
-    assert recomputed[3] < kept[3] / 2 and kept[4] < 24

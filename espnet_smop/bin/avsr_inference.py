@@ -35,6 +35,7 @@ from espnet_smop.checkpoint.package import open_package, resolved_config, weight
 from espnet_smop.decoder.llm import Hypothesis
 from espnet_smop.fileio.atomic import atomic_directory
 from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
+from espnet_smop.results.costs import DecodingCosts
 from espnet_smop.tasks.avsr import AVSRTask
 
 Result = list[tuple[str, list[str], list[int], float]]
@@ -212,7 +213,7 @@ def inference(
     noise_seed: int,
     **generation: Any,
 ) -> None:
-    """Decode all utterances and write ESPnet's n-best directories.
+    """Decode all utterances; write ESPnet's n-best directories and ``costs.json``.
 
     ``output_dir`` appears when all is written.
 
@@ -269,15 +270,18 @@ def inference(
             speech_seconds += samples / SAMPLE_RATE
             left = (time.perf_counter() - start) / done * (len(keys) - done)
             logging.info("%d of %d utterances, %.0f s left", done, len(keys), left)
-    total = time.perf_counter() - start
+        decoding_seconds = time.perf_counter() - start
+        costs = DecodingCosts(done, speech_seconds, decoding_seconds, *peak_memory(device))
+        costs.write(directory)
     if unfinished:
         logging.warning(
             "%d of %d hypotheses reached the length cap without an end (repetition loops?)",
             unfinished, done,
         )  # fmt: skip
-    # analysis/decode_logs.py reads these two lines
-    logging.info("RTF: %.4f (%.1f s for %.1f s)", total / speech_seconds, total, speech_seconds)
-    logging.info("peak memory: %.0f MiB of the %s", *peak_memory(device))
+    logging.info(
+        "RTF: %.4f (%.1f s for %.1f s of speech), peak memory: %.0f MiB of the %s",
+        costs.rtf, decoding_seconds, speech_seconds, costs.peak_memory_mib, costs.memory_of,
+    )  # fmt: skip
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -1,17 +1,16 @@
-"""Whether a training config holds, without weights, data or GPU.
+"""Checks of a training config without weights, data or GPU.
 
 The config is read as training reads it, its model is built on the meta device with the real sizes
-of the base models that it names (`espnet_smop.skeleton`), and its optimizer and schedule on top.
+of the base models that it names (`espnet_smop.skeleton`), then its optimizer and schedule.
 """
 
-import contextlib
+import argparse
 import dataclasses
 from pathlib import Path
 
 import torch
 from espnet2.tasks.abs_task import scheduler_classes
 
-from espnet_smop.analysis.training_flops import TrainingFlops
 from espnet_smop.modality import FRAME_RATE
 from espnet_smop.skeleton import use_skeletons
 from espnet_smop.tasks.avsr import TOKENS, AVSRTask, trained_table
@@ -34,29 +33,29 @@ class DryRun:
         table: parameters of each module and how many of them are trained.
         trained: trained parameters.
         frozen: parameters of the base models.
-        frames_per_step: most video frames of an optimizer step over all GPUs, with padding.
-        steps: optimizer steps of the whole training.
-        frames_per_batch: video frames of a batch over all GPUs.
-        accum_grad: batches of a step.
+        frames_per_batch: video frames of a batch at most, over all GPUs, padding included.
+        accum_grad: batches of an optimizer step.
         max_epoch: ESPnet's epochs.
-        flops_per_second: floating-point operations for a second of speech, forward and backward;
-            None where they were not or cannot be counted.
+        steps: optimizer steps of the whole training.
     """
 
     bases: dict[str, str]
     table: str
     trained: int
     frozen: int
-    frames_per_step: int
-    steps: int
     frames_per_batch: int
     accum_grad: int
     max_epoch: int
-    flops_per_second: float | None
+    steps: int
+
+    @property
+    def frames_per_step(self) -> int:
+        """Video frames of an optimizer step at most."""
+        return self.frames_per_batch * self.accum_grad
 
     @property
     def hours_of_speech(self) -> float:
-        """Hours of video and audio that training goes through, repetitions included."""
+        """Hours of speech that training goes through, repetitions included."""
         return self.steps * self.frames_per_step / FRAME_RATE / 3600
 
     @property
@@ -65,18 +64,30 @@ class DryRun:
         return self.frozen * _BYTES_FROZEN + self.trained * _BYTES_TRAINED
 
     def training_hours(self, throughput: float) -> float:
-        """Return the hours of training at so many hours of speech per hour."""
+        """Return the hours of training at a throughput in hours of speech per hour."""
         return self.hours_of_speech / throughput
 
+    def __str__(self) -> str:
+        table = "\n".join(f"    {line}" for line in self.table.splitlines())
+        return (
+            f"  bases     {', '.join(self.bases.values())}\n"
+            f"  trained   {self.trained:,} of {self.trained + self.frozen:,} parameters\n"
+            f"{table}\n"
+            f"  memory    {self.state_bytes / 2**30:.1f} GiB of weights, gradients and optimizer "
+            "states on each GPU; activations come on top\n"
+            f"  a step    {self.frames_per_step:,} frames: {self.frames_per_batch:,} a batch "
+            f"x accum_grad {self.accum_grad}\n"
+            f"  training  {self.max_epoch} epochs, {self.steps:,} steps, "
+            f"{self.hours_of_speech:,.0f} hours of speech"
+        )
 
-def dry_run(config: Path, skeletons: Path, flops: TrainingFlops | None = None) -> DryRun:
-    """Check a training config and say what it would do.
+
+def dry_run(config: Path, skeletons: Path) -> DryRun:
+    """Check a training config and tell what it would do.
 
     Args:
         config: the training config.
-        skeletons: directory for the base models' skeletons; those there are used again.
-        flops: counts the operations, and over several calls what they share once; None leaves
-            them uncounted.
+        skeletons: directory for the base models' skeletons; existing ones are used again.
 
     Raises:
         DryRunError: the config, its model, optimizer or schedule is wrong.
@@ -96,40 +107,31 @@ def dry_run(config: Path, skeletons: Path, flops: TrainingFlops | None = None) -
             scheduler_classes[args.scheduler](optimizer, **args.scheduler_conf)
     except (TypeError, ValueError, KeyError) as e:
         raise DryRunError(f"{config}: {e}") from e
-    steps, frames = _steps(config, args), _frames(config, args)
-    table = trained_table(model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    frozen = sum(p.numel() for p in model.parameters()) - trained
-    flops_per_second = None
-    if flops is not None:
-        with contextlib.suppress(ValueError):  # a frontend of the user's own
-            flops_per_second = flops.per_second(args, model)
     return DryRun(
         bases=bases,
-        table=table,
+        table=trained_table(model),
         trained=trained,
-        frozen=frozen,
-        frames_per_step=frames * args.accum_grad,
-        steps=steps,
-        frames_per_batch=frames,
+        frozen=sum(p.numel() for p in model.parameters()) - trained,
+        frames_per_batch=_frames(config, args),
         accum_grad=args.accum_grad,
         max_epoch=args.max_epoch,
-        flops_per_second=flops_per_second,
+        steps=_steps(config, args),
     )
 
 
-def _frames(config: Path, args) -> int:
+def _frames(config: Path, args: argparse.Namespace) -> int:
     if args.batch_type == "numel":
         return args.batch_bins
     if args.batch_type != TOKENS or "frames" not in args.batch_limits:
         raise DryRunError(
-            f"{config}: the frames of a step can be told only with batch_type: tokens and "
+            f"{config}: the frames of a step are known only with batch_type: tokens and "
             "batch_limits.frames, or batch_type: numel"
         )
     return args.batch_limits["frames"]
 
 
-def _steps(config: Path, args) -> int:
+def _steps(config: Path, args: argparse.Namespace) -> int:
     if args.num_iters_per_epoch is None:
         raise DryRunError(f"{config}: steps can be counted only with num_iters_per_epoch")
     # What is left over at an epoch's end counts for the next one's first step.

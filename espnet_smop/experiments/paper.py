@@ -30,7 +30,7 @@ import yaml
 
 from espnet_smop.config import load_config, merge
 from espnet_smop.fileio.atomic import atomic_write
-from espnet_smop.scoring.decodes import CLEAN
+from espnet_smop.results.decodes import CLEAN
 
 TASKS = ("asr", "vsr", "avsr")
 SHOWS = ("wer", "experts")

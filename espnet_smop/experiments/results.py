@@ -1,12 +1,14 @@
-"""What experiments gave, beside what the paper has."""
+"""What experiments gave, beside the paper's numbers."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from espnet_smop.analysis.bootstrap import interval
-from espnet_smop.analysis.training_curves import read_curves
+from espnet2.torch_utils.safe_torch_load import safe_torch_load
+
 from espnet_smop.experiments.paper import Cell, Experiment, Result
-from espnet_smop.scoring.decodes import CLEAN, find_decodes, read_errors
+from espnet_smop.results.decodes import CLEAN, Score, find_decodes
+from espnet_smop.text_table import text_table
 
 UNKNOWN = "–"
 _ROUTER = "router_"
@@ -15,7 +17,7 @@ _CHOICES = {"first": "1st", "second": "2nd"}
 
 
 def directory(expdir: Path, experiment: Experiment) -> Path:
-    """Return where an experiment lies."""
+    """Return the directory of an experiment."""
     return expdir / f"avsr_{experiment.name}"
 
 
@@ -27,18 +29,18 @@ def is_trained(expdir: Path, experiment: Experiment, model: str) -> bool:
 def scored(expdir: Path, experiment: Experiment, tag: str, noise: str) -> dict[str, Path]:
     """Return its scored decode directories of the test set by noise level (``clean``, ``0``, …)."""
     return {
-        decode.snr: decode.path
+        decode.condition.snr: decode.path
         for decode in find_decodes(directory(expdir, experiment))
-        if decode.path.parent.name == tag
-        and decode.test_set == _TEST_SET
-        and decode.noise in ("", noise)
+        if decode.tag == tag
+        and decode.condition.test_set == _TEST_SET
+        and decode.condition.noise in ("", noise)
     }
 
 
 def missing(
     expdir: Path, experiment: Experiment, snrs: Iterable[str], tag: str, noise: str
 ) -> list[str]:
-    """Return those noise levels at which an experiment is not scored yet."""
+    """Return the noise levels at which an experiment is not scored yet."""
     done = scored(expdir, experiment, tag, noise)
     levels = dict.fromkeys(_level(experiment, snr) for snr in snrs)
     return [snr for snr in levels if snr not in done]
@@ -62,43 +64,31 @@ def table(result: Result, expdir: Path, tag: str, noise: str) -> str:
     header = [""]
     for label in result.columns:
         header += [label, "paper"]
-    rows = [header]
+    rows = []
     for label, cells in result.rows.items():
         row = [label]
         for cell in cells:
             row += [_rate(cell, expdir, tag, noise), _number(cell.paper)]
         rows.append(row)
-    return "\n".join([title, *_align(rows)])
+    return f"{title}\n{text_table(header, rows)}"
 
 
 def _rate(cell: Cell, expdir: Path, tag: str, noise: str) -> str:
     path = scored(expdir, cell.experiment, tag, noise).get(_level(cell.experiment, cell.snr))
-    if path is None:
-        return UNKNOWN
-    errors = read_errors(path)
-    low, high = interval(errors.errors, errors.words)
-    return f"{100 * errors.rate:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+    return UNKNOWN if path is None else str(Score.read(path))
 
 
 def _number(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:g}"
 
 
-def _align(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(f"{x:<{w}}" for x, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    return [lines[0], "  ".join("-" * w for w in widths), *lines[1:]]
-
-
 def _experts(result: Result, expdir: Path) -> str:
     """Return the shares of tokens by expert, as first and as second choice."""
-    lines = [
+    title = (
         f"{result.title}. Share of the validation set's tokens in % that each expert gets as first "
-        "and as second choice, after the last epoch; the paper's figure is only drawn"
-    ]
-    rows = [["", "router", "tokens", "choice", "experts"]]
+        "and as second choice, after the last epoch; the paper shows its shares in a figure only"
+    )
+    rows = []
     for label, (cell, *_) in result.rows.items():
         shares = expert_shares(directory(expdir, cell.experiment))
         if not shares:
@@ -106,7 +96,7 @@ def _experts(result: Result, expdir: Path) -> str:
         for (router, modality, choice), values in shares.items():
             listed = "  ".join(f"{100 * value:5.1f}" for value in values)
             rows.append([label, router, modality, _CHOICES[choice], listed])
-    return "\n".join([*lines, *_align(rows)])
+    return f"{title}\n{text_table(['', 'router', 'tokens', 'choice', 'experts'], rows)}"
 
 
 def expert_shares(experiment: Path) -> dict[tuple[str, str, str], list[float]]:
@@ -116,15 +106,30 @@ def expert_shares(experiment: Path) -> dict[tuple[str, str, str], list[float]]:
         experiment: its directory; ``checkpoint.pth`` holds what the trainer reported.
 
     Returns:
-        (router, modality, ``first`` or ``second``) → shares, expert by expert; empty where
-        nothing is trained, or where there are no routers.
+        (router, modality, ``first`` or ``second``) → shares, expert by expert; empty if nothing is
+        trained, or without routers.
     """
     shares: dict[tuple[str, str, str], dict[int, float]] = {}
-    for (part, name), by_epoch in read_curves(experiment).items():
-        if part == "valid" and name.startswith(_ROUTER):
+    for name, value in _last_validation(experiment).items():
+        if name.startswith(_ROUTER):
             # router_<router>/<modality>_<choice>_<expert>
             router, _, rest = name.removeprefix(_ROUTER).partition("/")
             modality, choice, expert = rest.rsplit("_", 2)
-            last = by_epoch[max(by_epoch)]
-            shares.setdefault((router, modality, choice), {})[int(expert)] = last
+            shares.setdefault((router, modality, choice), {})[int(expert)] = value
     return {key: [row[i] for i in sorted(row)] for key, row in sorted(shares.items())}
+
+
+def _last_validation(experiment: Path) -> dict[str, float]:
+    """Return the reporter's validation statistics of the last epoch that ``checkpoint.pth`` keeps.
+
+    Empty without the file; a file that cannot be read causes a warning.
+    """
+    path = experiment / "checkpoint.pth"
+    if not path.is_file():
+        return {}
+    try:
+        epochs = safe_torch_load(path, map_location="cpu")["reporter"]["stats"]
+        return epochs[max(epochs)]["valid"]
+    except (RuntimeError, ValueError, KeyError, TypeError, EOFError) as e:
+        logging.warning("%s: no training statistics could be read (%s)", path, type(e).__name__)
+        return {}

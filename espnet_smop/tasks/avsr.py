@@ -41,6 +41,7 @@ from espnet_smop.projector.smop import SMoPProjector
 from espnet_smop.projector.stem import DOWNSAMPLE_DEFAULTS
 from espnet_smop.tasks.cached_features import check_caches
 from espnet_smop.tasks.config_parser import BasedConfigParser
+from espnet_smop.text_table import text_table
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 from espnet_smop.train.ranks import RankIterFactory, end_with_parent
 from espnet_smop.train.token_batches import FRAME_RATES, Counts, TokenBatchSampler
@@ -403,12 +404,11 @@ def trained_table(model: nn.Module) -> str:
         totals = [totals[0] + count, totals[1] + trained]
         rows.append((name, count, trained))
     rows.append(("all", *totals))
-    lines = [f"{'module':<24} {'parameters':>14} {'trained':>12} {'%':>7}"]
-    lines += [
-        f"{name:<24} {count:>14,} {trained:>12,} {100 * trained / max(count, 1):>7.2f}"
+    cells = [
+        (name, f"{count:,}", f"{trained:,}", f"{100 * trained / max(count, 1):.2f}")
         for name, count, trained in rows
     ]
-    return "\n".join(lines)
+    return text_table(("module", "parameters", "trained", "%"), cells, align="lrrr")
 
 
 def _parts(model: nn.Module):

@@ -8,9 +8,9 @@ import torch
 import yaml
 from espnet2.fileio.read_text import read_2columns_text
 
-from espnet_smop.analysis.decode_logs import read_decode_cost
 from espnet_smop.bin.avsr_inference import AVSRSpeech2Text, get_parser, main, order_by_length
 from espnet_smop.fileio.video import read_video
+from espnet_smop.results.costs import DecodingCosts
 from espnet_smop.tasks.avsr import AVSRTask
 
 
@@ -151,16 +151,15 @@ def test_the_experiment_says_how_it_is_decoded_unless_told_otherwise(
     assert asked == {**told, "beam_size": 2}
 
 
-def test_the_log_says_what_decoding_took(experiment, dump_dir, tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+def test_decoding_writes_what_it_took(experiment, dump_dir, tmp_path):
     main(arguments(experiment, dump_dir, tmp_path / "out", "--beam_size", "1"))
-    log = tmp_path / "decode/logdir/avsr_inference.1.log"
-    log.parent.mkdir(parents=True)
-    log.write_text(caplog.text)
-    cost = read_decode_cost(tmp_path / "decode")
-    assert cost.rtf > 0
-    assert cost.memory > 50  # MiB: Python alone takes more
-    assert cost.where == "process"
+    costs = DecodingCosts.read(tmp_path / "out")
+    assert costs.utterances == 12
+    samples = sum(map(int, read_2columns_text(dump_dir / "utt2num_samples").values()))
+    assert costs.speech_seconds == pytest.approx(samples / 16000)
+    assert costs.rtf > 0
+    assert costs.peak_memory_mib > 50  # Python alone takes more
+    assert costs.memory_of == "process"
 
 
 def test_on_the_cpu_it_is_float32_also_beside_a_gpu(experiment, monkeypatch):

@@ -3,6 +3,7 @@ import importlib
 import pkgutil
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,20 +28,49 @@ def examples(text, name):
     return [shlex.split(call.split(" > ")[0]) for call in found]
 
 
+def subcommands(module, monkeypatch):
+    """The names of a command's subcommands; an empty list if it has none."""
+    parsers = []
+    monkeypatch.setattr(
+        argparse.ArgumentParser,
+        "parse_known_args",
+        lambda self, args=None, namespace=None: parsers.append(self) or sys.exit(),
+    )
+    with pytest.raises(SystemExit):
+        module.main([])
+    monkeypatch.undo()
+    actions = [a for a in parsers[0]._actions if isinstance(a, argparse._SubParsersAction)]
+    return [name for action in actions for name in action.choices]
+
+
+def help_of(module, arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        module.main([*arguments, "--help"])
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_shows_an_example_that_the_command_takes(name, capsys, monkeypatch):
     module = importlib.import_module(f"espnet_smop.bin.{name}")
-    with pytest.raises(SystemExit) as stopped:
-        module.main(["--help"])
-    assert stopped.value.code == 0
-    text = capsys.readouterr().out
-    assert "Example" in text
-    calls = examples(text, name)
-    assert calls
+    calls = []
+    for subcommand in subcommands(module, monkeypatch) or [None]:
+        text = help_of(module, [subcommand] if subcommand else [], capsys)
+        assert "Example" in text
+        found = examples(text, name)
+        assert found
+        if subcommand:
+            assert {call[call.index("-m") + 2] for call in found} == {subcommand}
+        calls += found
     parse = argparse.ArgumentParser.parse_known_args
+    nested = []  # a command's parser calls its subcommand's
 
     def parse_and_stop(self, args=None, namespace=None):
-        _, rest = parse(self, args, namespace)
+        nested.append(self)
+        parsed, rest = parse(self, args, namespace)
+        nested.pop()
+        if nested:
+            return parsed, rest
         assert not rest or name in PASSING_ON
         raise Parsed
 

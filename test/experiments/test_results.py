@@ -5,7 +5,8 @@ import pytest
 import torch
 from espnet2.train.reporter import Reporter
 
-from espnet_smop.bin import run_paper, score
+from espnet_smop.bin import paper, results
+from espnet_smop.experiments.paper import PaperError
 from espnet_smop.experiments.results import expert_shares
 
 PAPER = """
@@ -41,8 +42,8 @@ def decoded(directory, wrong):
     directory.mkdir(parents=True)
     for name, texts in (("ref", REF), ("text", hyp), ("utt2spk", dict.fromkeys(REF, "s1"))):
         (directory / name).write_text("".join(f"{k} {v}\n" for k, v in texts.items()))
-    score.main(["--ref", str(directory / "ref"), "--hyp", str(directory / "text"),
-                "--utt2spk", str(directory / "utt2spk"), "--out_dir", str(directory)])  # fmt: skip
+    files = {"--ref": "ref", "--hyp": "text", "--utt2spk": "utt2spk", "--out_dir": ""}
+    results.main(["score", *(x for k, v in files.items() for x in (k, str(directory / v)))])
     return 100 * jiwer.wer(list(REF.values()), list(hyp.values()))
 
 
@@ -54,11 +55,11 @@ def run(tmp_path, capsys):
     for task in ("asr", "vsr", "avsr"):
         (tmp_path / f"conf/train_{task}.yaml").write_text("seed: 0\n")
 
-    def run(action, *results, **options):
+    def run(action, *tables, **options):
         capsys.readouterr()
         named = [x for k, v in options.items() for x in (f"--{k}", v)]
-        run_paper.main([action, str(tmp_path / "conf/paper.yaml"), *results, *named,
-                        "--expdir", str(tmp_path / "exp")])  # fmt: skip
+        paper.main([action, str(tmp_path / "conf/paper.yaml"), *tables, *named,
+                    "--expdir", str(tmp_path / "exp")])  # fmt: skip
         return capsys.readouterr().out
 
     return run
@@ -139,6 +140,19 @@ def test_expert_shares_from_what_the_trainer_reported(tmp_path, run):
     assert row(text, "B")[-1] == "–"
 
 
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_a_damaged_checkpoint_causes_a_warning_and_ends_nothing(tmp_path, caplog, content):
+    path = tmp_path / "checkpoint.pth"
+    if content is None:
+        torch.save({"model": {}}, path)
+    else:
+        path.write_bytes(content)
+    assert expert_shares(tmp_path) == {}
+    assert f"{path}: no training statistics could be read" in caplog.text
+    path.unlink()
+    assert expert_shares(tmp_path) == {}
+
+
 def test_mistakes_are_explained(run):
     for arguments, message in (
         (("table", "table9"), "has no table9, only clean, noise, usage"),
@@ -146,8 +160,8 @@ def test_mistakes_are_explained(run):
         (("dry_run", "--throughput", "fast"), "expected a number or SETTING=NUMBER"),
         (("dry_run", "--throughput", "0"), "must be above 0"),
     ):
-        with pytest.raises(SystemExit, match=message):
+        with pytest.raises(PaperError, match=message):
             run(*arguments)
     for action in ("plan", "table"):
-        with pytest.raises(SystemExit, match="no experiment's name contains it"):
+        with pytest.raises(PaperError, match="no experiment's name contains it"):
             run(action, only="nothing")

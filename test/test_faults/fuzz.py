@@ -43,8 +43,8 @@ from espnet_smop.corpus.readers.lrs3 import TextFileError, read_text_file
 from espnet_smop.corpus.utterance import CorpusError
 from espnet_smop.fileio.table import TableError, read_table
 from espnet_smop.fileio.video import VideoFileError, VideoScpReader, read_video, write_video
-from espnet_smop.scoring.transcripts import ScoringError, read_text
-from espnet_smop.scoring.trn import read_trn
+from espnet_smop.results.transcripts import ScoringError, read_text
+from espnet_smop.results.trn import read_trn
 
 sys.path.insert(0, str(Path(__file__).parent))
 

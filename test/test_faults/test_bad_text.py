@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from espnet_smop.bin import data_dir as data_dir_command
-from espnet_smop.bin import merge_hyps
+from espnet_smop.bin import results
 from espnet_smop.bin.avsr_train import get_parser
 from espnet_smop.config import ConfigError, load_config
 from espnet_smop.corpus import datadir
@@ -19,9 +19,9 @@ from espnet_smop.corpus.readers.lrs3 import LRS3Reader, TextFileError, read_text
 from espnet_smop.corpus.utterance import CorpusError, safe_id
 from espnet_smop.fileio.table import TableError, read_table
 from espnet_smop.fileio.video import VideoFileError, VideoScpReader
-from espnet_smop.scoring.sclite_table import report
-from espnet_smop.scoring.transcripts import ScoringError, read_text
-from espnet_smop.scoring.trn import Utterance, format_line, read_trn
+from espnet_smop.results.sclite_report import report
+from espnet_smop.results.transcripts import ScoringError, read_text
+from espnet_smop.results.trn import Utterance, format_line, read_trn
 from espnet_smop.tasks.avsr import AVSRTask
 
 READERS = {
@@ -147,8 +147,8 @@ def test_hypotheses_of_another_set_are_not_merged(tmp_path):
     for name in ("token", "token_int", "score", "text"):
         (out / name).write_text("a x\nc z\n")
     words = ["--ref", str(tmp_path / "ref"), "--log_dir", str(tmp_path / "log")]
-    with pytest.raises(SystemExit, match=r"lacks 1 of 2 ids: b; .* has in excess 1 of 2 ids: c"):
-        merge_hyps.main([*words, "--num_jobs", "1", "--out_dir", str(tmp_path)])
+    with pytest.raises(ScoringError, match=r"lacks 1 of 2 ids: b; .* has in excess 1 of 2 ids: c"):
+        results.main(["merge", *words, "--num_jobs", "1", "--out_dir", str(tmp_path)])
 
 
 def test_ids_with_markup_are_scored(tmp_path):

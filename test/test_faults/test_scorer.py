@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espnet_smop.scoring.alignment import align, count
-from espnet_smop.scoring.sclite import find_sclite, run_sclite
-from espnet_smop.scoring.sclite_table import report
-from espnet_smop.scoring.trn import Utterance, format_line
+from espnet_smop.results.alignment import align, count
+from espnet_smop.results.sclite import find_sclite, run_sclite
+from espnet_smop.results.sclite_report import report
+from espnet_smop.results.trn import Utterance, format_line
 from espnet_smop.train.noise import mix
 
 _WORDS = ["a", "b", "cc", "d'e", "été", "42", "日本", "zz"]

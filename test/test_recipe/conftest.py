@@ -18,15 +18,15 @@ import json, os, runpy, shutil, sys
 from pathlib import Path
 
 here = Path(__file__).resolve().parent.parent
-REAL = ("compose_config", "config_modalities", "merge_hyps", "score", "show_table")
+REAL = ("compose_config", "config_modalities", "results merge", "results score", "results table")
 if sys.argv[1] == "-c" and "espnet2" in sys.argv[2]:
     sys.exit(0)  # path.sh asks whether ESPnet is there
-if sys.argv[1] != "-m" or sys.argv[2].split(".")[-1] in REAL:
+module, args = sys.argv[2].split(".")[-1], sys.argv[3:]
+if module in ("data_dir", "prepare_corpus", "results"):
+    module += " " + args.pop(0)  # the subcommand
+if sys.argv[1] != "-m" or module in REAL:
     os.environ["PYTHONPATH"] = {str(ROOT)!r}
     os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-module, args = sys.argv[2].split(".")[-1], sys.argv[3:]
-if module in ("data_dir", "prepare_corpus"):
-    module += " " + args.pop(0)  # the subcommand
 with open(here / "calls", "a") as f:
     f.write(json.dumps([module, args]) + "\\n")
 if (here / f"fail {{module}}").exists():

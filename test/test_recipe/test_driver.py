@@ -21,7 +21,7 @@ def test_all_stages_from_corpus_to_results(recipe):
     assert done.returncode == 0, done.stdout + done.stderr
     names = [name for name, _ in recipe.calls()]
     data = [f"data_dir {name}" for name in DATA]
-    order = [*data, "launch", "avsr_inference", "pack", "upload", "analyze"]
+    order = [*data, "launch", "avsr_inference", "pack", "upload", "results report"]
     assert [n for k, n in enumerate(names) if n not in names[:k]] == order
     for stage in (*range(1, 8), *range(10, 17)):
         assert f"Stage {stage}: " in done.stdout
@@ -48,7 +48,7 @@ def test_all_stages_from_corpus_to_results(recipe):
     ]
     assert values(launch, "--valid_shape_file") == ["exp/avsr_stats/valid/duration_shape"]
 
-    (analysis,) = recipe.calls("analyze")
+    (analysis,) = recipe.calls("results report")
     assert analysis[0] == "exp/avsr_train"
     assert values(analysis, "--data_dir") == ["dump/raw/test"]
     assert values(analysis, "--model") == ["valid.acc.ave.pth"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet_smop.bin.score import main as score
+from espnet_smop.bin import results
 
 MINI = Path(__file__).resolve().parents[2] / "egs2" / "mini_lrs3" / "avsr_smop1"
 SYSTEMS = [
@@ -40,7 +40,8 @@ def mini(recipe):
     for condition in ("test", "test_babble_snr0"):
         arguments = ["--ref", "ref", "--hyp", "hyp", "--utt2spk", "utt2spk"]
         arguments = [str(recipe.dir / x) if "--" not in x else x for x in arguments]
-        score([*arguments, "--out_dir", str(recipe.dir / "scored" / "decode" / condition)])
+        out = str(recipe.dir / "scored" / "decode" / condition)
+        results.main(["score", *arguments, "--out_dir", out])
     return recipe
 
 
@@ -63,7 +64,7 @@ def test_eight_systems_and_one_table(mini):
     assert ["--skip_data_prep" in c for c in made] == [False] + 7 * [True]
     # They are analysed together, not one by one.
     assert all(c[c.index("--skip_stages") + 1] == "16" for c in made)
-    (analysis,) = mini.calls("analyze")
+    (analysis,) = mini.calls("results report")
     assert analysis[:8] == [f"exp/smoke/avsr_{name}" for name in names]
     assert analysis[8:12] == ["--data_dir", "dump/smoke/raw/test", "--out", "exp/smoke/analysis"]
     table = done.stdout.splitlines()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_smop.analysis.accounting import count_parameters
 from espnet_smop.config import load_config
+from espnet_smop.results.parameters import count_parameters
 from espnet_smop.tasks.avsr import AVSRTask
 
 ROOT = Path(__file__).resolve().parents[2]

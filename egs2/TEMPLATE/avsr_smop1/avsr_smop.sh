@@ -570,7 +570,7 @@ except BaseModelError as e:
         count="$(wc -l < "${data_feats}/${dset}/text")"
         num_jobs=$((inference_nj < count ? inference_nj : count))
         # Results of an earlier decoding must not be taken for this one's.
-        rm -rf "${dir}/logdir" "${dir}"/{text,token,token_int,score} "${dir}"/score_{wer,cer}
+        rm -rf "${dir}/logdir" "${dir}"/{text,token,token_int,score,costs.json} "${dir}"/score_{wer,cer}
         mkdir -p "${dir}/logdir"
         SMOP_JOBS="${num_jobs}" SMOP_DIR="${dir}/logdir" awk '{
             print $1, $1 > (ENVIRON["SMOP_DIR"] "/keys." (NR - 1) % ENVIRON["SMOP_JOBS"] + 1 ".scp")
@@ -583,7 +583,7 @@ except BaseModelError as e:
             --avsr_model_file "${avsr_exp}/${inference_avsr_model}" \
             --output_dir "${dir}/logdir/output.JOB" --config "${inference_config}" \
             "${inference_args_array[@]}"
-        "${python}" -m espnet_smop.bin.merge_hyps --ref "${data_feats}/${dset}/text" \
+        "${python}" -m espnet_smop.bin.results merge --ref "${data_feats}/${dset}/text" \
             --log_dir "${dir}/logdir" --num_jobs "${num_jobs}" --out_dir "${dir}"
     done 3<<< "${decodes}"
 fi
@@ -592,7 +592,7 @@ if begin_stage 13 "scoring in ${avsr_exp}/${inference_tag}"; then
     decodes="$(list_decodes)"
     while read -r -u 3 dset _ dir; do
         need 12 "${dir}/text"
-        "${python}" -m espnet_smop.bin.score --ref "${data_feats}/${dset}/text" \
+        "${python}" -m espnet_smop.bin.results score --ref "${data_feats}/${dset}/text" \
             --hyp "${dir}/text" --utt2spk "${data_feats}/${dset}/utt2spk" --out_dir "${dir}" \
             --score_opts="${score_opts}"
     done 3<<< "${decodes}"
@@ -619,10 +619,10 @@ if begin_stage 16 "analysis in ${avsr_exp}/analysis"; then
     need 11 "${avsr_exp}/config.yaml"
     opts=()
     if "${gpu_inference}"; then opts+=(--device cuda); fi
-    # Without data it is what was decoded that is analysed.
+    # Without data the report shows what was decoded.
     first_set="${data_feats}/${test_sets%% *}"
     if [ -s "${first_set}/text" ]; then opts+=(--data_dir "${first_set}"); fi
-    "${python}" -m espnet_smop.bin.analyze "${avsr_exp}" --out "${avsr_exp}/analysis" \
+    "${python}" -m espnet_smop.bin.results report "${avsr_exp}" --out "${avsr_exp}/analysis" \
         --model "${inference_avsr_model}" "${opts[@]}"
 fi
 

@@ -105,5 +105,5 @@ done
 
 # There is nothing to show before the first training
 if [ -d "${expdir}" ]; then
-    "${SMOP_PYTHON}" -m espnet_smop.bin.show_table "${expdir}"
+    "${SMOP_PYTHON}" -m espnet_smop.bin.results table "${expdir}"
 fi

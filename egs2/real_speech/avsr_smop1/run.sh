@@ -44,4 +44,4 @@ for seed in ${seeds}; do
             --avsr_args "--seed ${seed} --use_amp ${use_amp} ${avsr_args}" "${other_args[@]}"
     done
 done
-"${SMOP_PYTHON}" -m espnet_smop.bin.show_table exp
+"${SMOP_PYTHON}" -m espnet_smop.bin.results table exp

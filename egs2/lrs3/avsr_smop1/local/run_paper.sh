@@ -31,8 +31,8 @@ help_message="Usage: local/run_paper.sh [--table 1|2] [--figure 3|4|5] [--option
                     much on each (default ${machine}).
   --only TEXT       Only experiments whose names contain this, such as llama3.2_1b.
   --throughput \"H\"  For --dry_run: hours of speech that this machine trains on in an hour, as you
-                    measured it; also by setting, \"llama3.2_1b=H llama3.2_3b=H\". Without it hours
-                    are estimated from the operations and the GPU's peak (conf/gpus.yaml).
+                    measured it, to print hours of training; also by setting,
+                    \"llama3.2_1b=H llama3.2_3b=H\".
   --steps_per_epoch N  Optimizer steps of an epoch, for a training set of another size than 433
                     hours: 340 for the 30 hours. The schedule follows (default 4,900).
   --noise FILE      Noise at 16 kHz for table 2; the paper's is NOISEX's babble (default: babble of
@@ -99,7 +99,7 @@ fi
 read -r -a throughputs <<< "${throughput}"
 options=(--expdir "${expdir}" --machine "${machine}" --only "${only}" --noise "${noise_name}")
 [ -z "${steps_per_epoch}" ] || options+=(--steps_per_epoch "${steps_per_epoch}")
-command=("${SMOP_PYTHON}" -W ignore -m espnet_smop.bin.run_paper)
+command=("${SMOP_PYTHON}" -W ignore -m espnet_smop.bin.paper)
 
 if "${dry_run}"; then
     if [ ${#throughputs[@]} -gt 0 ]; then options+=(--throughput "${throughputs[@]}"); fi

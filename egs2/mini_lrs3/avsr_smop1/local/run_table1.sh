@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The eight systems of the paper's Table 1, trained, decoded and scored, one table and one analysis of
-# them all.
+# The eight systems of the paper's Table 1: trains, decodes and scores them, then prints one table and
+# makes one report of them all.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -49,7 +49,7 @@ done
 
 # shellcheck source=path.sh
 . ./path.sh
-"${SMOP_PYTHON}" -m espnet_smop.bin.analyze "${experiments[@]}" \
+"${SMOP_PYTHON}" -m espnet_smop.bin.results report "${experiments[@]}" \
     --data_dir "${dumpdir:?}/raw/test" --out "${expdir}/analysis" --title "Table 1 on the mini corpus"
 echo "Table 1 on the mini corpus"
-"${SMOP_PYTHON}" -m espnet_smop.bin.show_table "${experiments[@]}"
+"${SMOP_PYTHON}" -m espnet_smop.bin.results table "${experiments[@]}"

@@ -1,1 +1,0 @@
-"""What is learnt from a decoded experiment: intervals, plots, reports."""

@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""The paper's experiments: list what is left to do, check every config, print the tables.
+
+``local/run_paper.sh`` of the LRS3 recipe calls this and trains. Tables are named as in the file of
+experiments, such as ``table1``; without names all are meant. Each COMMAND has its own ``--help``.
+"""
+
+import argparse
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from espnet_smop.command import CommandHelp, add_subcommands, run
+from espnet_smop.experiments.paper import (
+    Experiment,
+    Paper,
+    PaperError,
+    experiments,
+    read,
+    write_config,
+)
+from espnet_smop.experiments.results import is_trained, missing, table
+
+
+def plan(args: argparse.Namespace) -> None:
+    """Write the configs and list what is left to do, for scripts.
+
+    A line for each experiment, its fields separated by tabs: name, config, ``trained`` or
+    ``untrained``, and the noise levels still to decode.
+
+    Example::
+
+        python -m espnet_smop.bin.paper plan conf/paper.yaml table2 --only llama3.2_3b
+    """
+    paper = read(args.paper)
+    for experiment, snrs in _experiments(paper, args).items():
+        config = _config(paper, experiment, args)
+        trained = is_trained(args.expdir, experiment, args.model)
+        todo = missing(args.expdir, experiment, snrs, args.inference_tag, args.noise)
+        fields = (experiment.name, config, "trained" if trained else "untrained", " ".join(todo))
+        print(*fields, sep="\t")
+
+
+def dry_run_all(args: argparse.Namespace) -> None:
+    """Check every config by building its model for its shapes; print what it would do.
+
+    Needs neither weights nor data nor a GPU.
+
+    Example::
+
+        python -m espnet_smop.bin.paper dry_run conf/paper.yaml --machine 1x24gb --throughput 30
+    """
+    # Needs the task and its models, which the other commands do without.
+    from espnet_smop.experiments.dry_run import dry_run
+
+    paper = read(args.paper)
+    chosen = _experiments(paper, args)
+    throughputs = _throughputs(paper, args.throughput)
+    hours: dict[Experiment, float | None] = {}  # of experiments that are not trained yet
+    with tempfile.TemporaryDirectory() as skeletons:
+        for number, (experiment, snrs) in enumerate(chosen.items(), 1):
+            config = _config(paper, experiment, args)
+            with _without_warnings():
+                found = dry_run(config, Path(skeletons))
+            named = (throughputs[s] for s in (*experiment.settings, "") if s in throughputs)
+            throughput = next(named, None)
+            trained = is_trained(args.expdir, experiment, args.model)
+            todo = missing(args.expdir, experiment, snrs, args.inference_tag, args.noise)
+            would = ["not train (done)" if trained else "train"]
+            would.append(f"decode {', '.join(todo)}" if todo else "not decode")
+            print(f"{experiment.name} ({number} of {len(chosen)})")
+            print(f"  config    {config}")
+            print(found)
+            took = None
+            if throughput is not None:
+                took = found.training_hours(throughput)
+                print(f"  hours     {took:,.0f} at {throughput:g} hours of speech per hour")
+            if not trained:
+                hours[experiment] = took
+            print(f"  would     {', '.join(would)}", flush=True)
+    for name in _chosen(paper, args):
+        print(f"{name}: {_sum(hours, experiments([paper.results[name]]))}")
+    total = _sum(hours, chosen)
+    print(f"{len(chosen)} experiments, every config is valid; all, what they share once: {total}")
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence the warnings of building dozens of models, which would bury the output."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _sum(hours: Mapping[Experiment, float | None], some: Iterable[Experiment]) -> str:
+    """Describe how many of some experiments are left to train, and how long they take."""
+    left = [hours[e] for e in some if e in hours]
+    known = [h for h in left if h is not None]
+    text = f"{len(left)} to train"
+    if known:
+        text += f", {sum(known):,.0f} hours"
+    if known and len(known) < len(left):
+        text += f" for the {len(known)} with a --throughput"
+    return text
+
+
+def _throughputs(paper: Paper, given: Sequence[str]) -> dict[str, float]:
+    """Return setting → throughput; the empty name is for all others."""
+    throughputs = {}
+    for word in given:
+        name, _, number = word.rpartition("=")
+        try:
+            throughputs[name] = float(number)
+        except ValueError:
+            raise PaperError(f"--throughput {word}: expected a number or SETTING=NUMBER") from None
+        if name and name not in paper.settings:
+            raise PaperError(f"--throughput {word}: {name} is not a setting of {paper.path}")
+        if not throughputs[name] > 0:
+            raise PaperError(f"--throughput {word}: the number must be above 0")
+    return throughputs
+
+
+def tables(args: argparse.Namespace) -> None:
+    """Print the tables: our results beside the paper's.
+
+    Example::
+
+        python -m espnet_smop.bin.paper table conf/paper.yaml table1 --expdir exp
+    """
+    paper = read(args.paper)
+    _experiments(paper, args)  # an --only that matches nothing is an error here as well
+    texts = [
+        table(paper.results[name], args.expdir, args.inference_tag, args.noise)
+        for name in _chosen(paper, args)
+    ]
+    print("\n\n".join(texts))
+
+
+def _chosen(paper: Paper, args: argparse.Namespace) -> list[str]:
+    for name in args.results:
+        if name not in paper.results:
+            raise PaperError(f"{paper.path} has no {name}, only {', '.join(paper.results)}")
+    return args.results or list(paper.results)
+
+
+def _experiments(paper: Paper, args: argparse.Namespace) -> dict[Experiment, list[str]]:
+    found = experiments(paper.results[name] for name in _chosen(paper, args))
+    found = {e: snrs for e, snrs in found.items() if args.only in e.name}
+    if not found:
+        raise PaperError(f"--only {args.only}: no experiment's name contains it")
+    return found
+
+
+def _config(paper: Paper, experiment: Experiment, args: argparse.Namespace) -> Path:
+    return write_config(
+        paper, experiment, args.machine, args.expdir / "paper" / "conf", args.steps_per_epoch
+    )
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paper", type=Path, help="File of experiments, conf/paper.yaml")
+    parser.add_argument("results", nargs="*", help="Tables; none means all")
+    parser.add_argument("--expdir", type=Path, default=Path("exp"), help="Experiments")
+    parser.add_argument("--machine", default="1x80gb", help="One of conf/machine/*.yaml")
+    parser.add_argument("--only", default="", help="Only experiments whose names contain this")
+    parser.add_argument("--inference_tag", default="decode", help="Name of decode directories")
+    parser.add_argument("--model", default="valid.acc.ave.pth", help="Checkpoint that is decoded")
+    parser.add_argument("--noise", default="babble", help="Name of the noise in decode directories")
+    parser.add_argument(
+        "--steps_per_epoch",
+        type=int,
+        help="Optimizer steps of an epoch, for a training set of another size than the configs "
+        "are written for",
+    )
+
+
+def _dry_run_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_arguments(parser)
+    parser.add_argument(
+        "--throughput",
+        nargs="+",
+        default=[],
+        metavar="[SETTING=]H",
+        help="Measured throughput of the machine in hours of speech per hour of training, of all "
+        "experiments or of those with a setting (llama3.2_1b=H); prints hours of training",
+    )
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=CommandHelp)
+    add_subcommands(
+        parser,
+        [
+            ("plan", _add_arguments, plan),
+            ("dry_run", _dry_run_arguments, dry_run_all),
+            ("table", _add_arguments, tables),
+        ],
+    )
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the subcommand that the command line names."""
+    args = get_parser().parse_args(cmd)
+    args.function(args)
+
+
+if __name__ == "__main__":
+    run(main)

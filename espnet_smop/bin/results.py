@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+"""From hypotheses to results: merge decoding jobs, score, print tables, make a report.
+
+Each COMMAND has its own ``--help``.
+"""
+
+import argparse
+import logging
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_smop.command import CommandHelp, add_subcommands, run
+from espnet_smop.results.decodes import Score
+from espnet_smop.results.error_rates import (
+    describe_difference,
+    describe_differences,
+    error_rates,
+)
+from espnet_smop.results.merge import merge_hypotheses
+from espnet_smop.results.sclite import find_sclite
+from espnet_smop.results.score import TOKENIZERS, score
+from espnet_smop.results.systems import find_experiments
+
+
+def merge(args: argparse.Namespace) -> None:
+    r"""Merge the outputs of parallel decoding jobs into the decode directory.
+
+    ``LOG_DIR/output.N/1best_recog/{text,token,token_int,score}`` become sorted files in
+    ``--out_dir``; the jobs' ``costs.json`` are added up. The hypotheses must be of exactly the
+    utterances of the test set.
+
+    Example::
+
+        python -m espnet_smop.bin.results merge --ref dump/raw/test/text --num_jobs 4 \
+            --log_dir exp/avsr/decode/test/logdir --out_dir exp/avsr/decode/test
+    """
+    number = merge_hypotheses(
+        ref=args.ref, log_dir=args.log_dir, num_jobs=args.num_jobs, out_dir=args.out_dir
+    )
+    print(f"{args.out_dir}: {number} hypotheses")
+
+
+def _merge_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ref", type=Path, required=True, help="Kaldi text of the test set")
+    parser.add_argument("--log_dir", type=Path, required=True, help="Directory of output.N")
+    parser.add_argument("--num_jobs", type=int, required=True, help="Number of jobs")
+    parser.add_argument("--out_dir", type=Path, required=True, help="The decode directory")
+
+
+def score_hypotheses(args: argparse.Namespace) -> None:
+    r"""Score hypotheses: word and character error rates in sclite's form.
+
+    Writes ``score_wer/{ref.trn,hyp.trn,result.txt}`` and ``score_cer/…`` below ``--out_dir``.
+    ``result.txt`` comes from sclite where it is installed, otherwise from a writer of the same
+    report.
+
+    Example::
+
+        python -m espnet_smop.bin.results score --ref dump/raw/test/text \
+            --hyp exp/avsr/decode/test/text --utt2spk dump/raw/test/utt2spk \
+            --out_dir exp/avsr/decode/test
+    """
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
+    rates = score(
+        ref=args.ref,
+        hyp=args.hyp,
+        utt2spk=args.utt2spk,
+        out_dir=args.out_dir,
+        metrics=args.metrics,
+        sclite={"auto": find_sclite(), "none": None}.get(args.sclite, args.sclite),
+        sclite_options=shlex.split(args.score_opts),
+    )
+    print(args.out_dir, *(f"{metric.upper()} {rate:.1f}" for metric, rate in rates.items()))
+
+
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ref", type=Path, required=True, help="Kaldi text file of references")
+    parser.add_argument("--hyp", type=Path, required=True, help="Kaldi text file of hypotheses")
+    parser.add_argument(
+        "--utt2spk", type=Path, help="Speakers; without it each utterance is a speaker of its own"
+    )
+    parser.add_argument("--out_dir", type=Path, required=True, help="The decode directory")
+    parser.add_argument(
+        "--metrics", nargs="+", choices=sorted(TOKENIZERS), default=["wer", "cer"], help="Rates"
+    )
+    parser.add_argument(
+        "--sclite", default="auto", help="auto (if installed), none, or the program's path"
+    )
+    parser.add_argument("--score_opts", default="", help="Further options for sclite, e.g. '-s'")
+
+
+def table(args: argparse.Namespace) -> None:
+    """Print error rates: a row for each system, a column for each noise level.
+
+    Each rate has its 95 % bootstrap interval. ``--compare A B`` tells instead whether two
+    experiments, or two decode directories of the same test set, differ significantly (paired
+    bootstrap).
+
+    Example::
+
+        python -m espnet_smop.bin.results table exp
+        python -m espnet_smop.bin.results table exp/avsr_train_asr_smop4 exp/avsr_train_vsr_smop4
+        python -m espnet_smop.bin.results table --compare exp/avsr_A exp/avsr_B
+        python -m espnet_smop.bin.results table --compare exp/A/decode/test exp/B/decode/test
+    """
+    if bool(args.exp) == bool(args.compare):
+        raise ValueError("give experiments, or --compare A B")
+    options = {"metric": args.metric, "unit": args.unit}
+    if not args.compare:
+        text = error_rates(find_experiments(args.exp), **options)
+        print(text or "no scored decode directory yet: run stages 12 and 13")
+    elif all((path / "config.yaml").is_file() for path in args.compare):
+        print("\n".join(describe_differences(*args.compare, **options)))
+    else:
+        a, b = (Score.read(path, **options) for path in args.compare)
+        print(describe_difference(a, b, metric=args.metric))
+
+
+def _table_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("exp", nargs="*", type=Path, help="Experiments, or directories of such")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A", "B"),
+        help="Two experiments, or two decode directories",
+    )  # fmt: skip
+    _add_error_rate_arguments(parser, unit="utterance")
+
+
+def report(args: argparse.Namespace) -> None:
+    r"""Make a report of experiments: error rates, significance, expert usage, and costs.
+
+    Writes ``report.html``, one page that needs no other file, and for each figure
+    ``figures/NAME.{png,svg,csv}``. Error rates come from the scored decode directories; expert
+    usage and operations from one pass of the trained models over utterances of ``--data_dir``.
+
+    Example::
+
+        python -m espnet_smop.bin.results report exp --data_dir dump/raw/test
+        python -m espnet_smop.bin.results report exp/avsr_A exp/avsr_B --data_dir dump/raw/test \
+            --out compared
+    """
+    # Needs matplotlib and the models, which the other commands do without.
+    from espnet_smop.results.report import write_report
+
+    # Building models logs much.
+    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s: %(message)s")
+    logging.getLogger("espnet_smop.results").setLevel("INFO")
+    page = write_report(
+        find_experiments(args.exp),
+        out=args.out or args.exp[0] / "analysis",
+        data_dir=args.data_dir,
+        model=args.model,
+        num_utts=args.num_utts,
+        utterance=args.utterance,
+        metric=args.metric,
+        unit=args.unit,
+        device=args.device,
+        title=args.title,
+    )
+    print(page)
+
+
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("exp", nargs="+", type=Path, help="Experiments, or directories of such")
+    parser.add_argument(
+        "--out", type=Path, help="Where the report goes; by default EXP/analysis of the first EXP"
+    )
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        help="Formatted data directory, e.g. dump/raw/test, for expert usage and operations, which "
+        "are left out without it; run where the paths in its scp files are valid",
+    )
+    parser.add_argument("--model", default="valid.acc.ave.pth", help="Checkpoint")
+    parser.add_argument(
+        "--num_utts",
+        type=int,
+        default=200,
+        help="Utterances for expert usage, spread over the data directory; 0 takes all",
+    )
+    parser.add_argument(
+        "--utterance", help="The one whose routes are shown; by default one of median length"
+    )
+    _add_error_rate_arguments(parser, unit="speaker")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--title", default="Audio-visual speech recognition: results", help="Title of the page"
+    )
+
+
+def _add_error_rate_arguments(parser: argparse.ArgumentParser, *, unit: str) -> None:
+    parser.add_argument("--metric", choices=("wer", "cer"), default="wer", help="Error rate")
+    parser.add_argument(
+        "--unit",
+        choices=("utterance", "speaker"),
+        default=unit,
+        help="What the bootstrap draws; speakers only where there are many",
+    )
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=CommandHelp)
+    add_subcommands(
+        parser,
+        [
+            ("merge", _merge_arguments, merge),
+            ("score", _score_arguments, score_hypotheses),
+            ("table", _table_arguments, table),
+            ("report", _report_arguments, report),
+        ],
+    )
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the subcommand that the command line names."""
+    args = get_parser().parse_args(cmd)
+    args.function(args)
+
+
+if __name__ == "__main__":
+    run(main)

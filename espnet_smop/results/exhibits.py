@@ -1,0 +1,304 @@
+"""What the report shows: figures and tables with their captions and the numbers behind them."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from espnet_smop.fileio.atomic import atomic_path, atomic_write
+from espnet_smop.results import figures
+from espnet_smop.results.costs import DecodingCosts
+from espnet_smop.results.decodes import CLEAN, Condition
+from espnet_smop.results.error_rates import rate_table
+from espnet_smop.results.expert_usage import CHOICES, Route
+from espnet_smop.results.measured import Measured
+from espnet_smop.results.systems import System, compare, conditions
+from espnet_smop.results.transcripts import read_text
+
+RATES, PAIRS, EXPERTS, COSTS = "Error rates", "Significance", "Expert usage", "Costs"
+UNKNOWN = "–"
+PNG_DPI = 200
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Exhibit:
+    """One figure or table.
+
+    Attributes:
+        name: of its files.
+        title: heading.
+        caption: what is drawn, of which data, with which intervals.
+        section: heading of the report that it belongs to.
+        figure: None for a table alone.
+        rows: the numbers, one dictionary each with the same keys.
+        table: header and lines to show; empty where the figure is enough.
+        names: number of leading columns of the table that are names.
+    """
+
+    name: str
+    title: str
+    caption: str
+    section: str
+    figure: Figure | None = None
+    rows: list[Row] = field(default_factory=list)
+    table: tuple[Sequence[str], Sequence[Sequence[str]]] = ((), ())
+    names: int = 1
+
+    @property
+    def file_name(self) -> str:
+        """The name with file names' characters only."""
+        return re.sub(r"[^A-Za-z0-9.=+-]+", "_", self.name)
+
+    @cached_property
+    def csv(self) -> str:
+        """The numbers as CSV."""
+        out = io.StringIO()
+        if self.rows:
+            writer = csv.DictWriter(out, fieldnames=list(self.rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        return out.getvalue()
+
+    @cached_property
+    def svg(self) -> bytes:
+        """The figure as SVG, the same bytes for the same figure."""
+        out = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": self.name}):
+            self.figure.savefig(out, format="svg", metadata={"Date": None})
+        return out.getvalue()
+
+    def write(self, directory: Path) -> None:
+        """Write ``NAME.csv`` and, of a figure, ``NAME.{png,svg}``."""
+        if self.figure is not None:
+            with atomic_path(directory / f"{self.file_name}.svg") as path:
+                path.write_bytes(self.svg)
+            with atomic_path(directory / f"{self.file_name}.png") as path:
+                self.figure.savefig(path, format="png", dpi=PNG_DPI)
+        with atomic_write(directory / f"{self.file_name}.csv") as file:
+            file.write(self.csv)
+
+
+def shown(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Return header and lines of a table that shows rows as they are, numbers rounded."""
+    return [key.replace("_", " ") for key in rows[0]], [
+        [_cell(value) for value in row.values()] for row in rows
+    ]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def rate_exhibits(systems: Sequence[System], metric: str, unit: str) -> Iterator[Exhibit]:
+    """Show error rates: a table of all conditions, and a curve over each noise."""
+    header, lines = rate_table(systems)
+    if not lines:
+        return
+    intervals = f"Intervals: 95 % bootstrap over {unit}s."
+    yield Exhibit(
+        name="rates",
+        title=f"{metric.upper()} in %",
+        caption=f"Lower is better. {intervals}",
+        section=RATES,
+        rows=_rate_rows(systems, conditions(systems)),
+        table=(header, lines),
+        names=2,
+    )
+    for test_set, of_set in groupby(conditions(systems), key=lambda c: c.test_set):
+        noisy = [c for c in of_set if c.snr != CLEAN]
+        for noise, levels in groupby(noisy, key=lambda c: c.noise):
+            levels = list(levels)
+            clean = Condition(test_set, "", CLEAN)
+            yield Exhibit(
+                name=f"snr_{test_set}_{noise}",
+                title=f"{metric.upper()} against noise on {test_set}",
+                caption=f"{metric.upper()} in % under noise '{noise}', and on clean speech at the "
+                f"right. Systems are drawn beside each other at each level. {intervals}",
+                section=RATES,
+                figure=figures.noise_curves(
+                    {
+                        s.name: {float(c.snr): score for c in levels if (score := s.at(c))}
+                        for s in systems
+                    },
+                    {s.name: score for s in systems if (score := s.at(clean))},
+                    f"{metric.upper()} (%)",
+                ),
+                rows=_rate_rows(systems, [clean, *levels]),
+            )
+
+
+def _rate_rows(systems: Sequence[System], where: Sequence[Condition]) -> list[Row]:
+    return [
+        {
+            "task": system.task, "system": system.name, **condition._asdict(),
+            "rate": round(100 * score.rate, 4), "low": round(100 * score.interval[0], 4),
+            "high": round(100 * score.interval[1], 4), "errors": sum(score.errors),
+            "words": sum(score.words), "utterances": len(score.names),
+            "speakers": len(set(score.speakers)),
+        }
+        for system in systems for condition in where if (score := system.at(condition))
+    ]  # fmt: skip
+
+
+def significance_exhibits(systems: Sequence[System], metric: str, unit: str) -> Iterator[Exhibit]:
+    """Show which differences between systems are significant."""
+    order = {s.name: i for i, s in enumerate(systems)}
+    for condition in conditions(systems):
+        found = compare(systems, condition)
+        if not found:
+            continue
+        names = sorted({n for d in found for n in (d.a, d.b)}, key=order.__getitem__)
+        cells = {
+            (names.index(d.b), names.index(d.a)): (-100 * d.difference, d.significant)
+            for d in found
+        }
+        rows = [
+            {
+                **condition._asdict(), "a": d.a, "b": d.b,
+                "difference": round(100 * d.difference, 4), "low": round(100 * d.low, 4),
+                "high": round(100 * d.high, 4), "errors": d.errors, "segments": d.segments,
+                "z": round(d.z, 4), "matched_pairs_p": _digits(d.matched_pairs_p),
+                "matched_pairs_p_holm": _digits(d.matched_pairs_holm),
+                "bootstrap_p": _digits(d.bootstrap_p), "significant": d.significant,
+            }
+            for d in found
+        ]  # fmt: skip
+        yield Exhibit(
+            name=f"significance_{condition.test_set}_{condition.noise}{condition.snr}",
+            title=f"Differences on {condition}",
+            caption=f"{metric.upper()} of the row's system minus that of the column's, in points. "
+            "* significant at 5 % by the matched-pairs test on sentence segments (MAPSSWE), "
+            f"two-sided, adjusted for {len(found)} comparisons (Holm). The CSV file has each "
+            f"pair's interval and p values, those of the paired bootstrap over {unit}s as well.",
+            section=PAIRS,
+            figure=figures.significance(names, cells, metric.upper()),
+            rows=rows,
+        )
+
+
+def _digits(value: float | None, digits: int = 4) -> float | None:
+    return None if value is None else float(f"{value:.{digits}g}")
+
+
+def expert_exhibits(systems: Sequence[System], measured: dict[str, Measured]) -> Iterator[Exhibit]:
+    """Show how routers distribute tokens over experts."""
+    routed = [(s, m) for s in systems if (m := measured[s.name].routing).usages]
+    if not routed:
+        return
+    rows = [
+        {
+            "system": system.name, "router": usage.router, "tokens_of": usage.modality,
+            "tokens": usage.tokens, "evenness": round(usage.evenness, 4),
+            "evenness_of_first_choices": round(usage.first_evenness, 4),
+            "imbalance": round(usage.imbalance, 4),
+        }
+        for system, routing in routed for usage in routing.usages
+    ]  # fmt: skip
+    yield Exhibit(
+        name="routers",
+        title="How evenly routers distribute tokens",
+        caption="Evenness: entropy of the experts' load over its maximum (1: all equal). "
+        "Imbalance: load of the busiest expert over the mean (1: all equal; at most N / K). The "
+        "load counts all K choices: with K near N it is even whatever the router does. Clean "
+        f"speech, {routed[0][1].utterances} utterances.",
+        section=EXPERTS,
+        rows=rows,
+        table=shown(rows),
+        names=3,
+    )
+    for system, routing in routed:
+        yield Exhibit(
+            name=f"usage_{system.name}",
+            title=f"Expert usage of {system.name}",
+            caption="Share of tokens that have each expert as first and as second choice, on "
+            f"{routing.utterances} utterances of clean speech.",
+            section=EXPERTS,
+            figure=figures.expert_usage(routing.usages),
+            rows=[
+                {
+                    "router": u.router, "modality": u.modality, "expert": e + 1,
+                    **{f"{c}_choice": round(float(share), 6) for c, share in
+                       zip(CHOICES, u.shares[:, e], strict=False)},
+                    "load": round(float(u.load[e]), 6), "tokens": u.tokens,
+                }
+                for u in routing.usages for e in range(u.counts.shape[1])
+            ],
+        )  # fmt: skip
+        strip = routing.strip
+        yield Exhibit(
+            name=f"strip_{system.name}",
+            title=f"Where {system.name} sends the tokens of {strip.uid}",
+            caption="One utterance over time: the mouth, the waveform, and for each token the "
+            "router's softmax (colour) with its first choice (filled) and second choice (ring). "
+            "'Heard' is the decoded hypothesis on clean speech.",
+            section=EXPERTS,
+            figure=figures.strip(strip, _heard(system, strip.uid)),
+            rows=[
+                {
+                    "router": r.router, "modality": r.modality,
+                    "time": round(t * r.token_seconds, 4),
+                    **{f"choice_{k + 1}": int(e) + 1 for k, e in enumerate(r.choices[t])},
+                    **{f"p_{e + 1}": round(float(p), 6) for e, p in enumerate(r.probs[t])},
+                }
+                for r in _widest_first(strip.routes) for t in range(len(r.probs))
+            ],
+        )  # fmt: skip
+
+
+def _widest_first(routes: Sequence[Route]) -> list[Route]:
+    """Return the routes with the widest router first: an exhibit's first row names its columns."""
+    return sorted(routes, key=lambda r: -r.probs.shape[1])
+
+
+def _heard(system: System, uid: str) -> str:
+    for condition, score in system.scores.items():
+        hypotheses = score.path / "text"
+        if condition.snr == CLEAN and hypotheses.is_file():
+            texts = read_text(hypotheses)
+            if uid in texts:
+                return texts[uid]
+    return UNKNOWN
+
+
+def cost_exhibit(systems: Sequence[System], measured: dict[str, Measured]) -> Exhibit:
+    """Show parameters, operations, and time and memory of decoding."""
+    parts = list(dict.fromkeys(p for m in measured.values() for p in m.routing.gflops))
+    rows = []
+    for system in systems:
+        parameters, gflops = measured[system.name].parameters, measured[system.name].routing.gflops
+        row: Row = {"system": system.name}
+        for name in ("total", "active", "trained"):
+            row[f"parameters_{name}"] = parameters and asdict(parameters)[name]
+        row |= {f"gflop_per_second_{p.replace(' ', '_')}": _digits(gflops.get(p)) for p in parts}
+        clean = next((s.path for c, s in system.scores.items() if c.snr == CLEAN), None)
+        costs = clean and DecodingCosts.read(clean)
+        row["rtf"] = costs and _digits(costs.rtf)
+        row["memory_mib"] = costs and round(costs.peak_memory_mib)
+        row["memory_of"] = costs and costs.memory_of
+        rows.append(row)
+    return Exhibit(
+        name="cost",
+        title="Parameters, operations, and decoding",
+        caption="Active: without the experts that a token does not go to. GFLOP per second of "
+        "speech, a multiply-add counted as two; those of the LLM for reading media tokens, prompt "
+        "and text once (a beam of B makes the text's part B-fold). RTF and peak memory of a job "
+        "as measured while decoding clean speech: they hold for the machine, its load, and the "
+        "decoding config.",
+        section=COSTS,
+        rows=rows,
+        table=shown(rows),
+    )

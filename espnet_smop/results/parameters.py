@@ -1,0 +1,78 @@
+"""Parameters of a system: all, trained, and those that a token goes through."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from espnet_smop.model import ESPnetAVSRModel
+from espnet_smop.projector.experts import ExpertPool
+from espnet_smop.projector.router import Router
+from espnet_smop.skeleton import use_skeletons
+from espnet_smop.tasks.avsr import AVSRTask
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters.
+
+    Attributes:
+        total: of the whole model, frozen base models included.
+        active: those of them that a token goes through: K of a pool's N experts.
+        trained: those that training changes.
+        encoders: of the encoders.
+        projector: of the projector.
+        projector_active: active ones of the projector.
+        llm: of the LLM with its adapters.
+    """
+
+    total: int
+    active: int
+    trained: int
+    encoders: int
+    projector: int
+    projector_active: int
+    llm: int
+
+
+def count_parameters(config: dict[str, Any], skeletons: Path) -> Parameters:
+    """Count the parameters of an experiment's model, without its weights.
+
+    Args:
+        config: the experiment's ``config.yaml``.
+        skeletons: directory to write the shapes of published base models to.
+
+    Raises:
+        BaseModelError: the sizes of a base model are not known.
+    """
+    args = argparse.Namespace(**{**config, "base_fingerprints": {}})
+    use_skeletons(args, skeletons)
+    with torch.device("meta"):
+        model = AVSRTask.build_model(args)
+    idle = _idle(model)
+    total, projector = _count(model), _count(model.projector)
+    return Parameters(
+        total=total,
+        active=total - idle,
+        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        encoders=_count(model.frontends),
+        projector=projector,
+        projector_active=projector - idle,
+        llm=_count(model.decoder),
+    )
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _idle(model: ESPnetAVSRModel) -> int:
+    """Return the number of parameters in experts that a token does not go to."""
+    top_k = next((m.top_k for m in model.projector.modules() if isinstance(m, Router)), 1)
+    pools = [m for m in model.projector.modules() if isinstance(m, ExpertPool)]
+    return sum(
+        (pool.num_experts - min(top_k, pool.num_experts)) * _count(pool) // pool.num_experts
+        for pool in pools
+    )

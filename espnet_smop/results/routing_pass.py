@@ -1,0 +1,168 @@
+"""One pass of a trained model over some utterances: experts chosen, and operations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from espnet2.fileio.read_text import read_2columns_text
+from espnet2.train.dataset import ESPnetDataset
+
+from espnet_smop.fileio.video import read_video
+from espnet_smop.modality import AUDIO, FRAME_RATE, MODALITIES, SAMPLE_RATE
+from espnet_smop.model import ESPnetAVSRModel
+from espnet_smop.projector.router import Routing
+from espnet_smop.projector.smop import Routings, SMoPProjector
+from espnet_smop.results.expert_usage import Route, Strip, Usage
+from espnet_smop.results.operations import count_flops
+from espnet_smop.tasks.avsr import AVSRTask
+
+_BATCH_SIZE = 8
+
+
+@dataclass
+class RoutingPass:
+    """Result of the pass.
+
+    Attributes:
+        usages: one for each router and modality; none without routers.
+        strip: the utterance that was asked for; None without routers.
+        gflops: part → GFLOP per second of speech.
+        utterances: number of utterances that the usages count.
+    """
+
+    usages: list[Usage] = field(default_factory=list)
+    strip: Strip | None = None
+    gflops: dict[str, float] = field(default_factory=dict)
+    utterances: int = 0
+
+
+def run_pass(
+    config: Path,
+    checkpoint: Path,
+    data_dir: Path,
+    *,
+    uids: Sequence[str],
+    strip_uid: str,
+    flop_uids: Sequence[str],
+    device: str = "cpu",
+) -> RoutingPass:
+    """Send clean utterances through encoders and projector, and a few of them through the LLM.
+
+    Args:
+        config: ``config.yaml`` of the experiment.
+        checkpoint: its trained parameters.
+        data_dir: formatted data directory.
+        uids: the utterances whose tokens are counted.
+        strip_uid: the utterance that is shown.
+        flop_uids: the utterances whose operations are counted.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        BaseModelError: a base model is missing, or is not the one that the model was trained with.
+        OSError, KeyError, ValueError: data is missing or does not fit the model.
+    """
+    model, args = AVSRTask.load_model(str(config), str(checkpoint), device)
+    args.preprocessor_conf = {**args.preprocessor_conf, "noise": None}
+    preprocess = AVSRTask.build_preprocess_fn(args, train=False)
+    collate = AVSRTask.build_collate_fn(args, train=False)
+    sources = [MODALITIES[m].source(data_dir) for m in model.frontends]
+    data = ESPnetDataset(
+        [*sources, (str(data_dir / "text"), "text", "text")],
+        preprocess=preprocess,
+        float_dtype="float32",
+    )
+
+    def batch_of(keys: Sequence[str]) -> dict[str, torch.Tensor]:
+        _, batch = collate([data[key] for key in keys])
+        return {name: value.to(device) for name, value in batch.items()}
+
+    result = RoutingPass(utterances=len(uids))
+    usages: dict[tuple[str, str], Usage] = {}
+    for start in range(0, len(uids), _BATCH_SIZE):
+        for usage in count_usage(model, batch_of(uids[start : start + _BATCH_SIZE])):
+            key = (usage.router, usage.modality)
+            usages[key] = usages[key] + usage if key in usages else usage
+    result.usages = list(usages.values())
+    if result.usages:
+        result.strip = _strip(model, batch_of([strip_uid]), data_dir, strip_uid)
+    result.gflops = _gflops(model, [batch_of([uid]) for uid in flop_uids])
+    return result
+
+
+def count_usage(model: ESPnetAVSRModel, batch: dict[str, torch.Tensor]) -> list[Usage]:
+    """Count the choices of each router for the tokens of each modality in a batch."""
+    return [
+        Usage.of(router, modality, routing.indices.cpu().numpy(), routing.probs.shape[-1])
+        for router, modality, routing in _routings(model, batch)
+    ]
+
+
+@torch.no_grad()
+def _routings(
+    model: ESPnetAVSRModel, batch: dict[str, torch.Tensor]
+) -> list[tuple[str, str, Routing]]:
+    """Return router, modality and routing of each router's tokens; nothing without routers."""
+    if not isinstance(model.projector, SMoPProjector):
+        return []
+    recorded: list[Routings] = []
+    hook = model.projector.mixture.register_forward_hook(
+        lambda module, args, output: recorded.append(output[1])
+    )
+    try:
+        model.project(
+            *(batch.get(n) for n in ("speech", "speech_lengths", "video", "video_lengths"))
+        )
+    finally:
+        hook.remove()
+    return [
+        (router, modality, routing)
+        for routings in recorded
+        for router, by_modality in routings.items()
+        for modality, routing in by_modality.items()
+        if routing is not None
+    ]
+
+
+def _strip(
+    model: ESPnetAVSRModel, batch: dict[str, torch.Tensor], data_dir: Path, uid: str
+) -> Strip:
+    routes = []
+    for router, modality, routing in _routings(model, batch):
+        kept = routing.valid.cpu().numpy()
+        frames = model.projector.stem.downsamples[modality].rate
+        routes.append(
+            Route(
+                router,
+                modality,
+                routing.probs.float().cpu().numpy()[kept],
+                routing.indices.cpu().numpy()[kept],
+                frames / model.frontends[modality].frame_rate,
+            )
+        )
+    # The signals as they are in the files, before the preprocessor normalises and crops them.
+    speech = video = None
+    if "audio" in model.frontends:
+        speech = ESPnetDataset([AUDIO.source(data_dir)])[uid][1][AUDIO.data_name]
+    if "video" in model.frontends:
+        video = read_video(read_2columns_text(data_dir / "video.scp")[uid])
+    return Strip(
+        uid=uid,
+        text=read_2columns_text(data_dir / "text")[uid],
+        speech=speech,
+        video=video,
+        routes=routes,
+    )
+
+
+def _gflops(model: ESPnetAVSRModel, batches: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:
+    totals: dict[str, int] = {}
+    seconds = 0.0
+    for batch in batches:
+        for part, flops in count_flops(model, batch).items():
+            totals[part] = totals.get(part, 0) + flops
+        if "speech_lengths" in batch:
+            seconds += int(batch["speech_lengths"].sum()) / SAMPLE_RATE
+        else:
+            seconds += int(batch["video_lengths"].sum()) / FRAME_RATE
+    return {part: total / seconds / 1e9 for part, total in totals.items()} if seconds else {}

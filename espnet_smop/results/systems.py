@@ -1,0 +1,184 @@
+"""Decoded experiments as systems: their scores, and which differences are significant."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from espnet_smop.config import load_config
+from espnet_smop.modality import MODALITIES
+from espnet_smop.results.decodes import CLEAN, Condition, Decode, Score, find_decodes
+from espnet_smop.results.significance import holm, matched_pairs
+from espnet_smop.results.transcripts import ScoringError
+
+TASKS = {("audio",): "ASR", ("video",): "VSR", ("audio", "video"): "AVSR"}
+FEW_SPEAKERS = 20
+"""With fewer speakers, intervals over speakers are too narrow to rely on."""
+
+
+@dataclass
+class System:
+    """An experiment, as decoded under one tag.
+
+    Attributes:
+        name: unique among the systems compared.
+        path: the experiment.
+        tag: name of the decoding; empty where nothing is scored.
+        task: ``ASR``, ``VSR`` or ``AVSR``.
+        config: its ``config.yaml``.
+        scores: condition → errors.
+    """
+
+    name: str
+    path: Path
+    tag: str
+    task: str
+    config: dict[str, Any]
+    scores: dict[Condition, Score] = field(default_factory=dict)
+
+    def at(self, condition: Condition) -> Score | None:
+        """Return the score under a condition; for VSR the clean one, whatever the noise."""
+        if self.task == "VSR":
+            condition = Condition(condition.test_set, "", CLEAN)
+        return self.scores.get(condition)
+
+
+class Difference(NamedTuple):
+    """How system A compares with B under a condition; rates in errors per word.
+
+    Attributes:
+        a: name of system A.
+        b: name of system B.
+        difference: rate of A minus rate of B.
+        low: lower end of its 95 % bootstrap interval.
+        high: upper end.
+        errors: errors of A minus those of B.
+        bootstrap_p: p value of the paired bootstrap.
+        segments: segments of the matched-pairs test.
+        z: its statistic.
+        matched_pairs_p: its p value.
+        matched_pairs_holm: the same, adjusted for the number of pairs under this condition.
+    """
+
+    a: str
+    b: str
+    difference: float
+    low: float
+    high: float
+    errors: int
+    bootstrap_p: float
+    segments: int
+    z: float
+    matched_pairs_p: float
+    matched_pairs_holm: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the adjusted matched-pairs test finds a difference at 5 %."""
+        return self.matched_pairs_holm < 0.05
+
+
+def find_experiments(paths: Sequence[Path]) -> list[Path]:
+    """Return the experiments among the paths and one level below them.
+
+    Raises:
+        ScoringError: a path is no directory.
+    """
+    found = []
+    for path in paths:
+        if not path.is_dir():
+            raise ScoringError(f"{path} is not a directory")
+        candidates = [path] if (path / "config.yaml").is_file() else sorted(path.glob("*/"))
+        found += [p for p in candidates if (p / "config.yaml").is_file()]
+    return list(dict.fromkeys(found))
+
+
+def read_systems(
+    experiments: Sequence[Path], *, metric: str, unit: str, shorten: bool = False
+) -> list[System]:
+    """Read all scored decode directories of experiments.
+
+    Args:
+        experiments: their directories.
+        metric: ``wer`` or ``cer``.
+        unit: what the bootstrap draws, ``speaker`` or ``utterance``.
+        shorten: leave ``avsr_`` and ``train_`` out of names where they stay unique.
+
+    Raises:
+        ScoringError: a decode directory's files do not belong together, or a config is not of a
+            model of this project.
+    """
+    names = unique_names(experiments, _shortened if shorten else str)
+    systems = []
+    for experiment, name in zip(experiments, names, strict=True):
+        config = load_config(experiment / "config.yaml")
+        task = TASKS.get(tuple(m for m in MODALITIES if config.get(f"{m}_frontend")))
+        if task is None:
+            raise ScoringError(
+                f"{experiment / 'config.yaml'} sets neither audio_frontend nor video_frontend: "
+                "give the experiments to compare one by one"
+            )
+        decodes: dict[str, list[Decode]] = {}
+        for decode in find_decodes(experiment, metric):
+            decodes.setdefault(decode.tag, []).append(decode)
+        for tag, of_tag in (decodes or {"": []}).items():
+            scores = {d.condition: Score.read(d.path, metric=metric, unit=unit) for d in of_tag}
+            systems.append(System(name, experiment, tag, task, config, scores))
+    if len({system.tag for system in systems if system.tag}) > 1:
+        for system in systems:
+            system.name = f"{system.name} {system.tag}".rstrip()
+    return systems
+
+
+def _shortened(name: str) -> str:
+    return name.removeprefix("avsr_").removeprefix("train_")
+
+
+def unique_names(paths: Sequence[Path], shortened: Callable[[str], str] = str) -> list[str]:
+    """Return a name for each of different paths: the fewest last parts that tell them apart.
+
+    Args:
+        paths: what to name.
+        shortened: makes a last part shorter; not applied where names would be the same.
+    """
+    whole = [path.absolute() for path in paths]
+    names: list[str] = []
+    for last_part in (shortened, str):
+        for depth in range(1, max((len(path.parts) for path in whole), default=0) + 1):
+            names = ["/".join([*p.parts[-depth:-1], last_part(p.name)]) for p in whole]
+            if len(set(names)) == len(names):
+                return names
+    return names
+
+
+def conditions(systems: Sequence[System]) -> list[Condition]:
+    """Return all conditions under which a system has a score, in order."""
+    return sorted({c for s in systems for c in s.scores if s.at(c)}, key=lambda c: c.order)
+
+
+def compare(systems: Sequence[System], condition: Condition) -> list[Difference]:
+    """Compare all pairs of systems that were tested on the same utterances."""
+    scored = [(s.name, score) for s in systems if (score := s.at(condition))]
+    pairs = [(a, b) for a, b in combinations(scored, 2) if a[1].same_test(b[1])]
+    tests = [matched_pairs(one.alignments, other.alignments) for (_, one), (_, other) in pairs]
+    adjusted = holm([test.p_value for test in tests])
+    out = []
+    for ((a, one), (b, other)), test, p_holm in zip(pairs, tests, adjusted, strict=True):
+        drawn = one.compare(other)
+        out.append(
+            Difference(
+                a,
+                b,
+                difference=drawn.difference,
+                low=drawn.low,
+                high=drawn.high,
+                errors=sum(one.errors) - sum(other.errors),
+                bootstrap_p=drawn.p_value,
+                segments=test.segments,
+                z=test.z,
+                matched_pairs_p=test.p_value,
+                matched_pairs_holm=p_holm,
+            )
+        )
+    return out

@@ -1,1 +1,0 @@
-"""Transcripts, alignment and sclite's tables."""
