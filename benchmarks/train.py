@@ -531,8 +531,7 @@ def measure(args: argparse.Namespace, directory: Path) -> dict:
     counts = Counts.of(
         dict(zip(names, frames.tolist(), strict=True)),
         dict(zip(names, text.tolist(), strict=True)),
-        rates=RATES,
-        fixed=1 + len(PROMPT) + 4,
+        prefix=lambda n: 1 + len(PROMPT) + 4 - (-2 * n // RATES["audio"]) - (-n // RATES["video"]),
     )
     limits = {"tokens": 2 * args.batch_frames, "frames": args.batch_frames}
     plans = {

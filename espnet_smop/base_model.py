@@ -182,13 +182,17 @@ def saved_with_experiment_keys(model: nn.Module) -> set[str]:
     }
 
 
+def frozen_bases(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules that `freeze` froze, by their names in the model."""
+    return {name: module for name, module in model.named_modules() if getattr(module, _MARK, False)}
+
+
 def frozen_keys(model: nn.Module) -> set[str]:
     """Names in ``model.state_dict()`` of frozen bases, without adapters and adopted entries."""
     keys = set()
-    for prefix, module in model.named_modules():
-        if getattr(module, _MARK, False):
-            names = nn.Module.state_dict(module, prefix=f"{prefix}." if prefix else "")
-            keys.update(name for name in names if _ADAPTER not in name)
+    for prefix, module in frozen_bases(model).items():
+        names = nn.Module.state_dict(module, prefix=f"{prefix}." if prefix else "")
+        keys.update(name for name in names if _ADAPTER not in name)
     return keys - saved_with_experiment_keys(model)
 
 

@@ -106,10 +106,10 @@ class Transcriber:
         self.modalities = modalities or own
         self.landmarks = landmarks
         self.progress = progress
-        limit = getattr(frontends["audio"], "max_samples", None) if "audio" in own else None
-        self.max_seconds = min(max_seconds, limit / SAMPLE_RATE) if limit else max_seconds
+        limits = [frontend.max_seconds for frontend in frontends.values()]
+        self.max_seconds = min([max_seconds, *(limit for limit in limits if limit is not None)])
         preprocess = speech2text.preprocess
-        self.min_frames = max(1, getattr(preprocess, "video_multiple", 1))
+        self.min_frames = max(1, preprocess.video_multiple)
 
     def __call__(self, path: str | Path, warn: Callable[[str], None]) -> Iterator[Segment]:
         """Recognise a file, piece by piece.

@@ -77,7 +77,9 @@ class Recogniser:
     """Takes the place of the model and keeps what it is given."""
 
     def __init__(self, *modalities, video_multiple=1):
-        self.model = types.SimpleNamespace(frontends=dict.fromkeys(modalities))
+        self.model = types.SimpleNamespace(
+            frontends=dict.fromkeys(modalities, types.SimpleNamespace(max_seconds=None))
+        )
         self.preprocess = types.SimpleNamespace(video_multiple=video_multiple)
         self.given = []
 

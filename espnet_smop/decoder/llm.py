@@ -3,14 +3,13 @@
 import logging
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 import transformers
-from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -20,9 +19,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from espnet_smop.base_model import base_dtype, fingerprint, freeze, on_meta
 from espnet_smop.compiled import compile_layers
+from espnet_smop.decoder.abs_decoder import AbsAVDecoder
 from espnet_smop.decoder.prompt import prompt_for, prompt_ids
 from espnet_smop.decoder.search import beam_search
-from espnet_smop.decoder.tokenizer import load_tokenizer, locate_llm
+from espnet_smop.decoder.tokenizer import TextEncoder, load_tokenizer, locate_llm
 from espnet_smop.lora import inject_lora
 from espnet_smop.modality import MODALITIES
 
@@ -56,7 +56,7 @@ class Hypothesis:
     finished: bool
 
 
-class LLMDecoder(AbsDecoder):
+class LLMDecoder(AbsAVDecoder):
     """A frozen causal LM with LoRA, conditioned on audio and video tokens.
 
     The sequence is ``[BOS] <audio> A </audio> <video> V </video> prompt text [EOS]``, with only the
@@ -123,10 +123,27 @@ class LLMDecoder(AbsDecoder):
         self.delimiters = nn.Parameter(_like_rows_of(table, 4), requires_grad=train_delimiters)
         self.extra_rows = ExtraRows(num_extra_rows, table) if num_extra_rows else None
 
+    @classmethod
+    def text_encoder(cls, conf: Mapping[str, Any]) -> TextEncoder:
+        """See ``AbsAVDecoder``."""
+        return TextEncoder(
+            conf["model"], gguf_file=conf.get("gguf_file"), tokenizer=conf.get("tokenizer")
+        )
+
     @property
     def embed_size(self) -> int:
         """E, the width of the LLM's embeddings."""
         return self.llm.get_input_embeddings().embedding_dim
+
+    @property
+    def input_embeddings(self) -> torch.Tensor:
+        """The LLM's input embeddings ``(V, E)``."""
+        return self.llm.get_input_embeddings().weight
+
+    def prompt_length(self, modalities: Collection[str]) -> int:
+        """See ``AbsAVDecoder``."""
+        delimiters = 2 * len(modalities)
+        return delimiters + sum(map(len, self._prompt_ids(tuple(modalities))))
 
     def fingerprints(self) -> dict[str, str]:
         """Return the fingerprint of the frozen LLM."""

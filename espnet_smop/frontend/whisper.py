@@ -195,6 +195,11 @@ class WhisperFrontend(AbsAVFrontend):
         return self.encoder.config.encoder_layers
 
     @property
+    def max_seconds(self) -> float:
+        """Longest utterance that is encoded in one piece."""
+        return self.max_samples / SAMPLE_RATE
+
+    @property
     def frame_rate(self) -> float:
         """Output frames per second."""
         return SAMPLE_RATE / SAMPLES_PER_FRAME

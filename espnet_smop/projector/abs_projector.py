@@ -1,10 +1,15 @@
-"""What the model asks of a projector."""
+"""What the rest of the package asks of a projector."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+
+from espnet_smop.projector.router import Routing
+
+Routings = dict[str, dict[str, Routing | None]]
+"""Router → modality → where its tokens went; None where one expert needs no router."""
 
 
 @dataclass
@@ -16,23 +21,27 @@ class ProjectorOutput:
         lengths: modality → ``(B,)``, valid tokens per utterance.
         aux_loss: weighted sum of the auxiliary losses, a scalar.
         stats: name → scalar tensor (detached) for the reporter.
+        routings: where each router sent the tokens, ``B · T'`` per modality; the analysis shows
+            them. Empty for a projector without routers.
     """
 
     tokens: dict[str, torch.Tensor]
     lengths: dict[str, torch.Tensor]
     aux_loss: torch.Tensor
     stats: dict[str, torch.Tensor] = field(default_factory=dict)
+    routings: Routings = field(default_factory=dict)
 
 
 class AbsProjector(nn.Module, ABC):
-    """Maps encoder features ``(B, T, D)`` per modality to LLM tokens ``(B, T', E)``."""
+    """Maps encoder features ``(B, T, D)`` per modality to LLM tokens ``(B, T', E)``.
+
+    The task calls a subclass with ``input_sizes`` (modality → D), ``output_size`` (E) and
+    ``num_layers`` (modality → number of encoder layers), then with ``projector_conf`` as keywords.
+    It defines `forward` and `num_tokens`; the other methods have defaults.
+    """
 
     needs_layers: frozenset[str] = frozenset()
-    """Modalities for which ``forward`` wants the hidden states of every encoder layer."""
-
-    @abstractmethod
-    def init_output_rms(self, rms: torch.Tensor) -> None:
-        """Let tokens have about this root mean square (a scalar), before any training."""
+    """Modalities for which ``forward`` takes the hidden states of every encoder layer."""
 
     @abstractmethod
     def forward(
@@ -41,10 +50,34 @@ class AbsProjector(nn.Module, ABC):
         lengths: dict[str, torch.Tensor],
         layers: dict[str, list[torch.Tensor]] | None = None,
     ) -> ProjectorOutput:
-        """Project the features of every modality.
+        """Project the features of every modality. A token must not depend on padding.
 
         Args:
-            features: modality → ``(B, T, D)``.
+            features: modality → ``(B, T, D)``, in the encoder's dtype.
             lengths: modality → ``(B,)``.
             layers: modality → L + 1 hidden states ``(B, T, D)``, for those in ``needs_layers``.
         """
+
+    @abstractmethod
+    def num_tokens(self, modality: str, frames: torch.Tensor) -> torch.Tensor:
+        """Return the number of tokens that ``forward`` makes of so many frames.
+
+        Args:
+            modality: ``audio`` or ``video``.
+            frames: encoder frames of utterances, integers of any shape; the result has the same.
+        """
+
+    def init_output_rms(self, rms: torch.Tensor) -> None:
+        """Scale the untrained weights so that tokens have this root mean square, a scalar.
+
+        Raises:
+            ValueError: the class does not implement it.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not implement `init_output_rms`, which the warm start "
+            "calls: implement it, or leave out model_conf.ctc_warmup_steps"
+        )
+
+    def num_active_parameters(self) -> int:
+        """Return how many parameters one token goes through; of N experts, the K chosen ones."""
+        return sum(p.numel() for p in self.parameters())

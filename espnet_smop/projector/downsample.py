@@ -45,6 +45,11 @@ class Downsample(nn.Module, ABC):
     def reduce(self, groups: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Reduce ``(B, T', rate, D)``, zero beyond ``lengths`` frames, to ``(B, T', D')``."""
 
+    def num_tokens(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return the number of tokens of utterances of so many frames, integers of any shape."""
+        kept = 0 if self.remainder == "drop" else self.rate - 1
+        return (frames + kept) // self.rate
+
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Downsample.
 
@@ -65,7 +70,7 @@ class Downsample(nn.Module, ABC):
         x = torch.where(valid_mask(lengths, x.shape[1])[..., None], x, 0)
         # (B, T', rate, D)
         groups = x.reshape(batch, x.shape[1] // self.rate, self.rate, size)
-        return self.reduce(groups, lengths), (lengths + self.rate - 1) // self.rate
+        return self.reduce(groups, lengths), self.num_tokens(lengths)
 
 
 class Stack(Downsample):

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from espnet_smop.modality import MODALITIES
-from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput
+from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput, Routings
 from espnet_smop.projector.conf import complete, one_of
 from espnet_smop.projector.dispatch import DISPATCHES, mix
 from espnet_smop.projector.downsample import valid_mask
@@ -25,9 +25,6 @@ from espnet_smop.projector.stem import Stem
 
 Tokens = dict[str, torch.Tensor]
 """Modality → a row for each token of the batch."""
-
-Routings = dict[str, dict[str, Routing | None]]
-"""Router → modality → where its tokens went; None where one expert needs no router."""
 
 
 class Parts(NamedTuple):
@@ -254,7 +251,24 @@ class SMoPProjector(AbsProjector):
             lengths=lengths,
             aux_loss=self.load_balancing_weight * balance + self.router_z_weight * z,
             stats={"loss_balance": balance.detach(), "loss_z": z.detach(), **shares},
+            routings=routings,
         )
+
+    def num_tokens(self, modality: str, frames: torch.Tensor) -> torch.Tensor:
+        """See ``AbsProjector``."""
+        return self.stem.downsamples[modality].num_tokens(frames)
+
+    def num_active_parameters(self) -> int:
+        """See ``AbsProjector``."""
+        top_k = next((m.top_k for m in self.modules() if isinstance(m, Router)), 1)
+        pools = [m for m in self.modules() if isinstance(m, ExpertPool)]
+        idle = sum(
+            (pool.num_experts - min(top_k, pool.num_experts))
+            * sum(p.numel() for p in pool.parameters())
+            // pool.num_experts
+            for pool in pools
+        )
+        return super().num_active_parameters() - idle
 
     def _own_precision(self, x: torch.Tensor) -> torch.Tensor:
         """Take features from the frozen encoder's precision to the trained parameters'."""

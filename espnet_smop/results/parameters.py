@@ -7,9 +7,6 @@ from typing import Any
 
 import torch
 
-from espnet_smop.model import ESPnetAVSRModel
-from espnet_smop.projector.experts import ExpertPool
-from espnet_smop.projector.router import Router
 from espnet_smop.skeleton import use_skeletons
 from espnet_smop.tasks.avsr import AVSRTask
 
@@ -51,28 +48,18 @@ def count_parameters(config: dict[str, Any], skeletons: Path) -> Parameters:
     use_skeletons(args, skeletons)
     with torch.device("meta"):
         model = AVSRTask.build_model(args)
-    idle = _idle(model)
     total, projector = _count(model), _count(model.projector)
+    projector_active = model.projector.num_active_parameters()
     return Parameters(
         total=total,
-        active=total - idle,
+        active=total - projector + projector_active,
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
         encoders=_count(model.frontends),
         projector=projector,
-        projector_active=projector - idle,
+        projector_active=projector_active,
         llm=_count(model.decoder),
     )
 
 
 def _count(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def _idle(model: ESPnetAVSRModel) -> int:
-    """Return the number of parameters in experts that a token does not go to."""
-    top_k = next((m.top_k for m in model.projector.modules() if isinstance(m, Router)), 1)
-    pools = [m for m in model.projector.modules() if isinstance(m, ExpertPool)]
-    return sum(
-        (pool.num_experts - min(top_k, pool.num_experts)) * _count(pool) // pool.num_experts
-        for pool in pools
-    )

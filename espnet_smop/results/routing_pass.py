@@ -12,12 +12,13 @@ from espnet_smop.fileio.video import read_video
 from espnet_smop.modality import AUDIO, FRAME_RATE, MODALITIES, SAMPLE_RATE
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.router import Routing
-from espnet_smop.projector.smop import Routings, SMoPProjector
 from espnet_smop.results.expert_usage import Route, Strip, Usage
 from espnet_smop.results.operations import count_flops
 from espnet_smop.tasks.avsr import AVSRTask
 
 _BATCH_SIZE = 8
+_LONG = 5_765_760
+"""Encoder frames of an utterance that no usual downsampling rate leaves a remainder of."""
 
 
 @dataclass
@@ -103,22 +104,12 @@ def _routings(
     model: ESPnetAVSRModel, batch: dict[str, torch.Tensor]
 ) -> list[tuple[str, str, Routing]]:
     """Return router, modality and routing of each router's tokens; nothing without routers."""
-    if not isinstance(model.projector, SMoPProjector):
-        return []
-    recorded: list[Routings] = []
-    hook = model.projector.mixture.register_forward_hook(
-        lambda module, args, output: recorded.append(output[1])
+    projected = model.project(
+        *(batch.get(n) for n in ("speech", "speech_lengths", "video", "video_lengths"))
     )
-    try:
-        model.project(
-            *(batch.get(n) for n in ("speech", "speech_lengths", "video", "video_lengths"))
-        )
-    finally:
-        hook.remove()
     return [
         (router, modality, routing)
-        for routings in recorded
-        for router, by_modality in routings.items()
+        for router, by_modality in projected.routings.items()
         for modality, routing in by_modality.items()
         if routing is not None
     ]
@@ -130,14 +121,13 @@ def _strip(
     routes = []
     for router, modality, routing in _routings(model, batch):
         kept = routing.valid.cpu().numpy()
-        frames = model.projector.stem.downsamples[modality].rate
         routes.append(
             Route(
                 router,
                 modality,
                 routing.probs.float().cpu().numpy()[kept],
                 routing.indices.cpu().numpy()[kept],
-                frames / model.frontends[modality].frame_rate,
+                _seconds_per_token(model, modality),
             )
         )
     # The signals as they are in the files, before the preprocessor normalises and crops them.
@@ -153,6 +143,13 @@ def _strip(
         video=video,
         routes=routes,
     )
+
+
+def _seconds_per_token(model: ESPnetAVSRModel, modality: str) -> float:
+    # Of a long utterance, of which a remainder of frames at the end is a negligible part.
+    frames = torch.tensor(_LONG)
+    tokens = int(model.projector.num_tokens(modality, frames))
+    return _LONG / tokens / model.frontends[modality].frame_rate
 
 
 def _gflops(model: ESPnetAVSRModel, batches: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:

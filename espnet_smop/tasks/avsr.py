@@ -5,6 +5,7 @@ import difflib
 import inspect
 import itertools
 import logging
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,6 @@ from espnet2.torch_utils.safe_torch_load import safe_torch_load
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.distributed_utils import DistributedOption
-from espnet2.train.preprocessor import AbsPreprocessor
 from espnet2.utils.get_default_kwargs import get_default_kwargs
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool
@@ -27,9 +27,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from espnet_smop.base_model import BaseModelError, resolve_relative_to
+from espnet_smop.decoder.abs_decoder import AbsAVDecoder
 from espnet_smop.decoder.llm import LLMDecoder
-from espnet_smop.decoder.prompt import prompt_for, prompt_ids
-from espnet_smop.decoder.tokenizer import TextEncoder
+from espnet_smop.decoder.prompt import prompt_for
 from espnet_smop.fileio.video import register
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.avhubert import AVHuBERTFrontend
@@ -38,13 +38,13 @@ from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.abs_projector import AbsProjector
 from espnet_smop.projector.mlp import MLPProjector
 from espnet_smop.projector.smop import SMoPProjector
-from espnet_smop.projector.stem import DOWNSAMPLE_DEFAULTS
 from espnet_smop.tasks.cached_features import check_caches
 from espnet_smop.tasks.config_parser import BasedConfigParser
 from espnet_smop.text_table import text_table
+from espnet_smop.train.abs_preprocessor import AbsAVPreprocessor
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 from espnet_smop.train.ranks import RankIterFactory, end_with_parent
-from espnet_smop.train.token_batches import FRAME_RATES, Counts, TokenBatchSampler
+from espnet_smop.train.token_batches import Counts, TokenBatchSampler, prefix_lengths
 from espnet_smop.train.trainer import AVSRTrainer
 
 register()
@@ -72,13 +72,18 @@ projector_choices = ClassChoices(
     type_check=AbsProjector,
     default="smop",
 )
-decoder_choices = ClassChoices("decoder", classes={"llm": LLMDecoder}, default="llm")
+decoder_choices = ClassChoices(
+    "decoder", classes={"llm": LLMDecoder}, type_check=AbsAVDecoder, default="llm"
+)
 preprocessor_choices = ClassChoices(
     "preprocessor",
     classes={"avsr": AVSRPreprocessor},
-    type_check=AbsPreprocessor,
+    type_check=AbsAVPreprocessor,
     default="avsr",
 )
+
+_models: weakref.WeakValueDictionary[int, ESPnetAVSRModel] = weakref.WeakValueDictionary()
+"""id of arguments → the model built from them. ESPnet passes iterators the arguments alone."""
 
 
 class AVSRTask(AbsTask):
@@ -164,14 +169,11 @@ class AVSRTask(AbsTask):
         return CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
 
     @classmethod
-    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> AbsPreprocessor | None:
-        """Return the preprocessor, with the tokenizer of the LLM."""
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> AbsAVPreprocessor | None:
+        """Return the preprocessor, with the decoder's tokenizer."""
         if not args.use_preprocessor:
             return None
-        conf = args.decoder_conf
-        encode_text = TextEncoder(
-            conf["model"], gguf_file=conf.get("gguf_file"), tokenizer=conf.get("tokenizer")
-        )
+        encode_text = decoder_choices.get_class(args.decoder).text_encoder(args.decoder_conf)
         return _build(
             "preprocessor",
             preprocessor_choices.get_class(args.preprocessor),
@@ -269,12 +271,11 @@ class AVSRTask(AbsTask):
                 frontends[modality] = _build(choices.name, choices.get_class(name), conf)
         if not frontends:
             raise ValueError("set audio_frontend (whisper), video_frontend (avhubert) or both")
-        decoder_conf = dict(args.decoder_conf)
-        if decoder_conf.get("prompt") is None:
+        decoder_class = decoder_choices.get_class(args.decoder)
+        if _takes(decoder_class, "prompt") and args.decoder_conf.get("prompt") is None:
             # The prompt belongs to the experiment: inference takes it from config.yaml
-            decoder_conf["prompt"] = prompt_for(frontends)
-            args.decoder_conf = decoder_conf
-        decoder = _build("decoder", decoder_choices.get_class(args.decoder), decoder_conf)
+            args.decoder_conf = {**args.decoder_conf, "prompt": prompt_for(frontends)}
+        decoder = _build("decoder", decoder_class, args.decoder_conf)
         projector = _build(
             "projector",
             projector_choices.get_class(args.projector),
@@ -295,6 +296,7 @@ class AVSRTask(AbsTask):
             args.model_conf,
         )
         _check_fingerprints(args, model.fingerprints())
+        _models[id(args)] = model
         logging.info("Trained parameters:\n%s", trained_table(model))
         return model
 
@@ -315,9 +317,13 @@ class AVSRTask(AbsTask):
         """
         with open(config_file, encoding="utf-8") as file:
             args = argparse.Namespace(**yaml.safe_load(file))
-        for conf in (args.audio_frontend_conf, args.video_frontend_conf, args.decoder_conf):
-            if torch.device(device).type == "cpu" and not conf.get("dtype"):
-                conf["dtype"] = "float32"  # also where there is a GPU, for which the default is
+        for choices in (audio_frontend_choices, video_frontend_choices, decoder_choices):
+            name, conf = getattr(args, choices.name), getattr(args, f"{choices.name}_conf")
+            if name is None:
+                continue
+            on_cpu = torch.device(device).type == "cpu"
+            if on_cpu and _takes(choices.get_class(name), "dtype") and not conf.get("dtype"):
+                conf["dtype"] = "float32"  # null means bfloat16 where there is a GPU
             for key in ("model", "tokenizer"):
                 if conf.get(key):
                     conf[key] = resolve_relative_to(conf[key], Path(config_file).resolve().parent)
@@ -342,19 +348,24 @@ def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
         )
     shapes = load_num_sequence_text(iter_options.shape_files[0], loader_type="csv_int")
     transcripts = {k: t for k, t in read_2columns_text(texts[0]).items() if k in shapes}
-    encoder: TextEncoder = iter_options.preprocess_fn.encode_text
-    modalities = [m for m in FRAME_RATES if getattr(args, f"{m}_frontend") is not None]
-    conf = args.decoder_conf
-    prompt = prompt_for(modalities) if conf.get("prompt") is None else conf["prompt"]
-    chat = conf.get("chat_template", False)
-    around = prompt_ids(encoder.tokenizer, prompt, chat_template=chat)
-    downsample = {**DOWNSAMPLE_DEFAULTS, **(args.projector_conf.get("downsample") or {})}
+    counts = iter_options.preprocess_fn.count_text(list(transcripts.values()))
+    model = _models.get(id(args))
+    if model is None:
+        raise ValueError("batch_type: tokens counts the model's tokens: call build_model first")
     return Counts.of(
         {key: shape[0] for key, shape in shapes.items()},
-        dict(zip(transcripts, encoder.count(list(transcripts.values())), strict=True)),
-        rates={m: downsample[m] for m in modalities},
-        fixed=sum(map(len, around)) + 2 * len(modalities),
+        dict(zip(transcripts, counts, strict=True)),
+        prefix=partial(
+            prefix_lengths,
+            frontends=model.frontends,
+            projector=model.projector,
+            decoder=model.decoder,
+        ),
     )
+
+
+def _takes(class_: type, option: str) -> bool:
+    return option in inspect.signature(class_).parameters
 
 
 def _build(kind: str, class_: type, conf: dict, *args):

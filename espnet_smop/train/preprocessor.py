@@ -1,12 +1,12 @@
 """From what a data directory holds to what the model takes, utterance by utterance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from espnet2.train.preprocessor import AbsPreprocessor
 
 from espnet_smop.modality import FRAME_RATE, SAMPLE_RATE
+from espnet_smop.train.abs_preprocessor import AbsAVPreprocessor
 from espnet_smop.train.augmentation import adaptive_time_mask, crop, horizontal_flip
 from espnet_smop.train.noise import NoiseAdder
 
@@ -25,7 +25,7 @@ def normalise_video(video: np.ndarray) -> np.ndarray:
     return video.astype(np.float32) * scale - np.float32(VIDEO_MEAN / VIDEO_STD)
 
 
-class AVSRPreprocessor(AbsPreprocessor):
+class AVSRPreprocessor(AbsAVPreprocessor):
     """Tokenises the text; crops, augments and normalises the video; adds noise to the speech.
 
     Augmentation acts in training only.
@@ -88,6 +88,10 @@ class AVSRPreprocessor(AbsPreprocessor):
             else:
                 out[name] = value
         return out
+
+    def count_text(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of token ids of each transcript."""
+        return self.encode_text.count(texts)
 
     def _speech(self, uid: str, speech: np.ndarray) -> np.ndarray:
         if speech.ndim == 2:

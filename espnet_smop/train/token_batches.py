@@ -6,14 +6,17 @@ positions (audio tokens, video tokens, prompt and text), the output layer's the 
 batch keeps below a limit of each, padding included, on each of the processes that share it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from espnet2.samplers.abs_sampler import AbsSampler
 
-FRAME_RATES = {"audio": 50, "video": 25}
-"""Encoder frames per second, those of Whisper and AV-HuBERT."""
+from espnet_smop.decoder.abs_decoder import AbsAVDecoder
+from espnet_smop.frontend.abs_frontend import AbsAVFrontend
+from espnet_smop.modality import FRAME_RATE
+from espnet_smop.projector.abs_projector import AbsProjector
 
 _REMEDIES = {
     "tokens": "raise batch_bins",
@@ -44,16 +47,14 @@ class Counts:
         frames: Mapping[str, int],
         text: Mapping[str, int],
         *,
-        rates: Mapping[str, int],
-        fixed: int,
+        prefix: Callable[[np.ndarray], np.ndarray],
     ) -> "Counts":
         """Count LLM positions.
 
         Args:
             frames: utterance → duration in video frames, of its longer modality.
             text: utterance → tokens of its transcript, without EOS.
-            rates: modality → encoder frames per token.
-            fixed: positions that every utterance has: BOS, prompt, delimiters.
+            prefix: maps durations in video frames ``(N,)`` to the positions before the text.
 
         Raises:
             ValueError: an utterance has no transcript.
@@ -67,12 +68,35 @@ class Counts:
             )
         durations = np.array([frames[key] for key in keys], dtype=np.int64)
         texts = np.array([text[key] for key in keys], dtype=np.int64) + 1
-        media = [
-            -(-durations * FRAME_RATES[m] // FRAME_RATES["video"] // rate)
-            for m, rate in rates.items()
-        ]
         # EOS is predicted, but not fed
-        return cls(keys, durations, texts, sum(media) + fixed + texts - 1)
+        return cls(keys, durations, texts, prefix(durations) + texts - 1)
+
+
+def prefix_lengths(
+    durations: np.ndarray,
+    *,
+    frontends: Mapping[str, AbsAVFrontend],
+    projector: AbsProjector,
+    decoder: AbsAVDecoder,
+) -> np.ndarray:
+    """Count the LLM positions before the text: media tokens, BOS, prompt and delimiters.
+
+    Args:
+        durations: of utterances in video frames, ``(N,)``.
+        frontends: of the model, by modality.
+        projector: of the model.
+        decoder: of the model.
+
+    Returns:
+        ``(N,)``.
+    """
+    positions = np.full_like(durations, decoder.prompt_length(tuple(frontends)))
+    for modality, frontend in frontends.items():
+        # Rounded first: rates such as 100 / 3 have no exact floating-point number.
+        frames = np.ceil((durations * frontend.frame_rate / FRAME_RATE).round(6))
+        tokens = projector.num_tokens(modality, torch.from_numpy(frames.astype(np.int64)))
+        positions += tokens.numpy()
+    return positions
 
 
 class TokenBatchSampler(AbsSampler):

@@ -1,15 +1,17 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espnet_smop.train.token_batches import Counts, TokenBatchSampler
+from espnet_smop.train.token_batches import Counts, TokenBatchSampler, prefix_lengths
 
 
 def counts(frames, text, fixed=4):
     named = {f"u{i}": n for i, n in enumerate(frames)}
     texts = {f"u{i}": n for i, n in enumerate(text)}
-    return Counts.of(named, texts, rates={"audio": 3, "video": 3}, fixed=fixed)
+    return Counts.of(named, texts, prefix=lambda n: fixed - (-2 * n // 3) - (-n // 3))
 
 
 def lrs3_like(count=20000, seed=0):
@@ -37,9 +39,16 @@ def test_positions_are_those_of_the_decoder(model_args, media):
         drawn, _ = media([n - 1], model.decoder.embed_size, modalities=("audio", "x"))
         tokens[modality], lengths[modality] = drawn["x"], np.array([n])
     prefix = model.decoder._prefixes(tokens, lengths)[0]
-    before, after = model.decoder._prompt_ids(("audio", "video"))
-    fixed = len(before) + len(after) + 4
-    counted = counts([frames], [text], fixed=fixed)
+    counted = Counts.of(
+        {"a": frames},
+        {"a": text},
+        prefix=partial(
+            prefix_lengths,
+            frontends=model.frontends,
+            projector=model.projector,
+            decoder=model.decoder,
+        ),
+    )
     assert counted.tokens.tolist() == [len(prefix) + text]
     assert counted.text.tolist() == [text + 1]
 
@@ -100,4 +109,4 @@ def test_a_clip_that_cannot_fit_is_named_before_training():
     with pytest.raises(ValueError, match="1 utterances are left over.*raise batch_bins"):
         TokenBatchSampler(counts([9] * 3, [1] * 3), {"tokens": 10**4, "frames": 18}, world_size=2)
     with pytest.raises(ValueError, match=r"b and 0 more have no line in text"):
-        Counts.of({"a": 1, "b": 2}, {"a": 1}, rates={"audio": 3}, fixed=1)
+        Counts.of({"a": 1, "b": 2}, {"a": 1}, prefix=lambda n: n)

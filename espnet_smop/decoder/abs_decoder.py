@@ -1,0 +1,98 @@
+"""What the rest of the package asks of a decoder."""
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from espnet2.asr.decoder.abs_decoder import AbsDecoder
+
+from espnet_smop.base_model import fingerprint, frozen_bases
+from espnet_smop.decoder.tokenizer import TextEncoder
+
+if TYPE_CHECKING:
+    from espnet_smop.decoder.llm import DecoderOutput, Hypothesis
+
+
+class AbsAVDecoder(AbsDecoder):
+    """A language model that reads audio and video tokens and writes text.
+
+    The task calls a subclass with ``decoder_conf`` as keywords. If it takes ``prompt`` and none is
+    set, the task sets the paper's prompt for the modalities of the model.
+    """
+
+    tokenizer: Any
+    """The Hugging Face tokenizer of the text."""
+
+    @classmethod
+    @abstractmethod
+    def text_encoder(cls, conf: Mapping[str, Any]) -> TextEncoder:
+        """Return what tokenises transcripts. Data loading calls it, without building the decoder.
+
+        Args:
+            conf: ``decoder_conf``.
+        """
+
+    @property
+    @abstractmethod
+    def embed_size(self) -> int:
+        """Width E of the tokens that the decoder reads."""
+
+    @abstractmethod
+    def prompt_length(self, modalities: Collection[str]) -> int:
+        """Return the positions of an utterance that are neither media tokens nor text.
+
+        They are BOS, prompt and delimiters; token batches count them.
+
+        Args:
+            modalities: ``audio``, ``video`` or both.
+        """
+
+    @abstractmethod
+    def forward(
+        self,
+        tokens: dict[str, torch.Tensor],
+        token_lengths: dict[str, torch.Tensor],
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+    ) -> "DecoderOutput":
+        """Predict the transcripts.
+
+        Args:
+            tokens: modality → ``(B, T', E)``.
+            token_lengths: modality → ``(B,)``.
+            text: ``(B, L)`` token ids without BOS and EOS; padding may be any number.
+            text_lengths: ``(B,)``.
+        """
+
+    @abstractmethod
+    def generate(
+        self, tokens: dict[str, torch.Tensor], token_lengths: dict[str, torch.Tensor], **settings
+    ) -> "list[list[Hypothesis]]":
+        """Transcribe.
+
+        Args:
+            tokens: modality → ``(B, T', E)``.
+            token_lengths: modality → ``(B,)``.
+            settings: ``beam_size``, ``nbest``, ``length_penalty``, ``max_new_tokens`` and what
+                else ``inference_conf`` names.
+
+        Returns:
+            For each utterance ``nbest`` hypotheses, best first.
+        """
+
+    @property
+    def input_embeddings(self) -> torch.Tensor:
+        """The embeddings of the text's tokens ``(V, E)``, for the warm start.
+
+        Raises:
+            ValueError: the class does not implement it.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not implement `input_embeddings`, which the warm start "
+            "reads: implement it, or leave out model_conf.ctc_warmup_steps"
+        )
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return the fingerprint of each frozen base model, by name."""
+        return {name or "base": fingerprint(base) for name, base in frozen_bases(self).items()}
