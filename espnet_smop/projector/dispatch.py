@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from espnet_smop.projector.conf import one_of
 from espnet_smop.projector.experts import Expert, ExpertPool
+from espnet_smop.projector.options import one_of
 from espnet_smop.projector.router import Routing
 
 

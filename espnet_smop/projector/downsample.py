@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
-from espnet_smop.projector.conf import check_positive_int, one_of
+from espnet_smop.projector.options import check_positive_int, one_of
 
 
 def valid_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from espnet_smop.projector.conf import check_positive_int
+from espnet_smop.projector.options import check_positive_int
 
 
 class Expert(NamedTuple):

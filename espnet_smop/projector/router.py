@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from espnet_smop.projector.conf import check_positive_int
+from espnet_smop.projector.options import check_positive_int
 
 
 @dataclass

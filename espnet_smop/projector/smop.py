@@ -10,10 +10,10 @@ from torch import nn
 
 from espnet_smop.modality import MODALITIES
 from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput, Routings
-from espnet_smop.projector.conf import complete, one_of
 from espnet_smop.projector.dispatch import DISPATCHES, mix
 from espnet_smop.projector.downsample import valid_mask
 from espnet_smop.projector.experts import ExpertPool
+from espnet_smop.projector.options import complete, one_of
 from espnet_smop.projector.router import (
     NoRouter,
     Router,

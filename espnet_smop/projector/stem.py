@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from espnet_smop.modality import MODALITIES
-from espnet_smop.projector.conf import complete, one_of
 from espnet_smop.projector.downsample import DOWNSAMPLES
 from espnet_smop.projector.fusion import FUSIONS
+from espnet_smop.projector.options import complete, one_of
 
 DOWNSAMPLE_DEFAULTS = {"mode": "stack", "audio": 3, "video": 3, "remainder": "keep"}
 FUSION_DEFAULTS = {"audio": None, "video": None}

@@ -1,7 +1,6 @@
 """SMoP against golden numbers of the public code, and the projectors' promises."""
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -311,9 +310,10 @@ def test_errors_of_use():
         make(("video",))(x, lengths)
 
 
-def _one_rank(rank, port, result):
+def _one_rank(rank, store, result):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    # Ranks meet in a file: a port that is free now may be taken when they come to listen there.
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     projector, x, lengths = _projector_and_batch()
     mine = slice(0, 1) if rank == 0 else slice(1, 3)
     model = DistributedDataParallel(projector)  # kept: it is the model that sums gradients
@@ -338,12 +338,10 @@ def test_losses_over_ranks_are_those_of_the_global_batch(tmp_path):
     projector, x, lengths = _projector_and_batch()
     aux_loss = projector(x, lengths).aux_loss
     aux_loss.backward()
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    store = tmp_path / "store"
     # New processes: once this one has run a backward pass, autograd refuses to do so in a fork
     ranks = [
-        subprocess.Popen([sys.executable, __file__, str(rank), str(port), tmp_path / str(rank)])
+        subprocess.Popen([sys.executable, __file__, str(rank), store, tmp_path / str(rank)])
         for rank in range(2)
     ]
     assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
@@ -408,4 +406,4 @@ def test_tokens_begin_at_the_scale_asked_for(routing, layer_norm):
 
 
 if __name__ == "__main__":
-    _one_rank(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    _one_rank(int(sys.argv[1]), *sys.argv[2:])

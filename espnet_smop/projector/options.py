@@ -1,4 +1,4 @@
-"""Checking and completing a projector's configuration: errors say what was given and expected."""
+"""Checks of a projector's options: errors say what was given and what was expected."""
 
 import difflib
 from collections.abc import Iterable, Mapping
