@@ -18,7 +18,10 @@ import json, os, runpy, shutil, sys
 from pathlib import Path
 
 here = Path(__file__).resolve().parent.parent
-REAL = ("compose_config", "config_modalities", "results merge", "results score", "results table")
+REAL = (
+    "compose_config", "config_modalities", "locate_base_models", "results merge", "results score",
+    "results table",
+)
 if sys.argv[1] == "-c" and "espnet2" in sys.argv[2]:
     sys.exit(0)  # path.sh asks whether ESPnet is there
 module, args = sys.argv[2].split(".")[-1], sys.argv[3:]

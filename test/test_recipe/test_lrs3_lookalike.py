@@ -63,7 +63,7 @@ def recipe(tmp_path_factory, make_llm, tiny_avhubert):
 
 
 def environment():
-    python_path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    python_path = [str(ROOT), str(ROOT / "egs2/synthesis"), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
         "ESPNET_SMOP_PYTHON": sys.executable,

@@ -44,7 +44,7 @@ def asterisk(tmp_path_factory):
 
 def make_speech(*arguments):
     command = [sys.executable, str(RECIPE / "local/make_speech.py"), *map(str, arguments)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/egs2/synthesis"}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
 
 

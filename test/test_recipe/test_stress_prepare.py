@@ -12,10 +12,8 @@ import av
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "egs2/mini_lrs3/avsr_smop1/local"))
-
-from mini_lrs3.corpus import Settings, Size, make
-from mini_lrs3.difficulty import Difficulty
+from talking_face.corpus import Settings, Size, make
+from talking_face.difficulty import Difficulty
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_CLIPS = 200

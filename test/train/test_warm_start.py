@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from espnet_smop.train.ctc import CTCModel
 from espnet_smop.train.warm_start import CTCWarmStart
+from pretraining.ctc import CTCModel
 
 
 class Identity(nn.Module):

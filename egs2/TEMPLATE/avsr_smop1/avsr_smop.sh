@@ -131,7 +131,7 @@ Data
   --max_chars N         Longer transcripts leave train and valid (default ${max_chars}).
 
 Tokenizer and base models
-  --train_tokenizer B   Train a tokenizer on the training text, for an LLM that the recipe pretrains
+  --train_tokenizer B   Train a tokenizer by local/tokenizer.sh, for an LLM that the recipe pretrains
                         itself; otherwise the published LLM's own is used (default ${train_tokenizer}).
   --nbpe N              Size of the trained vocabulary (default ${nbpe}).
   --base_models_opts O  Options for local/base_models.sh.
@@ -414,8 +414,9 @@ fi
 if begin_stage 5 "tokenizer"; then
     if "${train_tokenizer}"; then
         need 4 "${data_feats}/${pretrain_set}/text"
-        "${python}" -m espnet_smop.bin.train_lm_tokenizer --text "${data_feats}/${pretrain_set}/text" \
-            --kaldi --vocab_size "${nbpe}" --out "${token_dir}"
+        [ -x local/tokenizer.sh ] || fail "--train_tokenizer true: the recipe has no local/tokenizer.sh"
+        local/tokenizer.sh --text "${data_feats}/${pretrain_set}/text" \
+            --vocab_size "${nbpe}" --out "${token_dir}"
     else
         log "the published LLM's own tokenizer is used"
     fi

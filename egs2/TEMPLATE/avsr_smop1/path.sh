@@ -46,10 +46,14 @@ if ! command -v sclite > /dev/null && [ -x /usr/lib/sctk/bin/sclite ]; then
     PATH="${PATH}:/usr/lib/sctk/bin"
 fi
 export PATH
-case ":${PYTHONPATH:-}:" in
-    *":${SMOP_ROOT}:"*) ;;
-    *) export PYTHONPATH="${SMOP_ROOT}${PYTHONPATH:+:${PYTHONPATH}}" ;;
-esac
+# egs2/synthesis: speech and faces for the recipes that make their corpus
+for smop_directory in "${SMOP_ROOT}/egs2/synthesis" "${SMOP_ROOT}"; do
+    case ":${PYTHONPATH:-}:" in
+        *":${smop_directory}:"*) ;;
+        *) export PYTHONPATH="${smop_directory}${PYTHONPATH:+:${PYTHONPATH}}" ;;
+    esac
+done
+unset smop_directory
 
 # Files are sorted by bytes everywhere, read and written as UTF-8.
 export LC_ALL=C PYTHONIOENCODING=UTF-8 PYTHONUTF8=1

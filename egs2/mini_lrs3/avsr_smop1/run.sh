@@ -59,7 +59,7 @@ case "${tasks}" in
     vsr) base_models_opts+=" --modalities video" ;;
 esac
 
-# The config of a variant is the given one, complete, with the variant's paths and changes.
+# A variant's own copy of a config, with changes.
 config_of() { # FILE [KEY=VALUE]…
     local out
     if [ -z "${variant}" ]; then
@@ -68,11 +68,21 @@ config_of() { # FILE [KEY=VALUE]…
     fi
     out="${expdir}/conf/$(basename "$1")"
     mkdir -p "${expdir}/conf"
-    "${SMOP_PYTHON}" -m espnet_smop.bin.compose_config "$@" \
-        | sed -e "s|: exp/base|: ${expdir}/base|" -e "s|: dump/noise|: ${dumpdir}/noise|" \
-            > "${out}.partial"
+    "${SMOP_PYTHON}" -m espnet_smop.bin.compose_config "$@" > "${out}.partial"
     mv "${out}.partial" "${out}"
     echo "${out}"
+}
+
+# Where a variant's base models and noise are, as KEY=VALUE lines for its training config.
+variant_paths() { # FILE TASK
+    local models part model
+    models="$("${SMOP_PYTHON}" -m espnet_smop.bin.locate_base_models --named "$1")"
+    while read -r part model; do
+        if [[ ${model} == exp/base/* ]]; then
+            echo "${part}_conf.model=${expdir}/base/${model#exp/base/}"
+        fi
+    done <<< "${models}"
+    if [ "$2" != vsr ]; then echo "preprocessor_conf.noise.file=${dumpdir}/noise/babble.wav"; fi
 }
 
 cores="$(env -u OMP_NUM_THREADS nproc)"
@@ -88,7 +98,12 @@ inference_config="$(config_of "${inference_config}" "${inference_changes[@]}")"
 first=true
 for task in ${tasks}; do
     config_name="${task}_config"
-    config="$(config_of "${!config_name}" "${train_changes[@]}")"
+    config="${!config_name}"
+    if [ -n "${variant}" ]; then
+        paths="$(variant_paths "${config}" "${task}")"
+        mapfile -t paths <<< "${paths}"
+        config="$(config_of "${config}" "${train_changes[@]}" "${paths[@]}")"
+    fi
     shared=()
     # Data and base models are made for the first task and serve the others.
     if ! "${first}"; then shared=(--skip_data_prep true); fi

@@ -56,20 +56,21 @@ fi
 # the video encoder, each with half of the cores.
 OMP_NUM_THREADS=$(((SMOP_CORES + 1) / 2))
 export OMP_NUM_THREADS
+export PYTHONPATH="${PWD}/local:${PYTHONPATH}"
 run() { # NAME MODULE [ARGUMENT]…
     local name="$1" module="$2"
     shift 2
     echo "base model ${out}/${name}, log ${out}/logs/${name}.log"
     # shellcheck disable=SC2154 # train_cmd comes from cmd.sh
     "${train_cmd}" --num_threads "${OMP_NUM_THREADS}" "${out}/logs/${name}.log" \
-        "${SMOP_PYTHON}" -m "espnet_smop.bin.${module}" --out "${out}/${name}" --seed "${seed}" "$@"
+        "${SMOP_PYTHON}" -m "pretraining.${module}" --out "${out}/${name}" --seed "${seed}" "$@"
 }
 
 llm_and_audio() {
-    run llm pretrain_lm --tokenizer "${tokenizer}" --kaldi --text "${train_dir}/text" \
+    run llm llm --tokenizer "${tokenizer}" --kaldi --text "${train_dir}/text" \
         --valid_text "${valid_dir}/text" --epochs "${lm_epochs}" --copies 0.7 || return
     case "${modalities}" in *audio*)
-        run whisper pretrain_ctc --modality audio --train_dir "${train_dir}" \
+        run whisper encoder --modality audio --train_dir "${train_dir}" \
             --valid_dir "${valid_dir}" --noise "${noise}" --epochs "${audio_epochs}" --word_stride 2
         ;;
     esac
@@ -77,7 +78,7 @@ llm_and_audio() {
 
 llm_and_audio &
 case "${modalities}" in *video*)
-    run avhubert pretrain_ctc --modality video --train_dir "${train_dir}" \
+    run avhubert encoder --modality video --train_dir "${train_dir}" \
         --valid_dir "${valid_dir}" --epochs "${video_epochs}" --word_stride 2
     ;;
 esac

@@ -5,8 +5,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from mini_lrs3.corpus import Settings, make, size_of
-from mini_lrs3.difficulty import Difficulty
+from talking_face.corpus import Settings, make, size_of
+from talking_face.difficulty import Difficulty
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -30,11 +30,9 @@ import soundfile
 from espnet_smop.corpus.datadir import read_table, write_data_dir
 from espnet_smop.fileio.atomic import atomic_path
 from espnet_smop.modality import SAMPLE_RATE
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "mini_lrs3/avsr_smop1/local"))
-from mini_lrs3.difficulty import Difficulty
-from mini_lrs3.speakers import speaker
-from mini_lrs3.speech import speak
+from talking_face.difficulty import Difficulty
+from talking_face.speakers import speaker
+from talking_face.speech import speak
 
 VOICES, TEST_VOICES = 48, 12
 TESTS = 200  # synthetic ones

@@ -5,9 +5,9 @@ from zlib import crc32
 
 import numpy as np
 
-from mini_lrs3.difficulty import Difficulty
-from mini_lrs3.lips import Articulation
-from mini_lrs3.speech import Voice
+from talking_face.difficulty import Difficulty
+from talking_face.lips import Articulation
+from talking_face.speech import Voice
 
 _ACCENTS = ("en-us", "en", "en-gb-x-rp")
 _MALE = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Andy", "Alex", "david", "edward")
@@ -71,10 +71,18 @@ class Speaker:
     room: Room
 
 
+PRETRAINING_VOICES = 28
+"""Speakers with the first indices, whose voices only base models are pretrained on."""
+FIRST_PRETRAINER = 100
+"""From this index on, speakers share those voices; faces, pitch and all else are their own."""
+
+
 def speaker(index: int, seed: int, difficulty: Difficulty) -> Speaker:
     """Return the ``index``-th speaker (from 0) of the corpus with this ``seed``."""
     name = f"s{index + 1:02d}"
     rng = np.random.default_rng([seed, crc32(f"speaker {name}".encode())])
+    if index >= FIRST_PRETRAINER:
+        index = (index - FIRST_PRETRAINER) % PRETRAINING_VOICES
     male = _is_man(index)
     # Steps of 13 spread accents and variants over the parts of the corpus, and repeat no
     # combination among the first 60 speakers.

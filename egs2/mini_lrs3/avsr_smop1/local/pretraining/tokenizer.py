@@ -7,7 +7,7 @@ too small for a published LLM and its vocabulary.
 
 Example::
 
-    python -m espnet_smop.bin.train_lm_tokenizer --kaldi --text dump/raw/train/text \
+    python -m pretraining.tokenizer --kaldi --text dump/raw/train/text \
         --vocab_size 250 --out data/token_list/bpe_unigram250
 """
 
@@ -21,6 +21,7 @@ import sentencepiece
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from espnet_smop.command import run
 from espnet_smop.fileio.atomic import atomic_directory
 
 UNK, BOS, EOS, PAD = SPECIALS = ("<unk>", "<s>", "</s>", "<pad>")
@@ -107,7 +108,7 @@ def to_hugging_face(model: bytes) -> PreTrainedTokenizerFast:
 def get_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m espnet_smop.bin.train_lm_tokenizer",
+        prog="python -m pretraining.tokenizer",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -136,4 +137,4 @@ def main(cmd: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

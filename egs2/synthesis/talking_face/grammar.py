@@ -6,6 +6,7 @@ are uniform and independent, so that a language model learns the slots and no mo
 """
 
 import math
+from zlib import crc32
 
 import numpy as np
 
@@ -58,12 +59,23 @@ def sentence(rng: np.random.Generator) -> str:
     return " ".join(str(rng.choice(SLOTS[t])) if t in SLOTS else t for t in tokens)
 
 
-def sentences(rng: np.random.Generator, count: int) -> list[str]:
-    """Draw ``count`` different sentences, none with the same name twice."""
+def is_for_pretraining(text: str) -> bool:
+    """Return whether a sentence is one of the half reserved for base models, for every seed."""
+    return crc32(text.encode()) % 2 == 1
+
+
+def sentences(rng: np.random.Generator, count: int, *, pretraining: bool) -> list[str]:
+    """Draw ``count`` different sentences, none with the same name twice.
+
+    Args:
+        rng: generator to draw from.
+        count: how many.
+        pretraining: draw from the half that is reserved for base models, or from the other.
+    """
     drawn: dict[str, None] = {}
     while len(drawn) < count:
         text = sentence(rng)
         names = [word for word in text.split() if word in SLOTS["NAME"]]
-        if len(set(names)) == len(names):
+        if len(set(names)) == len(names) and is_for_pretraining(text) == pretraining:
             drawn[text] = None
     return list(drawn)

@@ -1,17 +1,13 @@
 import itertools
-import sys
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "egs2/mini_lrs3/avsr_smop1/local"))
-
-from mini_lrs3 import grammar
-from mini_lrs3.difficulty import Difficulty
-from mini_lrs3.lips import visemes
-from mini_lrs3.speech import Voice, synthesise
+from talking_face import grammar
+from talking_face.difficulty import Difficulty
+from talking_face.lips import visemes
+from talking_face.speech import Voice, synthesise
 
 VOICE = Voice(name="en-us+m1", rate=175, pitch=50, range=50)
 
@@ -25,8 +21,10 @@ def look(word: str) -> tuple[str, ...]:
     return tuple(name for phone in phones(word) for name in visemes(phone, Difficulty()))
 
 
-def test_sentences_are_different_and_of_the_vocabulary():
-    texts = grammar.sentences(np.random.default_rng(0), 500)
+@pytest.mark.parametrize("pretraining", [False, True])
+def test_sentences_are_different_and_of_the_vocabulary(pretraining):
+    texts = grammar.sentences(np.random.default_rng(0), 500, pretraining=pretraining)
+    assert all(grammar.is_for_pretraining(text) == pretraining for text in texts)
     assert len(set(texts)) == 500
     words = {word for text in texts for word in text.split()}
     assert words == set(grammar.vocabulary())
@@ -36,7 +34,7 @@ def test_sentences_are_different_and_of_the_vocabulary():
 
 def test_entropy_is_what_the_drawn_words_show():
     # The nouns' slot, the largest: their frequencies must be as uniform as claimed.
-    texts = grammar.sentences(np.random.default_rng(1), 4000)
+    texts = grammar.sentences(np.random.default_rng(1), 4000, pretraining=False)
     nouns = set(grammar.SLOTS["THING"])
     drawn = [word for text in texts for word in text.split() if word in nouns]
     share = np.unique(drawn, return_counts=True)[1] / len(drawn)

@@ -10,15 +10,14 @@ import av
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "egs2/mini_lrs3/avsr_smop1/local"))
-
-import mini_lrs3
-from mini_lrs3.corpus import DEFAULT, SMOKE, Settings, Size, make, make_clip, plan, size_of
-from mini_lrs3.difficulty import Difficulty
+from talking_face.corpus import DEFAULT, SMOKE, Settings, Size, make, make_clip, plan, size_of
+from talking_face.difficulty import Difficulty
 
 TINY = Size(pretrain=4, train=2, valid=2, test=2, long=1, joined=3, speakers=(2, 1, 1, 1))
 SETTINGS = Settings(size=TINY, seed=3, difficulty=Difficulty())
-COMMAND = [sys.executable, str(Path(mini_lrs3.__file__).parents[1] / "make_corpus.py")]
+EGS2 = Path(__file__).parents[2] / "egs2"
+COMMAND = [sys.executable, str(EGS2 / "mini_lrs3/avsr_smop1/local/make_corpus.py")]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(EGS2 / "synthesis")}
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +151,8 @@ def test_complete_clips_are_not_made_again(corpus, tmp_path):
     out = tmp_path / "out"
     first = plan(SETTINGS)[0]
     make_clip(out, SETTINGS, first)
-    (out / "trainval/s03").mkdir(parents=True)
-    (out / "trainval/s03/50001.mp4.tmp").write_bytes(b"what a kill leaves")
+    (out / "trainval/s29").mkdir(parents=True)
+    (out / "trainval/s29/50001.mp4.tmp").write_bytes(b"what a kill leaves")
     made = (out / f"{first.name}.mp4").stat().st_mtime_ns
     make(out, SETTINGS, jobs=1)
     assert (out / f"{first.name}.mp4").stat().st_mtime_ns == made
@@ -164,7 +163,7 @@ def test_complete_clips_are_not_made_again(corpus, tmp_path):
 def test_other_settings_are_refused(corpus, capfd):
     def run(*options: str) -> subprocess.CompletedProcess:
         command = [*COMMAND, "--out", str(corpus), *options]
-        return subprocess.run(command, capture_output=True, text=True)
+        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
 
     refused = run("--size", "smoke")
     assert refused.returncode == 1
@@ -178,7 +177,7 @@ def test_other_settings_are_refused(corpus, capfd):
 def test_killed_run_is_completed(tmp_path):
     out = tmp_path / "out"
     command = [*COMMAND, "--out", str(out), "--size", "smoke"]
-    process = subprocess.Popen([*command, "--nj", "2"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--nj", "2"], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while len(list(out.glob("*/*/*.npy"))) < 6 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -191,7 +190,7 @@ def test_killed_run_is_completed(tmp_path):
     while any(_runs(int(pid)) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(_runs(int(pid)) for pid in workers)
-    subprocess.run([*command, "--nj", "1"], check=True)
+    subprocess.run([*command, "--nj", "1"], env=ENVIRONMENT, check=True)
     truth = [json.loads(line) for line in (out / "truth.jsonl").read_text().splitlines()]
     assert len(truth) == len(planned) and {row["clip"] for row in truth} == planned
     assert all(path.read_bytes() == text for path, text in made.items())

@@ -6,14 +6,13 @@ The mini recipe freezes what this makes. The result is a directory for ``audio_f
 
 Example::
 
-    python -m espnet_smop.bin.pretrain_ctc --modality audio --train_dir dump/raw/train \
+    python -m pretraining.encoder --modality audio --train_dir dump/raw/train \
         --valid_dir dump/raw/valid --out exp/base/whisper
 """
 
 import argparse
 import json
 import logging
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -34,6 +33,7 @@ from torch.utils.data import DataLoader
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from espnet_smop.command import run
 from espnet_smop.corpus.shapes import durations
 from espnet_smop.fileio.atomic import atomic_directory
 from espnet_smop.fileio.video import register
@@ -41,8 +41,8 @@ from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
 from espnet_smop.frontend.log_mel import LogMel
 from espnet_smop.frontend.whisper import SAMPLES_PER_FRAME, encode
 from espnet_smop.modality import MODALITIES
-from espnet_smop.train.ctc import Batch, CTCConfig, CTCModel, error_rate, train_ctc
 from espnet_smop.train.preprocessor import AVSRPreprocessor
+from pretraining.ctc import Batch, CTCConfig, CTCModel, error_rate, train_ctc
 
 _MARK = "pretraining.json"
 
@@ -81,10 +81,10 @@ def build_encoder(modality: str, conf: dict[str, Any]) -> nn.Module:
     if modality == "audio":
         sizes = {
             "num_mel_bins": 80,
-            "d_model": 128,
-            "encoder_layers": 3,
+            "d_model": 160,
+            "encoder_layers": 4,
             "encoder_attention_heads": 4,
-            "encoder_ffn_dim": 512,
+            "encoder_ffn_dim": 640,
             "max_source_positions": 1500,
             "dropout": 0.0,
             # Whisper's 0.02 suits widths of a thousand; narrow layers would hardly pass a signal
@@ -93,9 +93,9 @@ def build_encoder(modality: str, conf: dict[str, Any]) -> nn.Module:
         }
         return AudioEncoder(WhisperConfig(**{**sizes, **conf}))
     sizes = {
-        "encoder_layers": 3,
-        "encoder_embed_dim": 128,
-        "encoder_ffn_embed_dim": 512,
+        "encoder_layers": 4,
+        "encoder_embed_dim": 160,
+        "encoder_ffn_embed_dim": 640,
         "encoder_attention_heads": 4,
         "dropout": 0.0,
         "attention_dropout": 0.0,
@@ -267,7 +267,7 @@ def pretrain(
             seed=config.seed,
             num_workers=num_workers,
             device=device,
-            clean_epochs=round(0.4 * config.epochs),
+            clean_epochs=round(0.2 * config.epochs),
         )
         for part, directory in (("train", train_dir), ("valid", valid_dir))
     }
@@ -280,7 +280,9 @@ def pretrain(
     )
     model.to(device)
     start = time.perf_counter()
-    train_ctc(model, batches["train"], len(batches["train"]), config)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = out.with_name(f"{out.name}.checkpoint.pth")
+    train_ctc(model, batches["train"], len(batches["train"]), config, checkpoint=checkpoint)
     error = error_rate(model, batches["valid"](0), units[-1].decode)
     seconds = time.perf_counter() - start
     logging.info("%s encoder: validation WER %.1f %% after %.0f s", modality, error, seconds)
@@ -290,6 +292,7 @@ def pretrain(
         (directory / _MARK).write_text(
             json.dumps({"settings": settings, "valid_wer": error, "seconds": seconds}, indent=1)
         )
+    checkpoint.unlink()
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -347,11 +350,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     names = ("epochs", "batch_size", "lr", "matrix_lr", "weight_decay", "seed")
     config = CTCConfig(**{name: args.pop(name) for name in names})
     register()
-    try:
-        pretrain(config=config, **args)
-    except (ValueError, OSError) as e:
-        sys.exit(f"pretrain_ctc: {e}")
+    pretrain(config=config, **args)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

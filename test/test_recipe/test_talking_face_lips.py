@@ -1,14 +1,10 @@
 import dataclasses
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "egs2/mini_lrs3/avsr_smop1/local"))
-
-from mini_lrs3.difficulty import Difficulty
-from mini_lrs3.lips import (
+from talking_face.difficulty import Difficulty
+from talking_face.lips import (
     FRAME_RATE,
     OPENING,
     ROUNDING,
@@ -19,7 +15,7 @@ from mini_lrs3.lips import (
     movement,
     visemes,
 )
-from mini_lrs3.speech import Segment
+from talking_face.speech import Segment
 
 STEADY = Difficulty(shape_jitter=0, clip_offset=0, phone_timing=0, phone_amplitude_spread=0)
 SPEAKER = Articulation(amplitude=1.0, coarticulation=0.045, look_ahead=0.0)

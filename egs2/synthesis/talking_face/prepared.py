@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mini_lrs3.files import write_mp4, write_text, write_wav
+from talking_face.files import write_mp4, write_text, write_wav
 
 _STABLE = (33, 36, 39, 42, 45)
 _REFERENCE = np.array(

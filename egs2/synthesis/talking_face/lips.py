@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mini_lrs3.difficulty import Difficulty
-from mini_lrs3.drift import drift
-from mini_lrs3.speech import Segment
+from talking_face.difficulty import Difficulty
+from talking_face.drift import drift
+from talking_face.speech import Segment
 
 FRAME_RATE = 25
 _EXPOSURE = 4  # moments averaged into one frame

@@ -10,8 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from mini_lrs3.lips import FRAME_RATE
-from mini_lrs3.speech import SAMPLE_RATE
+from talking_face.lips import FRAME_RATE
+from talking_face.speech import SAMPLE_RATE
 
 
 @contextmanager

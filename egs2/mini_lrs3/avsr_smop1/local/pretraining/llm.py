@@ -8,7 +8,7 @@ A finished directory made with the same settings from the same text is kept as i
 
 Example::
 
-    python -m espnet_smop.bin.pretrain_lm --tokenizer data/token_list/bpe_unigram250 --kaldi \
+    python -m pretraining.llm --tokenizer data/token_list/bpe_unigram250 --kaldi \
         --text dump/raw/train/text --valid_text dump/raw/valid/text --out exp/base/llm
 """
 
@@ -28,12 +28,12 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from espnet_smop.bin.train_lm_tokenizer import read_sentences
-from espnet_smop.command import CommandHelp
+from espnet_smop.command import CommandHelp, run
 from espnet_smop.fileio.atomic import atomic_directory
-from espnet_smop.train.muon import muon_and_adamw, warmup_and_cosine
+from pretraining.muon import muon_and_adamw, warmup_and_cosine
+from pretraining.tokenizer import read_sentences
 
-_SETTINGS = "pretrain_lm.json"
+_SETTINGS = "pretraining.json"
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -86,15 +86,16 @@ def loss_sum(
 def with_copies(
     sequences: Sequence[torch.Tensor], share: float, generator: random.Random, *, fillers: range
 ) -> tuple[list[torch.Tensor], list[int]]:
-    """Let a share of the sequences say their sentence haltingly before they say it.
+    """Put noisy renditions of the sentence before a share of the sequences.
 
-    Haltingly means each token one to seven times, with random tokens between.
+    There are one or two, as of sound and lips. A rendition repeats each token up to four times,
+    puts random tokens between, and of a share that it draws, it gets tokens wrong.
 
     Args:
         sequences: ids with BOS and EOS.
         share: of the sequences that are changed.
         generator: of what is drawn.
-        fillers: ids that may come between.
+        fillers: ids that may come between or instead.
 
     Returns:
         The sequences, and for each how many ids are not to be predicted.
@@ -102,14 +103,18 @@ def with_copies(
     documents, given = [], []
     for sequence in sequences:
         bos, *sentence, eos = sequence.tolist()
-        said = []
+        heard = []
         if generator.random() < share:
-            for token in sentence:
-                said += [token] * generator.randint(1, 7)
-                while generator.random() < 0.25:
-                    said.append(generator.choice(fillers))
-        documents.append(torch.tensor([bos, *said, *sentence, eos]))
-        given.append(1 + len(said))
+            for _ in range(generator.randint(1, 2)):
+                wrong = generator.choice((0.0, 0.1, 0.3))
+                for token in sentence:
+                    if generator.random() < wrong:
+                        token = generator.choice(fillers)
+                    heard += [token] * generator.randint(1, 4)
+                    while generator.random() < 0.25:
+                        heard.append(generator.choice(fillers))
+        documents.append(torch.tensor([bos, *heard, *sentence, eos]))
+        given.append(1 + len(heard))
     return documents, given
 
 
@@ -230,7 +235,7 @@ def _epochs(lengths: torch.Tensor, batch_size: int, seed: int) -> Iterator[list[
 def get_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m espnet_smop.bin.pretrain_lm",
+        prog="python -m pretraining.llm",
         description=__doc__,
         formatter_class=CommandHelp,
     )
@@ -332,4 +337,4 @@ def _settings(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -5,7 +5,7 @@ import pytest
 import sentencepiece
 from transformers import AutoTokenizer
 
-from espnet_smop.bin.train_lm_tokenizer import main, read_sentences
+from pretraining.tokenizer import main, read_sentences
 
 WORDS = ["place", "set", "lay", "bin", "blue", "green", "at", "with", "now", "aaa", "aaaa"]
 

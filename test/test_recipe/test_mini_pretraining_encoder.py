@@ -4,9 +4,9 @@ import pytest
 import soundfile
 import torch
 
-from espnet_smop.bin.pretrain_ctc import Units, main
 from espnet_smop.frontend.avhubert import AVHuBERTFrontend
 from espnet_smop.frontend.whisper import WhisperFrontend
+from pretraining.encoder import Units, main
 
 SIZES = {
     "audio": {"d_model": 16, "encoder_layers": 1, "encoder_ffn_dim": 16},
@@ -42,7 +42,7 @@ def test_the_result_is_a_base_model(dump_dir, tmp_path, modality, frontend, shap
     before = (out / "model.safetensors").stat().st_mtime_ns
     main(command)  # complete: kept as it is
     assert (out / "model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(SystemExit, match="made with other settings"):
+    with pytest.raises(ValueError, match="made with other settings"):
         main([*command, "--lr", "0.1"])
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from transformers import get_cosine_schedule_with_warmup
 
-from espnet_smop.train.muon import muon_and_adamw, warmup_and_cosine
+from pretraining.muon import muon_and_adamw, warmup_and_cosine
 
 
 class Model(nn.Module):

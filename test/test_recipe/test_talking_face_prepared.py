@@ -1,6 +1,5 @@
 import csv
 import json
-import sys
 import wave
 from pathlib import Path
 
@@ -8,10 +7,8 @@ import av
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "egs2/mini_lrs3/avsr_smop1/local"))
-
-from mini_lrs3.corpus import Settings, Size, make
-from mini_lrs3.difficulty import Difficulty
+from talking_face.corpus import Settings, Size, make
+from talking_face.difficulty import Difficulty
 
 TINY = Size(pretrain=4, train=2, valid=2, test=2, long=1, joined=3, speakers=(2, 1, 1, 1))
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from mini_lrs3.difficulty import Difficulty
-from mini_lrs3.speakers import Room
-from mini_lrs3.speech import SAMPLE_RATE
+from talking_face.difficulty import Difficulty
+from talking_face.speakers import Room
+from talking_face.speech import SAMPLE_RATE
 
 
 def record(

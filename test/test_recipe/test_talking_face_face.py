@@ -1,18 +1,14 @@
 import dataclasses
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "egs2/mini_lrs3/avsr_smop1/local"))
-
-from mini_lrs3.difficulty import Difficulty
-from mini_lrs3.face import FRAME_SIZE, Face
-from mini_lrs3.lips import OPENING, ROUNDING, WIDTH
-from mini_lrs3.prepared import crop_mouths
-from mini_lrs3.speakers import speaker
+from talking_face.difficulty import Difficulty
+from talking_face.face import FRAME_SIZE, Face
+from talking_face.lips import OPENING, ROUNDING, WIDTH
+from talking_face.prepared import crop_mouths
+from talking_face.speakers import FIRST_PRETRAINER, PRETRAINING_VOICES, speaker
 
 STILL = Difficulty(noise=(0, 0), blur=(0.3, 0.3), translation=0, rotation=0, zoom=0, brightness=0)
 MOVING = Difficulty()
@@ -141,6 +137,12 @@ def test_people_differ_but_stay_themselves():
     distance = [np.abs(a - b).mean() for i, a in enumerate(faces) for b in faces[:i]]
     assert min(distance) > 4
     assert speaker(0, 0, MOVING) != speaker(0, 1, MOVING)
+
+
+def test_base_models_are_pretrained_on_voices_of_their_own():
+    own = {speaker(FIRST_PRETRAINER + i, 0, MOVING).voice.name for i in range(60)}
+    assert len(own) == PRETRAINING_VOICES
+    assert not own & {speaker(i, 0, MOVING).voice.name for i in range(PRETRAINING_VOICES, 60)}
 
 
 def test_camera_moves_blurs_and_is_noisy():

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ from rapidfuzz.distance import Levenshtein
 from torch import nn
 from torch.nn import functional as F
 
+from espnet_smop.fileio.atomic import atomic_path
 from espnet_smop.projector.downsample import AveragePool
-from espnet_smop.train.muon import muon_and_adamw, warmup_and_cosine
+from pretraining.muon import muon_and_adamw, warmup_and_cosine
 
 Targets = Sequence[tuple[torch.Tensor, torch.Tensor]]
 """What was said, in one or several kinds of tokens: padded ids ``(B, L)``, lengths ``(B,)``."""
@@ -115,16 +117,46 @@ Batches = Callable[[int], Iterator[Batch]]
 """From an epoch to its batches."""
 
 
-def train_ctc(model: CTCModel, train: Batches, steps_per_epoch: int, config: CTCConfig) -> None:
-    """Train a model in place, logging progress and the time left every ten seconds."""
+def train_ctc(
+    model: CTCModel,
+    train: Batches,
+    steps_per_epoch: int,
+    config: CTCConfig,
+    *,
+    checkpoint: Path | None = None,
+) -> None:
+    """Train a model in place, logging progress and the time left every ten seconds.
+
+    Args:
+        model: the model.
+        train: the batches of an epoch.
+        steps_per_epoch: their number.
+        config: how long and how fast.
+        checkpoint: file to write after each epoch; an interrupted training of the same config
+            resumes from it.
+    """
     optimizers = muon_and_adamw(
         model, lr=config.lr, matrix_lr=config.matrix_lr, weight_decay=config.weight_decay
     )
     total = config.epochs * steps_per_epoch
     schedulers = warmup_and_cosine(optimizers, warmup=max(1, total // 10), steps=total)
+    parts = {
+        "model": model,
+        **{f"optimizer{i}": o for i, o in enumerate(optimizers)},
+        **{f"schedule{i}": s for i, s in enumerate(schedulers)},
+    }
+    first = 1
+    if checkpoint is not None and checkpoint.is_file():
+        saved = torch.load(checkpoint, weights_only=True)
+        if saved["config"] == vars(config):
+            first = saved["epoch"] + 1
+            for name, state in saved["states"].items():
+                parts[name].load_state_dict(state)
+            logging.info("resuming after epoch %d", first - 1)
     start = reported = time.perf_counter()
-    step, recent = 0, []
-    for epoch in range(1, config.epochs + 1):
+    done = step = (first - 1) * steps_per_epoch
+    recent = []
+    for epoch in range(first, config.epochs + 1):
         model.train()
         for batch in train(epoch):
             loss = model.loss(*batch)
@@ -139,12 +171,16 @@ def train_ctc(model: CTCModel, train: Batches, steps_per_epoch: int, config: CTC
             recent.append(loss.item())
             now = time.perf_counter()
             if now - reported > 10 or step == total:
-                left = (now - start) / step * (total - step)
+                left = (now - start) / (step - done) * (total - step)
                 logging.info(
                     "epoch %d/%d, step %d/%d, loss %.3f, %.0f s left",
                     epoch, config.epochs, step, total, np.mean(recent), left,
                 )  # fmt: skip
                 reported, recent = now, []
+        if checkpoint is not None:
+            states = {name: part.state_dict() for name, part in parts.items()}
+            with atomic_path(checkpoint) as partial_path:
+                torch.save({"config": vars(config), "epoch": epoch, "states": states}, partial_path)
 
 
 def error_rate(

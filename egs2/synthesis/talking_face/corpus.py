@@ -6,7 +6,7 @@
     OUT/settings.json   what was asked for; OUT/.done holds the same once all is there
 
 ``.npy`` holds the landmarks, float32 ``(frames, 68, 2)``. The two other forms in which LRS3 is
-passed on, with mouth crops already cut, are described in `mini_lrs3.prepared`.
+passed on, with mouth crops already cut, are described in `talking_face.prepared`.
 
 A clip depends on the settings and its name alone, so neither the number of processes nor an
 interruption changes anything; what is complete is not made again.
@@ -28,17 +28,17 @@ from zlib import crc32
 import cv2
 import numpy as np
 
-from mini_lrs3 import grammar, lips
-from mini_lrs3.difficulty import Difficulty
-from mini_lrs3.face import FRAME_SIZE, Face
-from mini_lrs3.files import atomic, write_mp4, write_text
-from mini_lrs3.lips import FRAME_RATE
-from mini_lrs3.prepared import crop_mouths, write_clip, write_lists
-from mini_lrs3.sound import record
-from mini_lrs3.speakers import Speaker, speaker
-from mini_lrs3.speech import SAMPLE_RATE, Segment, Utterance, synthesise
+from talking_face import grammar, lips
+from talking_face.difficulty import Difficulty
+from talking_face.face import FRAME_SIZE, Face
+from talking_face.files import atomic, write_mp4, write_text
+from talking_face.lips import FRAME_RATE
+from talking_face.prepared import crop_mouths, write_clip, write_lists
+from talking_face.sound import record
+from talking_face.speakers import FIRST_PRETRAINER, PRETRAINING_VOICES, Speaker, speaker
+from talking_face.speech import SAMPLE_RATE, Segment, Utterance, synthesise
 
-VERSION = 1  # of what is made from the same settings
+VERSION = 2  # of what is made from the same settings
 _SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 
 
@@ -68,6 +68,9 @@ class Size:
 DEFAULT = Size(
     pretrain=2100, train=2400, valid=120, test=600, long=40, joined=4, speakers=(28, 20, 4, 8)
 )
+PRETRAINING = Size(
+    pretrain=10000, train=28, valid=200, test=28, long=40, joined=4, speakers=(280, 20, 4, 8)
+)
 SMOKE = Size(pretrain=20, train=32, valid=8, test=12, long=2, joined=3, speakers=(3, 3, 2, 3))
 
 
@@ -76,8 +79,9 @@ def size_of(name: str) -> Size:
 
     A size N keeps the proportions and speakers of the default one.
     """
-    if name in ("default", "smoke"):
-        return DEFAULT if name == "default" else SMOKE
+    named = {"default": DEFAULT, "smoke": SMOKE, "pretraining": PRETRAINING}
+    if name in named:
+        return named[name]
     if not name.isdigit() or int(name) < 40:
         raise ValueError(f"size {name!r}: give default, smoke, or a number of at least 40")
     count = int(name)
@@ -130,25 +134,27 @@ def plan(settings: Settings) -> list[Clip]:
     """Return all clips; no sentence occurs twice, no speaker in two splits."""
     size = settings.size
     rng = np.random.default_rng([settings.seed, crc32(b"sentences")])
-    count = size.pretrain + size.train + size.valid + size.test
-    texts = iter(grammar.sentences(rng, count))
+    reserved = iter(grammar.sentences(rng, size.pretrain, pretraining=True))
+    others = size.train + size.valid + size.test
+    texts = iter(grammar.sentences(rng, others, pretraining=False))
     pretrainers, trainers, validators, testers = size.speakers
-    train_from = pretrainers
+    train_from = PRETRAINING_VOICES
     valid_from = train_from + trainers
     test_from = valid_from + validators
 
     def spread(part: str, split: str, first: int, people: int, count: int, start: int, joined: int):
+        source = reserved if part == "pretrain" else texts
         for i in range(count):
             who = first + i % people
             number = start + i // people
             name = f"{part}/s{who + 1:02d}/{number:05d}"
-            said = tuple(next(texts) for _ in range(joined))
+            said = tuple(next(source) for _ in range(joined))
             yield Clip(name=name, split=split, speaker=who, texts=said)
 
     short = size.pretrain - size.long * size.joined
     return [
-        *spread("pretrain", "train", 0, pretrainers, size.long, 1, size.joined),
-        *spread("pretrain", "train", 0, pretrainers, short, 10001, 1),
+        *spread("pretrain", "train", FIRST_PRETRAINER, pretrainers, size.long, 1, size.joined),
+        *spread("pretrain", "train", FIRST_PRETRAINER, pretrainers, short, 10001, 1),
         *spread("trainval", "train", train_from, trainers, size.train, 50001, 1),
         *spread("trainval", "valid", valid_from, validators, size.valid, 50001, 1),
         *spread("test", "test", test_from, testers, size.test, 1, 1),

@@ -8,10 +8,10 @@ with a camera that moves, blurs and adds noise.
 import cv2
 import numpy as np
 
-from mini_lrs3.difficulty import Difficulty
-from mini_lrs3.drift import drift
-from mini_lrs3.lips import FRAME_RATE, OPENING, PRESS, ROUNDING, TEETH, TONGUE, TUCK, WIDTH
-from mini_lrs3.speakers import Look
+from talking_face.difficulty import Difficulty
+from talking_face.drift import drift
+from talking_face.lips import FRAME_RATE, OPENING, PRESS, ROUNDING, TEETH, TONGUE, TUCK, WIDTH
+from talking_face.speakers import Look
 
 FRAME_SIZE = 160
 _CANVAS = 256

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from espnet_smop.train.ctc import CTCConfig, CTCModel, error_rate, train_ctc
+from pretraining.ctc import CTCConfig, CTCModel, error_rate, train_ctc
 
 
 class Identity(nn.Module):
@@ -90,3 +90,29 @@ def test_training_learns_to_spell():
     assert error_rate(model, iter([batch]), decode) > 60
     train_ctc(model, lambda epoch: iter([batch]), 1, CTCConfig(epochs=150, lr=2e-2))
     assert error_rate(model, iter([batch]), decode) < 5
+
+
+def test_an_interrupted_training_ends_as_an_undisturbed_one(tmp_path):
+    torch.manual_seed(0)
+    text = torch.stack([torch.randperm(4)[:3] for _ in range(8)])
+    x = nn.functional.one_hot(text.repeat_interleave(3, dim=1), 4).float()
+    batch = (x, torch.full((8,), 9), [(text, torch.full((8,), 3))])
+    start = CTCModel(Recurrent(), width=16, vocabularies=[4]).state_dict()
+    config = CTCConfig(epochs=4, lr=2e-2)
+
+    def trained(last, checkpoint):
+        def batches(epoch):
+            if epoch > last:
+                raise KeyboardInterrupt
+            return iter([batch, batch])
+
+        model = CTCModel(Recurrent(), width=16, vocabularies=[4])
+        model.load_state_dict(start)
+        train_ctc(model, batches, 2, config, checkpoint=checkpoint)
+        return model.state_dict()
+
+    expected = trained(4, None)
+    checkpoint = tmp_path / "checkpoint.pth"
+    with pytest.raises(KeyboardInterrupt):
+        trained(2, checkpoint)
+    torch.testing.assert_close(trained(4, checkpoint), expected, rtol=0, atol=0)

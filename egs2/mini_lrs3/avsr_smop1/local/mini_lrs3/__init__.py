@@ -1,1 +1,0 @@
-"""The mini corpus: sentences of a small grammar, synthetic speech and a rendered talking face."""

@@ -1,0 +1,1 @@
+"""Synthetic corpora: a small grammar, eSpeak NG's voices and rendered talking faces."""
