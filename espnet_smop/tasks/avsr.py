@@ -17,7 +17,6 @@ from espnet2.fileio.read_text import load_num_sequence_text, read_2columns_text
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.tasks.abs_task import AbsTask, IteratorOptions
 from espnet2.torch_utils.safe_torch_load import safe_torch_load
-from espnet2.train.class_choices import ClassChoices
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.utils.get_default_kwargs import get_default_kwargs
@@ -39,6 +38,7 @@ from espnet_smop.projector.abs_projector import AbsProjector
 from espnet_smop.projector.mlp import MLPProjector
 from espnet_smop.projector.smop import SMoPProjector
 from espnet_smop.tasks.cached_features import check_caches
+from espnet_smop.tasks.class_choices import OpenClassChoices
 from espnet_smop.tasks.config_parser import BasedConfigParser
 from espnet_smop.text_table import text_table
 from espnet_smop.train.abs_preprocessor import AbsAVPreprocessor
@@ -52,30 +52,30 @@ register()
 TOKENS = "tokens"
 """The `batch_type` of `TokenBatchSampler`."""
 
-audio_frontend_choices = ClassChoices(
+audio_frontend_choices = OpenClassChoices(
     "audio_frontend",
     classes={"whisper": WhisperFrontend},
     type_check=AbsAVFrontend,
     default="whisper",
     optional=True,
 )
-video_frontend_choices = ClassChoices(
+video_frontend_choices = OpenClassChoices(
     "video_frontend",
     classes={"avhubert": AVHuBERTFrontend},
     type_check=AbsAVFrontend,
     default="avhubert",
     optional=True,
 )
-projector_choices = ClassChoices(
+projector_choices = OpenClassChoices(
     "projector",
     classes={"mlp": MLPProjector, "smop": SMoPProjector},
     type_check=AbsProjector,
     default="smop",
 )
-decoder_choices = ClassChoices(
+decoder_choices = OpenClassChoices(
     "decoder", classes={"llm": LLMDecoder}, type_check=AbsAVDecoder, default="llm"
 )
-preprocessor_choices = ClassChoices(
+preprocessor_choices = OpenClassChoices(
     "preprocessor",
     classes={"avsr": AVSRPreprocessor},
     type_check=AbsAVPreprocessor,
@@ -370,11 +370,13 @@ def _takes(class_: type, option: str) -> bool:
 
 def _build(kind: str, class_: type, conf: dict, *args):
     """Call ``class_(*args, **conf)``; an unknown or missing key of ``conf`` is named."""
-    known = inspect.signature(class_).parameters
     if not isinstance(conf, Mapping):
         raise ValueError(f"{kind}_conf is {conf!r}, expected settings of the form 'key: value'")
+    parameters = list(inspect.signature(class_).parameters.values())[len(args) :]
+    known = [p.name for p in parameters]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     for key in conf:
-        if key not in known:
+        if key not in known and not takes_any:
             raise ValueError(f"{kind}_conf has an unknown key '{key}'. {_suggest(key, known)}")
     try:
         return class_(*args, **conf)

@@ -27,7 +27,7 @@ def test_print_config_lists_every_class_and_its_options(monkeypatch):
 
 def test_help_names_the_choices():
     text = AVSRTask.get_parser().format_help()
-    for choice in ("{whisper,None}", "{avhubert,None}", "{mlp,smop}", "{llm}"):
+    for choice in ("{whisper,null,", "{avhubert,null,", "{mlp,smop,module:Class}", "{llm,"):
         assert choice in text
 
 

@@ -1,0 +1,124 @@
+"""``--projector module:Class``, and what is said where that cannot be."""
+
+import argparse
+import io
+import sys
+
+import pytest
+import yaml
+
+from espnet_smop.projector.abs_projector import AbsProjector
+from espnet_smop.projector.smop import SMoPProjector
+from espnet_smop.tasks.avsr import AVSRTask, projector_choices
+from espnet_smop.tasks.class_choices import OpenClassChoices, check_outside
+
+_OWN = """
+from espnet_smop.projector.mlp import MLPProjector
+from espnet_smop.projector.abs_projector import AbsProjector
+
+class Wider(MLPProjector):
+    def __init__(self, input_sizes, output_size, num_layers, *, widening: float = 2.5,
+                 hidden_size: int = 16):
+        super().__init__(input_sizes, output_size, num_layers,
+                         hidden_size=round(widening * hidden_size))
+
+class Unfinished(AbsProjector):
+    def forward(self, features, lengths, layers=None):
+        return None
+
+class Other:
+    pass
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """Return a recipe's directory, the working directory, with a class of its own in local/."""
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "own.py").write_text(_OWN)
+    (tmp_path / "local" / "broken.py").write_text("import a_module_that_is_not_there\n")
+    (tmp_path / "base.yaml").write_text(
+        "projector: smop\nprojector_conf: {routing: jejr}\nmax_epoch: 2\n"
+    )
+    (tmp_path / "own.yaml").write_text(
+        "base: base.yaml\nprojector: local.own:Wider\nprojector_conf: {widening: 3.5}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the working directory is added to it
+    yield tmp_path
+    for name in [n for n in sys.modules if n.split(".")[0] == "local"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config", "own.yaml"],
+        ["--projector", "local.own:Wider", "--projector_conf", "widening=3.5"],
+    ],
+)
+def test_a_class_of_ones_own_and_its_options(recipe, monkeypatch, words):
+    monkeypatch.setattr(sys, "argv", ["avsr_train", *words, "--print_config"])
+    printed = io.StringIO()
+    AVSRTask.print_config(file=printed)
+    config = yaml.safe_load(printed.getvalue())
+    assert config["projector"] == "local.own:Wider"
+    assert config["projector_conf"] == {"widening": 3.5, "hidden_size": 16}
+
+
+def test_a_model_with_it_and_a_mistake_in_its_options(recipe, model_args):
+    args = model_args(projector="local.own:Wider", projector_conf={"widening": 0.5})
+    assert type(AVSRTask.build_model(args).projector).__name__ == "Wider"
+    args.projector_conf = {"widning": 0.5}
+    with pytest.raises(
+        ValueError, match="projector_conf has an unknown key 'widning'. Did you mean 'widening'"
+    ):
+        AVSRTask.build_model(args)
+    args.projector_conf = {"input_sizes": {}}
+    with pytest.raises(ValueError, match="projector_conf has an unknown key 'input_sizes'"):
+        AVSRTask.build_model(args)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("local.won:Wider", "no module 'local.won' in the working directory.* mean 'own'"),
+        ("locla.own:Wider", "no module 'locla' in the working directory"),
+        ("local.broken:X", "local.broken cannot be imported: No module named 'a_module_that"),
+        ("local.own:Widr", "local.own has no class 'Widr'. Did you mean 'Wider'"),
+        ("local.own:Other", "local.own:Other is no AbsProjector: derive it from espnet_smop.proj"),
+        ("local.own:Unfinished", "local.own:Unfinished lacks num_tokens, which .*:AbsProjector"),
+        ("local/own.py:Wider", "no class path of the form module:Class"),
+        ("smpo", "'smpo' is none of mlp, smop, module:Class. Did you mean 'smop'"),
+    ],
+)
+def test_what_cannot_be_taken_is_said_in_one_line(recipe, capsys, name, message):
+    with pytest.raises(ValueError, match=f"projector: .*{message}"):
+        projector_choices.get_class(name)
+    (recipe / "bad.yaml").write_text(f"projector: {name}\n")
+    for words in (["--projector", name], ["--config", "bad.yaml"]):
+        with pytest.raises(SystemExit):
+            AVSRTask.get_parser().parse_args(words)
+        *_, line = capsys.readouterr().err.splitlines()
+        assert "error: argument --projector: " in line and name.split(":")[0][:5] in line
+
+
+def test_names_are_taken_as_espnet_takes_them():
+    assert projector_choices.get_class("SMoP") is SMoPProjector
+    parser = argparse.ArgumentParser()
+    OpenClassChoices(
+        "part", {"one": SMoPProjector}, type_check=AbsProjector, default="one", optional=True
+    ).add_arguments(parser)
+    assert parser.parse_args(["--part", "ONE"]).part == "one"
+    assert parser.parse_args(["--part", "none"]).part is None
+    assert parser.parse_args([]).part == "one"
+
+
+def test_code_that_comes_with_a_model_is_not_run(recipe):
+    with pytest.raises(ValueError, match="local.own:Wider is in .* code that comes with a model"):
+        check_outside("local.own:Wider", recipe)
+    with pytest.raises(ValueError, match="code that comes with a model"):
+        check_outside("local.own:Wider", recipe / "local")
+    assert "local.own" not in sys.modules
+    check_outside("local.own:Wider", recipe / "exp")
+    check_outside("espnet_smop.projector.mlp:MLPProjector", recipe)
