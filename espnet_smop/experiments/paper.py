@@ -16,7 +16,7 @@ of its row and its column together::
         columns:
           Llama 3.2-1B: {settings: [llama3.2_1b]}
 
-Cells of the same task and settings are one experiment, whatever tables they stand in: it is trained
+Cells with the same task and settings are one experiment, in whatever tables they are: it is trained
 once.
 """
 
@@ -37,7 +37,7 @@ SHOWS = ("wer", "experts")
 
 
 class PaperError(ValueError):
-    """The file of experiments is not of the form; the message says where."""
+    """The file of experiments is malformed; the message says where."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Experiment:
     Attributes:
         name: task and settings, joined by underscores.
         task: ``asr``, ``vsr`` or ``avsr``.
-        settings: names of the pieces that lie over the task's config.
+        settings: names of the pieces that override the task's config.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A number of a table: an experiment at a noise level, and what the paper has there.
+    """A number of a table: an experiment at a noise level, and the paper's number.
 
     Attributes:
         experiment: the system.
@@ -76,7 +76,7 @@ class Result:
 
     Attributes:
         name: such as ``table1``.
-        title: what to print above it.
+        title: printed above it.
         shows: ``wer``, or ``experts``: the share of tokens that each expert gets.
         columns: their labels.
         rows: label → cells.
@@ -95,7 +95,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Paper:
-    """What the file holds.
+    """Content of the file.
 
     Attributes:
         path: the file.
@@ -108,7 +108,7 @@ class Paper:
     results: Mapping[str, Result]
 
     def overrides(self, experiment: Experiment) -> dict[str, Any]:
-        """Return what lies over the task's config."""
+        """Return the settings that override the task's config."""
         merged: dict[str, Any] = {}
         for name in experiment.settings:
             merged = merge(merged, self.settings[name])
@@ -116,7 +116,7 @@ class Paper:
 
 
 def experiments(results: Iterable[Result]) -> dict[Experiment, list[str]]:
-    """Return the experiments of some tables, each with the noise levels to decode at, in order."""
+    """Return the experiments of some tables, each with the noise levels to decode, in order."""
     found: dict[Experiment, list[str]] = {}
     for result in results:
         for cell in result.cells():
@@ -130,14 +130,14 @@ def read(path: Path) -> Paper:
     """Read a file of experiments.
 
     Raises:
-        PaperError: it is not of the form; says which table, row or column.
+        PaperError: it is malformed; says in which table, row or column.
         OSError: it cannot be read.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         settings, results = content["settings"], content["results"]
     except (yaml.YAMLError, TypeError, KeyError) as e:
-        raise PaperError(f"{path}: is not YAML with settings and results ({e})") from None
+        raise PaperError(f"{path}: not YAML with settings and results ({e})") from None
     order = list(settings)
     return Paper(
         path,
@@ -201,19 +201,18 @@ def write_config(
     directory: Path,
     steps_per_epoch: int | None = None,
 ) -> Path:
-    """Write an experiment's training config: its bases and what lies over them.
+    """Write an experiment's training config: its bases and the settings that override them.
 
     Args:
-        paper: where the experiment stands.
-        experiment: which one.
+        paper: the file of experiments.
+        experiment: one of its experiments.
         machine: name of a file in ``machine/`` beside the paper's file, with batch settings.
-        directory: where the config goes, as ``NAME.yaml``.
+        directory: receives the config as ``NAME.yaml``.
         steps_per_epoch: optimizer steps of an epoch, for a training set of another size than the
-            configs are written for. The schedule becomes as much shorter or longer, its warm-up
-            included.
+            configs are written for. The schedule, its warm-up included, is scaled accordingly.
 
     Raises:
-        PaperError: no such machine.
+        PaperError: there is no such machine.
     """
     conf = paper.path.parent
     bases = [conf / f"train_{experiment.task}.yaml", conf / "machine" / f"{machine}.yaml"]
@@ -235,7 +234,7 @@ def write_config(
 
 
 def _schedule(bases: list[Path], settings: dict[str, Any], steps_per_epoch: int) -> dict[str, Any]:
-    """Return the settings that make epochs of so many steps."""
+    """Return the settings for epochs of ``steps_per_epoch`` optimizer steps."""
     full: dict[str, Any] = {}
     for layer in (*map(load_config, bases), settings):
         full = merge(full, layer)

@@ -1,9 +1,9 @@
-"""Alignment of a hypothesis with its reference, the way sclite does it.
+"""Alignment of a hypothesis with its reference, as sclite does it.
 
-sclite minimises 4 per substitution and 3 per insertion or deletion, not the plain number of
-errors, and compares words without regard to the case of ASCII letters. Where several alignments
-cost the same, it takes (read from the end) a match or substitution before an insertion before a
-deletion: found by comparing with sclite on random strings, and held by a test.
+sclite minimises 4 per substitution and 3 per insertion or deletion, not the number of errors, and
+ignores the case of ASCII letters. Among alignments of the same cost it prefers, from the end, a
+match or substitution to an insertion, and an insertion to a deletion. This was found by comparison
+with sclite on random strings, which a test repeats.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Counts(NamedTuple):
 
     @property
     def errors(self) -> int:
-        """Substitutions, deletions and insertions together."""
+        """Number of substitutions, deletions and insertions."""
         return self.substitutions + self.deletions + self.insertions
 
 
@@ -75,7 +75,7 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str
 
 
 def operation(pair: tuple[str, str]) -> str:
-    """``C``, ``S``, ``D`` or ``I``: what an aligned pair stands for."""
+    """Return ``C``, ``S``, ``D`` or ``I``: correct, substitution, deletion or insertion."""
     reference, hypothesis = pair
     if not reference:
         return "I"

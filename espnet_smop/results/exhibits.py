@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -20,11 +20,14 @@ from espnet_smop.results.decodes import CLEAN, Condition
 from espnet_smop.results.error_rates import rate_table
 from espnet_smop.results.expert_usage import CHOICES, Route
 from espnet_smop.results.measured import Measured
+from espnet_smop.results.parameters import Parameters
 from espnet_smop.results.systems import System, compare, conditions
 from espnet_smop.results.transcripts import read_text
 
 RATES, PAIRS, EXPERTS, COSTS = "Error rates", "Significance", "Expert usage", "Costs"
 UNKNOWN = "–"
+_PARTS = ("encoders", "projector", "projector_active", "llm")
+"""Parameters that only the CSV file has."""
 PNG_DPI = 200
 
 Row = dict[str, Any]
@@ -88,11 +91,16 @@ class Exhibit:
             file.write(self.csv)
 
 
-def shown(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Return header and lines of a table that shows rows as they are, numbers rounded."""
-    return [key.replace("_", " ") for key in rows[0]], [
-        [_cell(value) for value in row.values()] for row in rows
-    ]
+def as_table(rows: Sequence[Row], hidden: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
+    """Return header and lines of a table that shows rows as they are, numbers rounded.
+
+    Args:
+        rows: at least one.
+        hidden: keys to leave out.
+    """
+    keys = [key for key in rows[0] if key not in hidden]
+    header = [key.replace("_", " ").replace("gflop per second", "GFLOP/s,") for key in keys]
+    return header, [[_cell(row[key]) for key in keys] for row in rows]
 
 
 def _cell(value: Any) -> str:
@@ -172,8 +180,8 @@ def significance_exhibits(systems: Sequence[System], metric: str, unit: str) -> 
                 "difference": round(100 * d.difference, 4), "low": round(100 * d.low, 4),
                 "high": round(100 * d.high, 4), "errors": d.errors, "segments": d.segments,
                 "z": round(d.z, 4), "matched_pairs_p": _digits(d.matched_pairs_p),
-                "matched_pairs_p_holm": _digits(d.matched_pairs_holm),
-                "bootstrap_p": _digits(d.bootstrap_p), "significant": d.significant,
+                "matched_pairs_p_holm": _digits(d.matched_pairs_holm), "significant": d.significant,
+                "bootstrap_p": _digits(d.bootstrap_p),
             }
             for d in found
         ]  # fmt: skip
@@ -182,11 +190,13 @@ def significance_exhibits(systems: Sequence[System], metric: str, unit: str) -> 
             title=f"Differences on {condition}",
             caption=f"{metric.upper()} of the row's system minus that of the column's, in points. "
             "* significant at 5 % by the matched-pairs test on sentence segments (MAPSSWE), "
-            f"two-sided, adjusted for {len(found)} comparisons (Holm). The CSV file has each "
-            f"pair's interval and p values, those of the paired bootstrap over {unit}s as well.",
+            f"two-sided, adjusted for {len(found)} comparisons (Holm). Intervals, and the last p: "
+            f"paired bootstrap over {unit}s.",
             section=PAIRS,
             figure=figures.significance(names, cells, metric.upper()),
             rows=rows,
+            table=as_table(rows, Condition._fields) if condition.snr == CLEAN else ((), ()),
+            names=2,
         )
 
 
@@ -217,7 +227,7 @@ def expert_exhibits(systems: Sequence[System], measured: dict[str, Measured]) ->
         f"speech, {routed[0][1].utterances} utterances.",
         section=EXPERTS,
         rows=rows,
-        table=shown(rows),
+        table=as_table(rows),
         names=3,
     )
     for system, routing in routed:
@@ -281,8 +291,8 @@ def cost_exhibit(systems: Sequence[System], measured: dict[str, Measured]) -> Ex
     for system in systems:
         parameters, gflops = measured[system.name].parameters, measured[system.name].routing.gflops
         row: Row = {"system": system.name}
-        for name in ("total", "active", "trained"):
-            row[f"parameters_{name}"] = parameters and asdict(parameters)[name]
+        for part in fields(Parameters):
+            row[f"parameters_{part.name}"] = parameters and getattr(parameters, part.name)
         row |= {f"gflop_per_second_{p.replace(' ', '_')}": _digits(gflops.get(p)) for p in parts}
         clean = next((s.path for c, s in system.scores.items() if c.snr == CLEAN), None)
         costs = clean and DecodingCosts.read(clean)
@@ -300,5 +310,5 @@ def cost_exhibit(systems: Sequence[System], measured: dict[str, Measured]) -> Ex
         "decoding config.",
         section=COSTS,
         rows=rows,
-        table=shown(rows),
+        table=as_table(rows, [f"parameters_{part}" for part in _PARTS]),
     )

@@ -104,4 +104,4 @@ class Strip:
 
 def _evenness(shares: np.ndarray) -> float:
     used = shares[shares > 0]
-    return float(-(used * np.log(used)).sum() / np.log(len(shares)))
+    return float((used * np.log(1 / used)).sum() / np.log(len(shares)))

@@ -25,7 +25,7 @@ class Comparison(NamedTuple):
 
     Attributes:
         difference: rate of A minus rate of B.
-        low: lower end of the difference's interval.
+        low: lower end of the difference's 95 % interval.
         high: upper end.
         p_value: two-sided; twice the share of drawn sets on which the difference does not have
             the sign that it has on the whole set (ties count), at most 1.
@@ -42,17 +42,15 @@ def interval(
     words: Sequence[int],
     *,
     groups: Sequence[Hashable] | None = None,
-    level: float = 0.95,
     num_samples: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Return the ends of the percentile interval of ``sum(errors) / sum(words)``.
+    """Return the ends of the 95 % percentile interval of ``sum(errors) / sum(words)``.
 
     Args:
         errors: errors of each utterance.
         words: reference words of each utterance.
         groups: speaker of each utterance, to draw speakers; None draws utterances.
-        level: share of drawn sets whose rate is inside the interval.
         num_samples: number of drawn sets.
         seed: of the random draws.
 
@@ -61,7 +59,7 @@ def interval(
     """
     totals = _totals([errors, words], groups)
     drawn = _draw(totals, lambda e, w, axis: e.sum(axis) / w.sum(axis), num_samples, seed)
-    return _quantiles(drawn, level)
+    return _quantiles(drawn)
 
 
 def paired(
@@ -70,7 +68,6 @@ def paired(
     words: Sequence[int],
     *,
     groups: Sequence[Hashable] | None = None,
-    level: float = 0.95,
     num_samples: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
@@ -83,7 +80,7 @@ def paired(
     observed = float(difference(*totals, axis=-1))
     drawn = _draw(totals, difference, num_samples, seed)
     against = float(np.mean(drawn * np.sign(observed) <= 0))
-    return Comparison(observed, *_quantiles(drawn, level), min(1.0, 2 * against))
+    return Comparison(observed, *_quantiles(drawn), min(1.0, 2 * against))
 
 
 def _totals(columns: Sequence[Sequence[int]], groups: Sequence[Hashable] | None) -> np.ndarray:
@@ -125,6 +122,6 @@ def _draw(
     return drawn[np.isfinite(drawn)]
 
 
-def _quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+def _quantiles(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)

@@ -94,6 +94,7 @@ def render(title: str, notes: Sequence[str], exhibits: Sequence[Exhibit]) -> str
         loader=jinja2.PackageLoader("espnet_smop.results", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
     )
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     sections = [(name, list(group)) for name, group in groupby(exhibits, key=lambda e: e.section)]

@@ -1,8 +1,8 @@
 """sclite's report, written without sclite: two tables by speaker, and every alignment.
 
-The layout is that of ``sclite -i rm -o all``, so that whatever reads ``result.txt`` (ESPnet's
-``show_asr_result.sh``, eyes used to it) finds what it looks for: one ``SPKR`` header and exactly
-one ``Sum/Avg`` row.
+The layout is that of ``sclite -i rm -o all``, for programs that read ``result.txt`` (such as
+ESPnet's ``show_asr_result.sh``) and people used to it: one ``SPKR`` header and exactly one
+``Sum/Avg`` row.
 """
 
 import math
@@ -37,7 +37,7 @@ class _Row:
 
     @property
     def percentages(self) -> list[float]:
-        """Per cent of tokens, and of sentences; tokens must not be none."""
+        """Percent of tokens, and of sentences; only for rows with tokens."""
         # In this order: the last bit decides how a figure such as 51.25 is rounded.
         return [x / self.tokens * 100.0 for x in self.numbers[:-1]] + [self.wrong_sentences]
 
@@ -49,7 +49,7 @@ class _Row:
 def report(references: Sequence[Utterance], hypotheses: Sequence[Utterance], title: str) -> str:
     """Return sclite's report on hypotheses given in the references' order.
 
-    Speaker and utterance names are lowered, as sclite does.
+    Speaker and utterance names are printed in lower case, as by sclite.
     """
     alignments = [align(r.tokens, h.tokens) for r, h in zip(references, hypotheses, strict=True)]
     counts = [count(pairs) for pairs in alignments]

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from espnet_smop.results.transcripts import ScoringError
 
-# What sclite reads as markup (alternatives, optional words, comments, escapes) becomes the
-# full-width character, one for one, so that equal tokens stay equal and others different.
+# sclite's markup (alternatives, optional words, comments, escapes) becomes full-width characters,
+# one for one, so that equal tokens stay equal and different ones different.
 _MARKUP = str.maketrans("(){}@;*\\/", "（）｛｝＠；＊＼／")
 
 
@@ -20,7 +20,7 @@ class Utterance(NamedTuple):
 
 
 def format_line(utterance: Utterance) -> str:
-    """Return the line for an utterance; the speaker is what stands before the first ``-``."""
+    """Return the line of an utterance; its speaker ends at the first ``-``."""
     speaker = utterance.speaker.replace("-", "_").translate(_MARKUP)
     tokens = " ".join(utterance.tokens).translate(_MARKUP)
     return f"{tokens} ({speaker}-{utterance.name.translate(_MARKUP)})"
@@ -30,7 +30,7 @@ def read_trn(path: str | os.PathLike) -> list[Utterance]:
     """Read a trn file as written here.
 
     Raises:
-        ScoringError: the file is absent or not UTF-8, or a line has no id.
+        ScoringError: the file is missing or not UTF-8, or a line has no id.
     """
     path = Path(path)
     if not path.is_file():

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from espnet_smop.projector.router import Router
 from espnet_smop.results.operations import count_flops
@@ -180,3 +182,19 @@ def test_operations_by_hand(experiment):
     head = llm.get_output_embeddings().weight.numel()
     attention = 2 * 2 * length * length * llm.config.hidden_size * llm.config.num_hidden_layers
     assert flops["LLM"] == 2 * length * linear + 2 * 4 * head + attention
+
+
+def test_operations_of_the_parts_are_all_there_are(experiment):
+    # An encoder whose layers are fused runs by another method than forward.
+    fusion = {"audio": "mmfuser", "video": "dci"}
+    model = experiment(projector="mlp", projector_conf={"fusion": fusion})
+    batch = {
+        "speech": torch.randn(1, 16000), "speech_lengths": torch.tensor([16000]),
+        "video": torch.randn(1, 25, 88, 88), "video_lengths": torch.tensor([25]),
+        "text": torch.tensor([[5, 6, 7]]), "text_lengths": torch.tensor([3]),
+    }  # fmt: skip
+    flops = count_flops(model, batch)
+    assert min(flops.values()) > 0
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(**batch)
+    assert sum(flops.values()) == counter.get_total_flops()
