@@ -5,9 +5,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from espnet2.fileio.read_text import read_2columns_text
-
 from espnet_smop.base_model import BaseModelError
+from espnet_smop.fileio.table import read_table
 from espnet_smop.results.parameters import Parameters, count_parameters
 from espnet_smop.results.routing_pass import RoutingPass, run_pass
 from espnet_smop.results.systems import System
@@ -40,9 +39,9 @@ def choose_utterances(data_dir: Path, number: int, strip: str | None) -> tuple[l
 
     Raises:
         ValueError: the utterance to show is not in the directory, or there is none.
-        OSError: the directory has no ``text``.
+        TableError: the directory has no ``text``.
     """
-    uids = sorted(read_2columns_text(data_dir / "text"))
+    uids = sorted(read_table(data_dir / "text"))
     if not uids:
         raise ValueError(f"{data_dir}/text is empty")
     if strip is not None and strip not in uids:
@@ -52,7 +51,7 @@ def choose_utterances(data_dir: Path, number: int, strip: str | None) -> tuple[l
     if strip is None:
         strip, lengths = uids[0], data_dir / "utt2num_frames"
         if lengths.is_file():
-            frames = read_2columns_text(lengths)
+            frames = read_table(lengths)
             strip = sorted(uids, key=lambda uid: (int(frames.get(uid, 0)), uid))[len(uids) // 2]
     return chosen, strip
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from espnet2.fileio.read_text import read_2columns_text
 from espnet2.train.dataset import ESPnetDataset
 
+from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import read_video
 from espnet_smop.modality import AUDIO, FRAME_RATE, MODALITIES, SAMPLE_RATE
 from espnet_smop.model import ESPnetAVSRModel
@@ -135,10 +135,10 @@ def _strip(
     if "audio" in model.frontends:
         speech = ESPnetDataset([AUDIO.source(data_dir)])[uid][1][AUDIO.data_name]
     if "video" in model.frontends:
-        video = read_video(read_2columns_text(data_dir / "video.scp")[uid])
+        video = read_video(read_table(data_dir / "video.scp")[uid])
     return Strip(
         uid=uid,
-        text=read_2columns_text(data_dir / "text")[uid],
+        text=read_table(data_dir / "text")[uid],
         speech=speech,
         video=video,
         routes=routes,

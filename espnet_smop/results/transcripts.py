@@ -1,10 +1,9 @@
-"""Kaldi text files: reading them, comparing their utterances, splitting them into tokens."""
+"""Transcripts of utterances: reading, comparing their ids, splitting into tokens."""
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
-from espnet_smop.fileio.table import read_lines
+from espnet_smop.fileio.table import read_table
 
 SPACE = "<space>"
 
@@ -14,24 +13,17 @@ class ScoringError(RuntimeError):
 
 
 def read_text(path: str | os.PathLike) -> dict[str, str]:
-    """Read a Kaldi ``text``-like file: an id, white space and the rest of the line.
+    """Read a Kaldi ``text``-like file.
 
     Returns:
-        The rest of the line (possibly empty) by id, in the file's order.
+        id → rest of the line (possibly empty), in the file's order.
 
     Raises:
-        ScoringError: the file is absent, empty or not UTF-8, or an id occurs twice.
+        ScoringError: the file is missing, empty or not UTF-8, or has duplicate ids.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ScoringError(f"{path} does not exist. Run the stage that writes it first")
-    texts: dict[str, str] = {}
-    for number, utt, rest in read_lines(path, ScoringError):
-        if utt in texts:
-            raise ScoringError(f"{path}:{number}: utterance '{utt}' occurs twice")
-        texts[utt] = rest
+    texts = read_table(path, ScoringError)
     if not texts:
-        raise ScoringError(f"{path} is empty. Run the stage that writes it again")
+        raise ScoringError(f"{path} is empty; run the stage that makes it")
     return texts
 
 

@@ -16,7 +16,7 @@ def test_read_text_keeps_empty_transcripts(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("a x\na y\n", "text:2: utterance 'a' occurs twice"), ("", "is empty"), (None, "not exist")],
+    [("a x\na y\n", "text:2: duplicate id a"), ("", "is empty"), (None, "No such file")],
 )
 def test_read_text_names_the_file(tmp_path, content, message):
     path = tmp_path / "text"
