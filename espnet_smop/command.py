@@ -5,16 +5,22 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
 
 
 class CommandHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """Keeps the description's line breaks and its example; adds the options' defaults."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        # The absence of an option is no default worth showing.
-        return (
-            action.help if action.default in (None, False, []) else super()._get_help_string(action)
-        )
+        # Not worth showing: the absence of an option, and what the text says already.
+        if (
+            action.required
+            or action.default in (None, False, [])
+            or "default" in (action.help or "")
+        ):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def run(
@@ -23,8 +29,9 @@ def run(
     """Call a command's ``main`` and exit with the status it returns (None is 0).
 
     Errors that a user can cause (``OSError``, ``ValueError``, ``RuntimeError`` and what derives
-    from them) end in one line on standard error, ``COMMAND: MESSAGE``, and status 1. The argument
-    ``--debug``, anywhere on the command line, prints the traceback as well.
+    from them) end in one line on standard error, ``COMMAND: MESSAGE``, and status 1. A traceback
+    precedes it where another library raised the error, whose message rarely says what to do, or
+    where ``--debug`` is anywhere on the command line.
 
     Args:
         main: takes the arguments.
@@ -37,11 +44,20 @@ def run(
     try:
         status = main(arguments)
     except (OSError, ValueError, RuntimeError) as e:
-        if debug:
+        if debug or not (isinstance(e, OSError) or _is_ours(e.__traceback__)):
             traceback.print_exc()
-        name = sys.modules[main.__module__].__spec__.name.rpartition(".")[2]
+        spec = sys.modules[main.__module__].__spec__  # None if the file itself is run
+        name = spec.name.rpartition(".")[2] if spec else Path(sys.argv[0]).stem
         sys.exit(f"{name}: {e}")
     sys.exit(status)
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    """Tell whether an error was raised by this package or by the command itself."""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals["__name__"]
+    return module == "__main__" or module.partition(".")[0] == __package__
 
 
 def add_subcommands(

@@ -1,6 +1,6 @@
-"""Configs that say only how they differ from others.
+"""Configs that state only how they differ from others.
 
-A config may name others as its ``base``, by paths relative to its own directory::
+A config may name other configs as its ``base``, by paths relative to its own directory::
 
     # conf/train_avsr_dci.yaml
     base: train_base.yaml
@@ -8,20 +8,25 @@ A config may name others as its ``base``, by paths relative to its own directory
     projector_conf:
       fusion: {audio: dci, video: dci}
 
-Its settings lie over those of the base: mappings are merged key by key, to any depth; anything else
-(numbers, lists, ``null``) replaces what the base has. Where it names another class than its base
-does (``projector: mlp`` over ``projector: smop``), the base's ``projector_conf`` counts no more:
-its arguments are those of the other class. Of several bases, ``base: [a.yaml, b.yaml]``, the later
-lie over the earlier; a base may have a base itself.
+Its settings override those of the base: mappings are merged key by key, to any depth; all other
+values (numbers, lists, ``null``) replace those of the base. Where it names another class than its
+base does (``projector: mlp`` over ``projector: smop``), the base's ``projector_conf`` is dropped:
+its arguments belong to the other class. Of several bases, ``base: [a.yaml, b.yaml]``, later ones
+override earlier ones; a base may have a base itself.
 """
 
+import argparse
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from espnet_smop.modality import MODALITIES
+
 _BASE = "base"
+_NULL = ("none", "null", "")
 
 
 class ConfigError(ValueError):
@@ -29,7 +34,7 @@ class ConfigError(ValueError):
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
-    """Return the settings of a config with those of its bases below them.
+    """Return the settings of a config merged over those of its bases.
 
     Raises:
         ConfigError: a file is missing, is not a mapping, or is its own base; names it.
@@ -55,7 +60,7 @@ def _load(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if isinstance(bases, str):
         bases = [bases]
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(f"{path}: base is a path or a list of paths, not {bases!r}")
+        raise ConfigError(f"{path}: base must be a path or a list of paths, not {bases!r}")
     merged: dict[str, Any] = {}
     for base in bases:
         merged = merge(merged, _load(path.parent / base, (*above, path)))
@@ -63,7 +68,7 @@ def _load(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Lay the settings ``above`` over those ``below``, as the module says; changes neither."""
+    """Return ``below`` overridden by ``above`` (see the module); neither is changed."""
     outdated = {f"{kind}_conf" for kind in above if kind in below and below[kind] != above[kind]}
     merged = {key: copy.deepcopy(value) for key, value in below.items() if key not in outdated}
     for key, value in above.items():
@@ -72,3 +77,54 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = copy.deepcopy(value)
     return merged
+
+
+def parse_assignment(assignment: str) -> dict[str, Any]:
+    """Turn ``a.b=VALUE``, with VALUE in YAML, into ``{"a": {"b": VALUE}}``.
+
+    Raises:
+        ConfigError: the key or ``=`` is missing, or the value is not YAML.
+    """
+    keys, equals, value = assignment.partition("=")
+    if not equals or not all(keys.split(".")):
+        raise ConfigError(f"'{assignment}' is not of the form KEY=VALUE or KEY.KEY=VALUE")
+    try:
+        settings = yaml.safe_load(value)
+    except yaml.YAMLError as e:
+        raise ConfigError(f"'{assignment}': the value is not YAML: {e}") from e
+    for key in reversed(keys.split(".")):
+        settings = {key: settings}
+    return settings
+
+
+def modalities_of(config: Path, arguments: Sequence[str] = ()) -> list[str]:
+    """Return the modalities for which a config, overridden by arguments, sets a frontend.
+
+    Args:
+        config: training config, or an experiment's ``config.yaml``.
+        arguments: options of ``avsr_train``.
+
+    Raises:
+        ConfigError: the config cannot be read, or sets no frontend.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for modality in MODALITIES:
+        # A frontend that the config does not mention is the task's default class.
+        parser.add_argument(f"--{modality}_frontend", default="default")
+    parser.set_defaults(**load_config(config))
+    args = vars(parser.parse_known_args(arguments)[0])
+    found = [m for m in MODALITIES if str(args[f"{m}_frontend"]).lower() not in _NULL]
+    if not found:
+        raise ConfigError(f"{config} sets neither audio_frontend nor video_frontend")
+    return found
+
+
+def named_models(config: Path) -> dict[str, str]:
+    """Return the base model (``model:``) of each part that a config uses."""
+    settings = load_config(config)
+    models = {}
+    for part in (*(f"{modality}_frontend" for modality in MODALITIES), "decoder"):
+        conf = settings.get(f"{part}_conf") or {}
+        if settings.get(part, "default") is not None and "model" in conf:
+            models[part] = conf["model"]
+    return models

@@ -3,7 +3,7 @@ import re
 import pytest
 import yaml
 
-from espnet_smop.config import ConfigError, load_config, merge
+from espnet_smop.config import ConfigError, load_config, merge, modalities_of
 
 
 @pytest.fixture
@@ -100,3 +100,24 @@ def test_mistakes_are_named(write, tmp_path):
         path.write_text(text)
         with pytest.raises(ConfigError, match=message):
             load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "expected"),
+    [
+        ({"audio_frontend": "whisper", "video_frontend": None}, [], ["audio"]),
+        ({"audio_frontend": None}, [], ["video"]),
+        ({"max_epoch": 3}, [], ["audio", "video"]),
+        ({"max_epoch": 3}, ["--video_frontend", "null", "--max_epoch", "5"], ["audio"]),
+        ({"audio_frontend": None}, ["--audio_frontend", "whisper"], ["audio", "video"]),
+    ],
+)
+def test_frontends_decide_the_modalities(write, settings, arguments, expected):
+    write("base.yaml", **settings)
+    assert modalities_of(write("c.yaml", base="base.yaml"), arguments) == expected
+
+
+def test_no_frontend_is_an_error(write):
+    path = write("c.yaml", audio_frontend=None, video_frontend=None)
+    with pytest.raises(ConfigError, match="neither audio_frontend nor video_frontend"):
+        modalities_of(path)

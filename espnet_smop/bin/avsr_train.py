@@ -16,34 +16,39 @@ Example::
         --valid_shape_file exp/avsr_stats/valid/duration_shape
 """
 
-import sys
+import argparse
+from collections.abc import Sequence
 
 import torch
 
+from espnet_smop.command import run
 from espnet_smop.tasks.avsr import AVSRTask
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the task."""
     parser = AVSRTask.get_parser()
     parser.description = __doc__
     return parser
 
 
-def main(cmd=None):
-    """Run the training that the command line describes."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Run the training that the command line describes.
+
+    Raises:
+        ValueError: fewer GPUs are visible than ``--ngpu`` asks for.
+    """
     args = get_parser().parse_args(cmd)
     gpus = torch.cuda.device_count() if args.ngpu else 0
     if args.ngpu > gpus:
-        sys.exit(
-            f"avsr_train: --ngpu {args.ngpu}, but {gpus} GPUs are to be seen here. Check "
-            "nvidia-smi, CUDA_VISIBLE_DEVICES and the job's partition, or train on the CPU by "
-            "--ngpu 0"
+        raise ValueError(
+            f"--ngpu {args.ngpu}, but only {gpus} GPUs are visible. Check nvidia-smi, "
+            "CUDA_VISIBLE_DEVICES and the job's partition, or train on the CPU with --ngpu 0"
         )
-    # A process for each GPU, also without the launcher: DataParallel is not for this model.
+    # One process per GPU, also without the launcher: the model does not support DataParallel.
     args.multiprocessing_distributed |= args.ngpu > 1
     AVSRTask.main(args=args)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -17,8 +17,7 @@ there already and fits is left as it is; one of another model, settings or data 
 
 import argparse
 import hashlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +25,9 @@ import torch
 from espnet2.fileio.read_text import read_2columns_text
 from espnet2.train.dataset import ESPnetDataset
 
-from espnet_smop.base_model import BaseModelError
-from espnet_smop.bin.avsr_inference import order_by_length, read_lengths
+from espnet_smop.command import CommandHelp, run
 from espnet_smop.fileio.atomic import atomic_write
+from espnet_smop.fileio.durations import longest_first, read_durations
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.feature_cache import FeatureCacheError, open_cache, write_cache
 from espnet_smop.modality import MODALITIES
@@ -61,7 +60,7 @@ def compute(
     conf = {**args.preprocessor_conf, "noise": None}
     dataset = ESPnetDataset(source, preprocess=AVSRPreprocessor(train=False, **conf))
     collate = AVSRTask.build_collate_fn(args, train=False)
-    uids = order_by_length(list(read_2columns_text(source[0][0])), read_lengths(source))
+    uids = longest_first(read_2columns_text(source[0][0]), read_durations(source))
     for start in range(0, len(uids), batch_size):
         batch_uids, batch = collate([dataset[uid] for uid in uids[start : start + batch_size]])
         features, lengths = frontend(batch[name].to(device), batch[f"{name}_lengths"].to(device))
@@ -69,12 +68,12 @@ def compute(
             yield uid, x[:n].numpy()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Make, or check, the caches that the command line names."""
     parser = argparse.ArgumentParser(
-        prog="cache_feats",
+        prog="python -m espnet_smop.bin.cache_feats",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=CommandHelp,
     )
     parser.add_argument("--config", required=True, help="training config")
     parser.add_argument(
@@ -100,34 +99,28 @@ def main(argv: list[str] | None = None) -> int:
         help="leave out a modality that cannot be cached, instead of refusing it, and write into "
         "this file a line per modality: its name and 'cached', or why it is not",
     )
-    options, overrides = parser.parse_known_args(argv)
+    options, overrides = parser.parse_known_args(cmd)
     if len({d.name for d in options.data_dir}) < len(options.data_dir):
         parser.error("--data_dir: two directories have the same name")
     args = AVSRTask.get_parser().parse_args(["--config", options.config, *overrides])
     has = [m for m in _CHOICES if getattr(args, f"{m}_frontend") is not None]
-    try:
-        report = ""
-        for modality in options.modality or has:
-            reasons = (
-                varying_settings(args, modality)
-                if modality in has
-                else [f"there is no {modality}_frontend"]
+    report = ""
+    for modality in options.modality or has:
+        reasons = (
+            varying_settings(args, modality)
+            if modality in has
+            else [f"there is no {modality}_frontend"]
+        )
+        if reasons and options.report is None:
+            raise FeatureCacheError(
+                f"{modality} features are not cached with {options.config}: " + "; ".join(reasons)
             )
-            if reasons and options.report is None:
-                raise FeatureCacheError(
-                    f"{modality} features are not cached with {options.config}: "
-                    + "; ".join(reasons)
-                )
-            if not reasons:
-                cache_modality(args, modality, options)
-            report += f"{modality} {'; '.join(reasons) or 'cached'}\n"
-        if options.report is not None:
-            with atomic_write(options.report) as file:
-                file.write(report)
-    except (BaseModelError, FeatureCacheError, FileNotFoundError, ValueError) as e:
-        print(f"cache_feats: {e}", file=sys.stderr)
-        return 1
-    return 0
+        if not reasons:
+            cache_modality(args, modality, options)
+        report += f"{modality} {'; '.join(reasons) or 'cached'}\n"
+    if options.report is not None:
+        with atomic_write(options.report) as file:
+            file.write(report)
 
 
 def cache_modality(args: argparse.Namespace, modality: str, options: argparse.Namespace) -> None:
@@ -154,4 +147,4 @@ def cache_modality(args: argparse.Namespace, modality: str, options: argparse.Na
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

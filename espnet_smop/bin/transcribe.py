@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Transcribe video or audio files with a trained model.
+r"""Transcribe video or audio files with a trained model.
 
-Finds the face, crops the mouth, reads the sound and recognises both; where one of them is missing,
-the other alone, and says so. Long files are cut at pauses. Times are of these pieces.
+Finds the face, crops the mouth, reads the audio and recognises both; where one is missing, only
+the other, with a warning. Long files are cut at pauses, and each piece is written with its times.
 
 Example::
 
@@ -17,20 +17,24 @@ import dataclasses
 import json
 import logging
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import humanfriendly
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from espnet_smop.base_model import BaseModelError
-from espnet_smop.bin.avsr_inference import AVSRSpeech2Text
-from espnet_smop.checkpoint.package import PackageError
+from espnet_smop.command import CommandHelp, run
 from espnet_smop.corpus.landmarks import LandmarkError, build_landmarks
 from espnet_smop.corpus.media import MediaError
 from espnet_smop.fileio.atomic import atomic_write
-from espnet_smop.transcription import Segment, Transcriber, TranscriptionError
+from espnet_smop.inference import (
+    AVSRSpeech2Text,
+    Progress,
+    Segment,
+    Transcriber,
+    TranscriptionError,
+)
 
 _MODALITIES = {
     "auto": None,
@@ -40,28 +44,20 @@ _MODALITIES = {
 }
 
 
-class ProgressLine:
-    """Says now and then how far a long file is and how much time is left."""
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """Show how far a file is and how much time is left, if standard error is a terminal."""
+    form = "{desc}: {percentage:.0f} % |{bar}| {remaining} left"
+    bar = tqdm(total=1.0, bar_format=form, leave=False, disable=None)
+    with bar, logging_redirect_tqdm():
 
-    def __init__(self, every: float = 5.0):
-        self.every = every
-        self.what = ""
-        self.begun = self.said = 0.0
+        def show(what: str, share: float) -> None:
+            bar.set_description_str(what, refresh=False)
+            if share < bar.n:  # the next step
+                bar.reset()
+            bar.update(share - bar.n)
 
-    def __call__(self, what: str, share: float) -> None:
-        """Note that of ``what`` a share is done."""
-        now = time.monotonic()
-        if what != self.what:
-            self.what, self.begun, self.said = what, now, now
-        elif now - self.said > self.every and 0 < share < 1:
-            self.said = now
-            left = (now - self.begun) / share * (1 - share)
-            logging.info(
-                "%s: %.0f %%, %s left",
-                what,
-                100 * share,
-                humanfriendly.format_timespan(round(left)),
-            )
+        yield show
 
 
 def clock(seconds: float) -> str:
@@ -89,34 +85,33 @@ def as_json(path: str, segments: list[Segment], warnings: list[str]) -> str:
 
 @contextlib.contextmanager
 def output(out: str | None, path: str, form: str) -> Iterator[IO[str]]:
-    """Open what a file's transcript is written to."""
+    """Open the file for a transcript: standard output, or one in the directory ``out``."""
     if out is None:
         yield sys.stdout
-        sys.stdout.flush()
     else:
-        # With its suffix, so that a.mp4 and a.wav do not meet.
+        # The media file's suffix is kept, so that a.mp4 and a.wav differ.
         with atomic_write(Path(out) / f"{Path(path).name}.{form}") as file:
             yield file
 
 
 def check_names(paths: Sequence[str]) -> None:
-    """Refuse files whose transcripts would have the same name.
+    """Check that no two files' transcripts would have the same name.
 
     Raises:
-        ValueError: names two of them.
+        ValueError: names two such files.
     """
     seen: dict[str, str] = {}
     for path in paths:
         other = seen.setdefault(Path(path).name, path)
         if other != path:
             raise ValueError(
-                f"--out: the transcripts of {other} and {path} would be one file. Transcribe them "
-                "into directories of their own, or all to standard output"
+                f"--out: {other} and {path} would share one transcript. Transcribe them into "
+                "different directories, or all to standard output"
             )
 
 
 def transcribe(transcriber: Transcriber, path: str, form: str, file: IO[str]) -> None:
-    """Write the transcript of one file; as text, line by line as it comes."""
+    """Write the transcript of one file; as text, line by line as soon as recognised."""
     warnings: list[str] = []
 
     def warn(text: str) -> None:
@@ -127,9 +122,11 @@ def transcribe(transcriber: Transcriber, path: str, form: str, file: IO[str]) ->
     for segment in transcriber(path, warn):
         segments.append(segment)
         if form == "txt":
-            print(as_text(segment), file=file, flush=True)
+            tqdm.write(as_text(segment), file=file)
+            file.flush()
     if form == "json":
-        print(as_json(path, segments, warnings), file=file)
+        tqdm.write(as_json(path, segments, warnings), file=file)
+        file.flush()
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -137,30 +134,36 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m espnet_smop.bin.transcribe",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=CommandHelp,
     )
-    parser.add_argument("model", help="Packed model (directory, zip, hub id), or an experiment")
+    parser.add_argument("model", help="Package (directory, zip file, hub id) or experiment")
     parser.add_argument("files", nargs="+", help="Video or audio files")
     parser.add_argument(
         "--modality",
         choices=tuple(_MODALITIES),
         default="auto",
-        help="What to recognise from; auto is all that the model takes",
+        help="Inputs to use; auto uses all that the model takes",
     )
-    parser.add_argument("--format", choices=("txt", "json"), default="txt", help="Default txt")
+    parser.add_argument("--format", choices=("txt", "json"), default="txt", help="Output format")
     parser.add_argument("--out", help="Directory for the transcripts (default: standard output)")
     parser.add_argument(
         "--landmarks",
         default="auto",
-        help="Where faces come from: auto (a landmark file beside the video, else dlib), dlib, or "
-        "a class of your own as module:Class",
+        help="Source of facial landmarks: auto (a landmark file beside the video, else dlib), "
+        "dlib, or your own class as module:Class",
     )
-    parser.add_argument("--max_seconds", type=float, default=15.0, help="Longest piece (15)")
+    parser.add_argument(
+        "--max_seconds", type=float, default=15.0, help="Length limit of the pieces"
+    )
     parser.add_argument("--beam_size", type=int, help="1 is greedy search (default: the model's)")
-    parser.add_argument("--max_new_tokens", type=int, help="Length cap of a piece, in tokens")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    parser.add_argument(
+        "--max_new_tokens", type=int, help="Token limit of a piece (default: the model's)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     for base, name in (("whisper", "Whisper"), ("avhubert", "AV-HuBERT"), ("llm", "LLM")):
-        parser.add_argument(f"--{base}", help=f"Directory or hub id of the {name}, if moved")
+        parser.add_argument(
+            f"--{base}", help=f"Directory or hub id of the {name} (default: the model's)"
+        )
     return parser
 
 
@@ -168,28 +171,24 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """Transcribe the files that the command line names."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     args = get_parser().parse_args(cmd)
-    try:
-        if args.out is not None:
-            check_names(args.files)
-        search = {name: getattr(args, name) for name in ("beam_size", "max_new_tokens")}
-        speech2text = AVSRSpeech2Text.from_pretrained(
-            args.model,
-            device=args.device,
-            whisper=args.whisper,
-            avhubert=args.avhubert,
-            llm=args.llm,
-            **{name: value for name, value in search.items() if value is not None},
-        )
-        transcriber = Transcriber(
-            speech2text,
-            modalities=_MODALITIES[args.modality],
-            landmarks=None if args.landmarks == "auto" else build_landmarks(args.landmarks),
-            max_seconds=args.max_seconds,
-            progress=ProgressLine(),
-        )
-    except (PackageError, BaseModelError, LandmarkError, RuntimeError, ValueError, OSError) as e:
-        sys.exit(f"transcribe: {e}")
-    logging.getLogger().setLevel(logging.INFO)  # not before: building the model says much
+    if args.out is not None:
+        check_names(args.files)
+    search = {name: getattr(args, name) for name in ("beam_size", "max_new_tokens")}
+    speech2text = AVSRSpeech2Text.from_pretrained(
+        args.model,
+        device=args.device,
+        whisper=args.whisper,
+        avhubert=args.avhubert,
+        llm=args.llm,
+        **{name: value for name, value in search.items() if value is not None},
+    )
+    transcriber = Transcriber(
+        speech2text,
+        modalities=_MODALITIES[args.modality],
+        landmarks=None if args.landmarks == "auto" else build_landmarks(args.landmarks),
+        max_seconds=args.max_seconds,
+    )
+    logging.getLogger().setLevel(logging.INFO)  # not before: building the model logs a lot
     failed = 0
     for number, path in enumerate(args.files, start=1):
         if len(args.files) > 1:
@@ -197,14 +196,15 @@ def main(cmd: Sequence[str] | None = None) -> None:
             if args.out is None and args.format == "txt":
                 print(f"# {path}")
         try:
-            with output(args.out, path, args.format) as file:
+            with progress_bar() as progress, output(args.out, path, args.format) as file:
+                transcriber.progress = progress
                 transcribe(transcriber, path, args.format, file)
         except (MediaError, TranscriptionError, LandmarkError, ValueError, OSError) as e:
             failed += 1
             logging.error("%s", e)
     if failed:
-        sys.exit(f"transcribe: {failed} of {len(args.files)} files could not be transcribed")
+        raise TranscriptionError(f"{failed} of {len(args.files)} files could not be transcribed")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -313,7 +313,7 @@ def _card(
         "",
         "or, with MODEL this directory, the zip file or the hub id,",
         "",
-        "    from espnet_smop.bin.avsr_inference import AVSRSpeech2Text",
+        "    from espnet_smop.inference import AVSRSpeech2Text",
         '    speech2text = AVSRSpeech2Text.from_pretrained("MODEL")',
         "    [(text, *_)] = speech2text(speech=waveform, video=mouth_crops)",
         "",
@@ -383,7 +383,7 @@ def _check_entries(
     archive: str | Path, everything: list[zipfile.ZipInfo], files: list[zipfile.ZipInfo]
 ) -> None:
     def refuse(why: str) -> None:
-        raise PackageError(f"{archive} is refused: {why}. Packages are made by bin/pack")
+        raise PackageError(f"{archive} is refused: {why}. Packages are made by `package pack`")
 
     if len(everything) > _MAX_FILES:
         refuse(f"it has {len(everything)} entries, more than {_MAX_FILES}")

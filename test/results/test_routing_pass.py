@@ -102,7 +102,9 @@ def test_counts_are_those_of_a_slow_recount(experiment, dump_dir, tmp_path, rout
 
 
 def batches_of_one(directory, dump_dir, uids):
-    from espnet_smop.bin.avsr_inference import AVSRSpeech2Text, ESPnetDataset
+    from espnet2.train.dataset import ESPnetDataset
+
+    from espnet_smop.inference import AVSRSpeech2Text
 
     speech2text = AVSRSpeech2Text(directory / "config.yaml", directory / "model.pth")
     data = ESPnetDataset(

@@ -19,13 +19,13 @@ from pathlib import Path
 
 here = Path(__file__).resolve().parent.parent
 REAL = (
-    "compose_config", "config_modalities", "locate_base_models", "results merge", "results score",
+    "config base_models", "config modalities", "config show", "results merge", "results score",
     "results table",
 )
 if sys.argv[1] == "-c" and "espnet2" in sys.argv[2]:
     sys.exit(0)  # path.sh asks whether ESPnet is there
 module, args = sys.argv[2].split(".")[-1], sys.argv[3:]
-if module in ("data_dir", "prepare_corpus", "results"):
+if module in ("config", "data_dir", "package", "prepare_corpus", "results"):
     module += " " + args.pop(0)  # the subcommand
 if sys.argv[1] != "-m" or module in REAL:
     os.environ["PYTHONPATH"] = {str(ROOT)!r}
@@ -60,7 +60,7 @@ elif module == "launch":
     out = value("--output_dir")
     shutil.copy(value("--config"), out / "config.yaml")
     (out / "valid.acc.ave.pth").write_text("model")
-elif module == "pack":
+elif module == "package pack":
     value("--out").write_text("packed")
 elif module == "avsr_inference":
     out = value("--output_dir") / "1best_recog"

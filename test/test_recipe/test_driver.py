@@ -21,12 +21,12 @@ def test_all_stages_from_corpus_to_results(recipe):
     assert done.returncode == 0, done.stdout + done.stderr
     names = [name for name, _ in recipe.calls()]
     data = [f"data_dir {name}" for name in DATA]
-    order = [*data, "launch", "avsr_inference", "pack", "upload", "results report"]
+    order = [*data, "launch", "avsr_inference", "package pack", "package upload", "results report"]
     assert [n for k, n in enumerate(names) if n not in names[:k]] == order
     for stage in (*range(1, 8), *range(10, 17)):
         assert f"Stage {stage}: " in done.stdout
     assert re.search(r"stage 11: \d+ s", done.stdout)
-    (packing,), (upload,) = recipe.calls("pack"), recipe.calls("upload")
+    (packing,), (upload,) = recipe.calls("package pack"), recipe.calls("package upload")
     assert values(packing, "--exp") == ["exp/avsr_train"]
     assert values(packing, "--avsr_model_file") == ["valid.acc.ave.pth"]
     assert values(packing, "--name") == ["A model"] and values(packing, "--license") == ["mit"]

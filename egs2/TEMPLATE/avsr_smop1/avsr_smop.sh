@@ -347,7 +347,7 @@ modalities_of() { # CONFIG [ARGUMENT]…
         asr) echo audio ;;
         vsr) echo video ;;
         avsr) echo audio video ;;
-        auto) "${python}" -m espnet_smop.bin.config_modalities "$@" ;;
+        auto) "${python}" -m espnet_smop.bin.config modalities "$@" ;;
     esac
 }
 
@@ -604,7 +604,7 @@ fi
 
 if begin_stage 14 "packing"; then
     need 11 "${avsr_exp}/config.yaml" "${avsr_exp}/${inference_avsr_model}"
-    "${python}" -m espnet_smop.bin.pack --exp "${avsr_exp}" \
+    "${python}" -m espnet_smop.bin.package pack --exp "${avsr_exp}" \
         --avsr_model_file "${inference_avsr_model}" --inference_config "${inference_config}" \
         --out "${avsr_exp}/packed.zip" "${pack_opts_array[@]}"
 fi
@@ -612,8 +612,8 @@ fi
 if begin_stage 15 "upload"; then
     [ -n "${hf_repo}" ] || fail "--hf_repo ID says where to upload"
     need 14 "${avsr_exp}/packed.zip"
-    "${python}" -m espnet_smop.bin.upload --packed "${avsr_exp}/packed.zip" --repo "${hf_repo}" \
-        --dry_run "${upload_dry_run}"
+    "${python}" -m espnet_smop.bin.package upload --packed "${avsr_exp}/packed.zip" \
+        --repo "${hf_repo}" --dry_run "${upload_dry_run}"
 fi
 
 if begin_stage 16 "analysis in ${avsr_exp}/analysis"; then

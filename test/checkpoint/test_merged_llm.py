@@ -11,7 +11,8 @@ from transformers import (
 )
 
 from espnet_smop.base_model import frozen_keys
-from espnet_smop.bin.merge_lora import main, write_merged
+from espnet_smop.bin.merge_lora import main
+from espnet_smop.checkpoint.merged_llm import write_merged
 from espnet_smop.decoder.llm import LLMDecoder
 
 

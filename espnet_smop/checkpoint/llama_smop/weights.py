@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from espnet_smop.checkpoint.llama_smop_settings import (
+from espnet_smop.checkpoint.llama_smop.projector_names import load_public, to_public
+from espnet_smop.checkpoint.llama_smop.settings import (
     ENCODERS,
     LLM,
     PROJECTORS,
@@ -25,7 +26,6 @@ from espnet_smop.checkpoint.llama_smop_settings import (
 )
 from espnet_smop.frontend.avhubert import statistics_names
 from espnet_smop.model import ESPnetAVSRModel
-from espnet_smop.projector.public_names import load_public, to_public
 from espnet_smop.projector.smop import DEDR, JEJR
 from espnet_smop.tasks.avsr import AVSRTask
 

@@ -1,6 +1,9 @@
 import importlib.util
+import io
+import itertools
 import json
 import os
+import re
 import types
 from fractions import Fraction
 from pathlib import Path
@@ -12,14 +15,14 @@ import soundfile
 import torch
 import yaml
 
-from espnet_smop.bin import transcribe
-from espnet_smop.bin.transcribe import ProgressLine, as_text, clock
+from espnet_smop.bin.transcribe import as_text, clock, progress_bar
 from espnet_smop.bin.transcribe import main as transcribe_main
+from espnet_smop.command import run as run_command
 from espnet_smop.corpus.clips import Recording, cut_clips
 from espnet_smop.corpus.landmarks import DlibLandmarks
 from espnet_smop.corpus.media import MediaError
+from espnet_smop.inference import Segment, Transcriber, TranscriptionError
 from espnet_smop.tasks.avsr import AVSRTask
-from espnet_smop.transcription import Segment, Transcriber, TranscriptionError
 
 
 def write_mp4(path, frames=None, samples=None, *, delay=0.0, rate=25):
@@ -134,11 +137,11 @@ def test_no_sound_and_no_picture(tmp_path):
     silent = write_mp4(tmp_path / "silent.mp4", frames)
     [segment], [(speech, video)], [warning] = run(silent)
     assert speech is None and len(video) == 20 and segment.modalities == ("video",)
-    assert "no audio stream: recognising the video alone" in warning
+    assert "no audio stream: recognising only the video" in warning
     soundfile.write(tmp_path / "talk.wav", samples, 16000)
     [segment], [(speech, video)], [warning] = run(tmp_path / "talk.wav")
     assert video is None and len(speech) == len(samples) and segment.modalities == ("audio",)
-    assert "no video stream: recognising the audio alone" in warning
+    assert "no video stream: recognising only the audio" in warning
     with pytest.raises(MediaError, match="no audio stream"):
         run(silent, modalities=("audio",))
     with pytest.raises(TranscriptionError, match=r"talk\.wav: has no video stream"):
@@ -152,7 +155,7 @@ def test_no_face(tmp_path):
     with pytest.raises(TranscriptionError, match="no face found"):
         run(path, modalities=("video",), landmarks=Points(missing=True))
     silent = write_mp4(tmp_path / "silent.mp4", content(20)[0])
-    with pytest.raises(TranscriptionError, match="nothing of audio and video"):
+    with pytest.raises(TranscriptionError, match="found no audio or video"):
         run(silent, landmarks=Points(missing=True))
 
 
@@ -191,7 +194,7 @@ def test_landmark_files_count_also_after_a_video_without(tmp_path, monkeypatch):
             looked_for.append(recording)
             return super().__call__(recording, video)
 
-    monkeypatch.setattr("espnet_smop.transcription.DlibLandmarks", Detector)
+    monkeypatch.setattr("espnet_smop.inference.DlibLandmarks", Detector)
     paths = [write_mp4(tmp_path / f"{name}.mp4", *content(20)) for name in "abc"]
     np.save(tmp_path / "b.npy", Points()("b", str(paths[1])))
     transcriber = Transcriber(Recogniser("audio", "video"))
@@ -204,7 +207,7 @@ def test_landmark_files_count_also_after_a_video_without(tmp_path, monkeypatch):
 def test_several_faces_are_mentioned(tmp_path):
     path = write_mp4(tmp_path / "a.mp4", *content(20))
     _, _, [warning] = run(path, landmarks=Points(faces=3))
-    assert warning == "3 faces in a picture: taking the largest"
+    assert warning == "3 faces in a picture: using the largest"
 
 
 def test_sound_and_picture_of_unequal_length(tmp_path):
@@ -301,7 +304,7 @@ def test_a_broken_file_does_not_stop_the_others(experiment, tmp_path, capsys, ca
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     soundfile.write(tmp_path / "b.wav", content(20)[1], 16000)
     files = [str(tmp_path / n) for n in ("broken.mp4", "none.mp4", "b.wav")]
-    with pytest.raises(SystemExit, match="2 of 3 files"):
+    with pytest.raises(TranscriptionError, match="2 of 3 files"):
         transcribe_main([str(experiment), *files, "--out", str(tmp_path / "out")])
     assert "broken.mp4: not a complete media file" in caplog.text
     assert "none.mp4: no such file" in caplog.text
@@ -317,20 +320,29 @@ def test_a_broken_file_does_not_stop_the_others(experiment, tmp_path, capsys, ca
         (["{exp}", "a.mp4", "--llm", "/nowhere"], "/nowhere"),
     ],
 )
-def test_mistakes_end_in_one_line(experiment, words, message):
+def test_mistakes_end_in_one_line(experiment, words, message, capsys):
     with pytest.raises(SystemExit) as stopped:
-        transcribe_main([w.format(exp=experiment) for w in words])
-    assert message in str(stopped.value)
+        run_command(transcribe_main, [w.format(exp=experiment) for w in words])
+    assert stopped.value.code.startswith("transcribe: ") and message in stopped.value.code
+    assert "Traceback" not in capsys.readouterr().err
 
 
-def test_progress_says_the_time_left(monkeypatch, caplog):
-    caplog.set_level("INFO")
-    now = iter([0.0, 2.0, 10.0, 30.0])
-    monkeypatch.setattr(transcribe.time, "monotonic", lambda: next(now))
-    line = ProgressLine()
-    for share in (0.0, 0.1, 0.25, 1.0):
-        line("recognising", share)
-    assert [r.getMessage() for r in caplog.records] == ["recognising: 25 %, 30 seconds left"]
+def test_progress_says_the_time_left(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    now = itertools.count(step=10.0)
+    monkeypatch.setattr("tqdm.std.time", lambda: next(now))
+    with progress_bar() as progress:
+        for what in ("finding the face", "recognising"):
+            for share in (0.25, 1.0):
+                progress(what, share)
+    shown = [line.strip() for line in terminal.getvalue().split("\r")]
+    assert [line.partition(" |")[0] for line in shown if " |" in line][1:] == [
+        "finding the face: 25 %", "finding the face: 100 %", "recognising: 0 %",
+        "recognising: 25 %", "recognising: 100 %",
+    ]  # fmt: skip
+    assert any("25 %" in line and re.search(r"00:[1-9]0 left", line) for line in shown)
 
 
 def test_times():

@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from espnet_smop.checkpoint.llama_smop.projector_names import load_public, to_public
 from espnet_smop.projector.experts import ExpertPool
-from espnet_smop.projector.public_names import load_public, to_public
 from espnet_smop.projector.router import NoRouter, Router
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "smop_topk_moe.pt"
+GOLDEN = Path(__file__).parents[2] / "golden" / "smop_topk_moe.pt"
 
 
 def parts(*, layer_norm=True, num_experts=4):

@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Import and export the checkpoints of the public Llama-SMoP and Llama-AVSR code."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+import yaml
+
+from espnet_smop.checkpoint.llama_smop.experiment import export_checkpoint, import_checkpoint
+from espnet_smop.checkpoint.llama_smop.settings import PRESETS, RATES, Options
+from espnet_smop.command import CommandHelp, add_subcommands, run
+
+_SHOWN = ("projector", "projector_conf", "decoder_conf", "inference_conf", "base_fingerprints")
+
+
+def import_(args: argparse.Namespace) -> None:
+    r"""Turn a published checkpoint into an experiment directory.
+
+    The checkpoint is a flat state dict (``.pth`` or ``.safetensors``) that includes the base
+    models' weights, which are compared with those of the given base models. The experiment can
+    then be decoded, scored, packed and trained further like any other. Settings are derived from
+    the weights' shapes; where these do not determine one, the published models' value is used.
+
+    Example::
+
+        python -m espnet_smop.bin.llama_smop import --checkpoint llama_smop.pth \
+            --llm meta-llama/Llama-3.2-1B --whisper openai/whisper-medium.en \
+            --avhubert downloads/avhubert_large_lrs3_vox --audio_rate 4 --video_rate 2 \
+            --out exp/avsr_llama_smop
+    """
+    files = ("checkpoint", "llm", "whisper", "avhubert", "tokenizer", "out")
+    options = {name: getattr(args, name) for name in Options.__dataclass_fields__}
+    config = import_checkpoint(
+        **{name: getattr(args, name) for name in files}, options=Options(**options)
+    )
+    print(yaml.safe_dump({k: config[k] for k in _SHOWN}, sort_keys=False, allow_unicode=True))
+    print(f"imported: {args.out}")
+
+
+def export(args: argparse.Namespace) -> None:
+    r"""Write an imported model's trained weights into a checkpoint with the public code's names.
+
+    The model may have been trained further. All other weights are taken from the checkpoint that
+    it was imported from.
+
+    Example::
+
+        python -m espnet_smop.bin.llama_smop export --exp exp/avsr_llama_smop \
+            --avsr_model_file valid.acc.ave.pth --original llama_smop.pth \
+            --out llama_smop_further.pth
+    """
+    count = export_checkpoint(args.exp, args.avsr_model_file, args.original, args.out)
+    print(f"{args.out}: {count} weights")
+
+
+def _import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", required=True, help="The published file")
+    parser.add_argument("--llm", required=True, help="Directory or hub id of the LLM")
+    parser.add_argument("--whisper", help="Likewise of the Whisper model, if audio is an input")
+    parser.add_argument("--avhubert", help="Likewise of AV-HuBERT (converted), if video is one")
+    parser.add_argument("--tokenizer", help="Likewise of the tokenizer (default: the LLM's)")
+    parser.add_argument("--out", required=True, help="Experiment directory to create")
+    group = parser.add_argument_group("The public code's options")
+    group.add_argument("--rank", type=int, help="LoRA's reduction factor (default: from shapes)")
+    group.add_argument("--alpha", type=float, default=4, help="LoRA's scale is alpha / rank")
+    group.add_argument("--num_experts", type=int, help="Experts (default: from shapes)")
+    group.add_argument("--top_k", type=int, default=2, help="Experts per token")
+    for modality, rate in RATES.items():
+        group.add_argument(
+            f"--{modality}_rate",
+            type=int,
+            help=f"{modality.capitalize()} frames per token (default: from shapes if frames were "
+            f"stacked, else {rate})",
+        )
+    group.add_argument(
+        "--downsample",
+        choices=("avgpool", "stack"),
+        help="How frames become tokens (default: stack if the projectors' inputs are wider than "
+        "the encoders' outputs)",
+    )
+    group.add_argument("--prompt", help="Instruction to the LLM (default: the papers')")
+    group.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        default="reference",
+        help="reference computes for one utterance exactly what the public code does; none pads "
+        "Whisper's input to the utterance instead of 30 s, drops no frames (faster), and uses this "
+        "project's settings of the beam search",
+    )
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--exp", required=True, help="Experiment directory")
+    parser.add_argument("--avsr_model_file", default="valid.acc.ave.pth", help="Checkpoint in it")
+    parser.add_argument("--original", required=True, help="The checkpoint that was imported")
+    parser.add_argument("--out", required=True, help="The flat state dict to write")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m espnet_smop.bin.llama_smop",
+        description=__doc__,
+        formatter_class=CommandHelp,
+    )
+    add_subcommands(
+        parser, [("import", _import_arguments, import_), ("export", _export_arguments, export)]
+    )
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Import or export what the command line names."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    args = get_parser().parse_args(cmd)
+    args.function(args)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""The public Llama-SMoP code's checkpoints, names and settings: all that imitates that code."""

@@ -1,0 +1,75 @@
+"""The LLM of an experiment as a plain Hugging Face model, with its adapters merged."""
+
+from pathlib import Path
+
+import torch
+import yaml
+from peft.tuners.lora import LoraLayer
+from transformers import AutoModelForCausalLM
+
+from espnet_smop.base_model import frozen_keys
+from espnet_smop.decoder.llm import LLMDecoder
+from espnet_smop.fileio.atomic import atomic_directory
+
+_DECODER = "decoder."
+
+
+@torch.no_grad()
+def merged_state(decoder: LLMDecoder) -> dict[str, torch.Tensor]:
+    """Return the LLM's weights with the adapters added in float32 and rounded to its dtype.
+
+    The decoder is not changed. Weights without an adapter are shared with it.
+    """
+    state = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in decoder.llm.state_dict().items()
+        if "lora_" not in name
+    }
+    for name, layer in decoder.llm.named_modules():
+        if isinstance(layer, LoraLayer):
+            weight = state[f"{name}.weight"]
+            for adapter in layer.active_adapters:
+                update = layer.get_delta_weight(adapter).to(weight.device)
+                state[f"{name}.weight"] = (weight.float() + update).to(weight.dtype)
+    return state
+
+
+def write_merged(decoder: LLMDecoder, out: str | Path) -> None:
+    """Write the LLM of ``decoder`` with its adapters merged; an existing ``out`` is replaced."""
+    with torch.device("meta"):
+        llm = AutoModelForCausalLM.from_config(decoder.llm.config)
+    llm.load_state_dict(merged_state(decoder), assign=True)
+    llm.tie_weights()
+    llm.generation_config = decoder.llm.generation_config
+    with atomic_directory(out) as directory:
+        llm.save_pretrained(directory)
+        decoder.tokenizer.save_pretrained(directory)
+
+
+def load_decoder(config: str | Path, model_file: str | Path) -> LLMDecoder:
+    """Build the decoder of an experiment, without its encoders, and load its trained weights.
+
+    Args:
+        config: the experiment's ``config.yaml``.
+        model_file: the experiment's checkpoint.
+
+    Raises:
+        ValueError: the experiment has another kind of decoder, or the checkpoint does not fit.
+    """
+    settings = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+    if settings.get("decoder") != "llm":
+        raise ValueError(f"{config}: the decoder is '{settings.get('decoder')}', not 'llm'")
+    decoder = LLMDecoder(**settings["decoder_conf"])
+    state = {
+        name.removeprefix(_DECODER): tensor
+        for name, tensor in torch.load(model_file, map_location="cpu", weights_only=True).items()
+        if name.startswith(_DECODER)
+    }
+    wanted = decoder.state_dict().keys() - frozen_keys(decoder)
+    if state.keys() != wanted:
+        raise ValueError(
+            f"{model_file} does not fit {config}: missing {sorted(wanted - state.keys())}, "
+            f"unexpected {sorted(state.keys() - wanted)}"
+        )
+    decoder.load_state_dict(state, strict=False)
+    return decoder

@@ -1,0 +1,32 @@
+"""Durations of utterances, and the order in which to process them."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from espnet2.fileio.read_text import read_2columns_text
+
+from espnet_smop.modality import MODALITIES
+
+
+def read_durations(sources: Iterable[tuple[str, str, str]]) -> dict[str, float]:
+    """Return each utterance's duration in seconds, or nothing if no file tells.
+
+    Args:
+        sources: (scp file, name, type) of the inputs; ``utt2num_samples`` or ``utt2num_frames``
+            is looked for beside the scp files.
+    """
+    by_data_name = {modality.data_name: modality for modality in MODALITIES.values()}
+    for path, name, _ in sources:
+        modality = by_data_name.get(name)
+        if modality and (file := Path(path).parent / modality.lengths_file).is_file():
+            lengths = read_2columns_text(file)
+            return {key: int(value) / modality.rate for key, value in lengths.items()}
+    return {}
+
+
+def longest_first(keys: Iterable[str], durations: Mapping[str, float]) -> list[str]:
+    """Sort utterance ids by decreasing duration; those of unknown duration come first.
+
+    Batches are then of similar lengths, and what does not fit in memory fails at once.
+    """
+    return sorted(keys, key=lambda key: (-durations.get(key, float("inf")), key))

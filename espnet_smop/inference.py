@@ -1,0 +1,388 @@
+"""Recognition with a trained model: of waveforms and mouth crops, and of whole media files."""
+
+import dataclasses
+import functools
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from espnet_smop.checkpoint.package import open_package, resolved_config, weights_file
+from espnet_smop.corpus.clips import LANDMARK_SLACK
+from espnet_smop.corpus.landmarks import (
+    DlibLandmarks,
+    LandmarkError,
+    LandmarkProvider,
+    find_beside,
+    read_landmarks,
+)
+from espnet_smop.corpus.media import (
+    SAMPLES_PER_FRAME,
+    EmptyMediaError,
+    NoAudioStreamError,
+    NoVideoStreamError,
+    duration,
+    read_audio,
+    read_pictures,
+)
+from espnet_smop.corpus.mouth import NoFaceError, crop, crop_transforms
+from espnet_smop.corpus.pauses import cut_at_pauses
+from espnet_smop.decoder.llm import Hypothesis
+from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
+from espnet_smop.tasks.avsr import AVSRTask
+
+Result = list[tuple[str, list[str], list[int], float]]
+"""n-best list of (text, tokens, token ids, score)."""
+
+DEFAULTS = {"beam_size": 15, "nbest": 1, "length_penalty": 0.0, "max_new_tokens": 128}
+"""Beam search settings where neither the arguments nor the experiment's config give any."""
+
+
+class AVSRSpeech2Text:
+    """Recognises utterances, one or many at a time.
+
+    Example::
+
+        speech2text = AVSRSpeech2Text("exp/avsr/config.yaml", "exp/avsr/valid.acc.ave.pth")
+        [(text, tokens, ids, score), *_] = speech2text(speech=waveform, video=mouth_crops)
+        speech2text = AVSRSpeech2Text.from_pretrained("packed.zip", beam_size=5)
+
+    Args:
+        avsr_train_config: ``config.yaml`` of the experiment.
+        avsr_model_file: its checkpoint.
+        device: ``cpu`` or ``cuda``.
+        noise: arguments of :class:`~espnet_smop.train.noise.NoiseAdder`; None for clean speech.
+        generation: arguments of the decoder's ``generate`` (``beam_size``, ``nbest``, …). They
+            override the experiment's ``inference_conf``, which overrides ``DEFAULTS``.
+    """
+
+    def __init__(
+        self,
+        avsr_train_config: str | Path,
+        avsr_model_file: str | Path | None = None,
+        *,
+        device: str = "cpu",
+        noise: dict[str, Any] | None = None,
+        **generation: Any,
+    ):
+        self.model, self.train_args = AVSRTask.load_model(
+            str(avsr_train_config), avsr_model_file and str(avsr_model_file), device
+        )
+        conf = dict(self.train_args.preprocessor_conf)
+        conf["noise"], conf["noise_in_validation"] = noise, noise is not None
+        self.train_args.preprocessor_conf = conf
+        self.preprocess = AVSRTask.build_preprocess_fn(self.train_args, train=False)
+        self.collate = AVSRTask.build_collate_fn(self.train_args, train=False)
+        self.device = device
+        self.generation = {**DEFAULTS, **self.train_args.inference_conf, **generation}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        whisper: str | None = None,
+        avhubert: str | None = None,
+        llm: str | None = None,
+        **options: Any,
+    ) -> "AVSRSpeech2Text":
+        """Load a packed model, or an experiment that was not packed.
+
+        A zip file is extracted into the system's temporary directory (``TMPDIR``) while the model
+        is loaded, including any base models inside.
+
+        Args:
+            model: package (directory, zip file or hub id) or directory of an experiment.
+            whisper: directory or hub id that replaces the Whisper model named in the config. It
+                must hold the same weights.
+            avhubert: likewise for AV-HuBERT.
+            llm: likewise for the LLM.
+            options: of the class: ``device``, ``noise``, ``beam_size``, …
+
+        Raises:
+            PackageError: not a package, or an unsafe zip file.
+            BaseModelError: the package or a base model cannot be found, or a base model has other
+                weights than in training.
+        """
+        with open_package(model) as directory, tempfile.TemporaryDirectory() as temporary:
+            bases = {"whisper": whisper, "avhubert": avhubert, "llm": llm}
+            origin = Path(model).parent if Path(model).is_file() else None
+            settings = resolved_config(directory, bases, origin=origin)
+            config = Path(temporary) / "config.yaml"
+            config.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
+            return cls(config, weights_file(directory), **options)
+
+    def __call__(
+        self,
+        speech: np.ndarray | None = None,
+        video: np.ndarray | None = None,
+        *,
+        uid: str = "",
+        allow_missing: bool = False,
+    ) -> Result:
+        """Recognise one utterance.
+
+        Args:
+            speech: waveform ``(samples,)`` at 16 kHz.
+            video: grey mouth crops, uint8 ``(T, 96, 96)`` at 25 fps.
+            uid: utterance id, which selects the stretch of noise if noise is added.
+            allow_missing: accept one input where the model takes two.
+        """
+        data = {"speech": speech, "video": video}
+        data = {name: value for name, value in data.items() if value is not None}
+        _, batch = self.collate([(uid, self.preprocess(uid, data))])
+        [nbest] = self.hypotheses(batch, allow_missing=allow_missing)
+        return [self.result(hypothesis) for hypothesis in nbest]
+
+    @torch.no_grad()
+    def hypotheses(
+        self, batch: dict[str, torch.Tensor], *, allow_missing: bool = False
+    ) -> list[list[Hypothesis]]:
+        """Return the n-best lists of a batch of preprocessed and collated utterances."""
+        batch = {name: value.to(self.device) for name, value in batch.items()}
+        inputs = (batch.get(n) for n in ("speech", "speech_lengths", "video", "video_lengths"))
+        projected = self.model.project(*inputs, allow_missing=allow_missing)
+        return self.model.decoder.generate(projected.tokens, projected.lengths, **self.generation)
+
+    def result(self, hypothesis: Hypothesis) -> tuple[str, list[str], list[int], float]:
+        """Return a hypothesis as text, tokens, token ids and score."""
+        tokens = self.model.decoder.tokenizer.convert_ids_to_tokens(hypothesis.ids)
+        # Tokens that an imported model added to the vocabulary have no name in the tokenizer.
+        ids = zip(tokens, hypothesis.ids, strict=True)
+        tokens = [f"<{i}>" if token is None else token for token, i in ids]
+        return hypothesis.text, tokens, hypothesis.ids, hypothesis.score
+
+
+# Audio and video streams of one file may differ this much in length, by their codecs' rounding.
+_SLACK_FRAMES = FRAME_RATE // 2
+
+Progress = Callable[[str, float], None]
+"""Called with a description of the current work and the fraction of it that is done."""
+
+
+class TranscriptionError(RuntimeError):
+    """A file holds no input that the model takes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """The transcript of one piece of a file.
+
+    Attributes:
+        start: seconds from the beginning of the file.
+        end: likewise.
+        text: the words.
+        score: of the hypothesis, see `Hypothesis`.
+        modalities: inputs that were used.
+    """
+
+    start: float
+    end: float
+    text: str
+    score: float
+    modalities: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Face:
+    """Position of the mouth in a video.
+
+    Attributes:
+        transforms: ``(T, 2, 3)``, one per source frame, see `crop_transforms`.
+        seen: source frames in which a face was found.
+    """
+
+    transforms: np.ndarray
+    seen: np.ndarray
+
+
+class Transcriber:
+    """Transcribes media files with a trained model.
+
+    Args:
+        speech2text: the model.
+        modalities: inputs to use; None uses all that the model takes.
+        landmarks: finds faces; None reads a landmark file beside the video or else runs dlib.
+        max_seconds: length limit of the pieces that are recognised at once.
+        progress: called as the work proceeds.
+    """
+
+    def __init__(
+        self,
+        speech2text: AVSRSpeech2Text,
+        *,
+        modalities: tuple[str, ...] | None = None,
+        landmarks: LandmarkProvider | None = None,
+        max_seconds: float = 15.0,
+        progress: Progress = lambda what, share: None,
+    ):
+        frontends = speech2text.model.frontends
+        own = tuple(m for m in MODALITIES if m in frontends)
+        unknown = [m for m in modalities or () if m not in own]
+        if unknown:
+            raise ValueError(f"the model takes {' and '.join(own)}, not {' and '.join(unknown)}")
+        self.speech2text = speech2text
+        self.modalities = modalities or own
+        self.landmarks = landmarks
+        self.progress = progress
+        limits = [frontend.max_seconds for frontend in frontends.values()]
+        self.max_seconds = min([max_seconds, *(limit for limit in limits if limit is not None)])
+        preprocess = speech2text.preprocess
+        self.min_frames = max(1, preprocess.video_multiple)
+
+    def __call__(self, path: str | Path, warn: Callable[[str], None]) -> Iterator[Segment]:
+        """Transcribe a file, piece by piece.
+
+        Args:
+            path: video or audio file.
+            warn: called with the reason why an input is not used.
+
+        Raises:
+            TranscriptionError: the file has no input that can be used.
+            MediaError: the file cannot be read.
+        """
+        path = Path(path)
+        samples, audio_start = self._audio(path, warn)
+        face = self._face(path, warn)
+        if samples is None and face is None:
+            raise TranscriptionError(
+                f"{path}: found no {' or '.join(self.modalities)} to recognise"
+            )
+        crops, frames = iter(()), 0
+        if face is not None:
+            crops = _crops(path, face)
+            video_start, frames = _extent(path)
+            if samples is not None:
+                samples = _shifted(samples, audio_start - video_start)
+                if abs(len(samples) / SAMPLES_PER_FRAME - frames) < _SLACK_FRAMES:
+                    # As in data preparation, the video sets the length.
+                    length = frames * SAMPLES_PER_FRAME
+                    samples = np.pad(samples[:length], (0, max(0, length - len(samples))))
+        if samples is not None:
+            # A rest shorter than a frame is ignored.
+            frames = max(frames, len(samples) // SAMPLES_PER_FRAME, 1)
+        pieces = cut_at_pauses(samples, frames, max_seconds=self.max_seconds)
+        for start, end in pieces:
+            video = self._video(crops, end - start)
+            speech = self._speech(samples, start, end)
+            if video is None and face is not None:
+                times = f"{start / FRAME_RATE:.1f} to {end / FRAME_RATE:.1f} s"
+                rest = "nothing" if speech is None else "only the audio"
+                warn(f"no face from {times}: recognising {rest} there")
+            inputs = {"speech": speech, "video": video}
+            used = tuple(
+                m for m, x in zip(MODALITIES, inputs.values(), strict=True) if x is not None
+            )
+            if used:
+                [(text, _, _, score), *_] = self.speech2text(**inputs, allow_missing=True)
+                yield Segment(start / FRAME_RATE, end / FRAME_RATE, text, score, used)
+            self.progress("recognising", end / frames)
+
+    def _audio(self, path: Path, warn: Callable[[str], None]) -> tuple[np.ndarray | None, float]:
+        if "audio" not in self.modalities:
+            return None, 0.0
+        try:
+            return read_audio(path)
+        except (NoAudioStreamError, EmptyMediaError) as e:
+            if len(self.modalities) == 1:
+                raise
+            warn(f"{e.cause}: recognising only the video")
+            return None, 0.0
+
+    def _face(self, path: Path, warn: Callable[[str], None]) -> _Face | None:
+        if "video" not in self.modalities:
+            return None
+        try:
+            landmarks, seen = self._find(path, warn)
+            return _Face(crop_transforms(landmarks), seen)
+        except (NoVideoStreamError, EmptyMediaError) as e:
+            cause = e.cause
+        except (NoFaceError, LandmarkError) as e:
+            cause = str(e)
+        if len(self.modalities) == 1:
+            raise TranscriptionError(f"{path}: {cause}; the model takes only video")
+        warn(f"{cause}: recognising only the audio")
+        return None
+
+    def _find(self, path: Path, warn: Callable[[str], None]) -> tuple[np.ndarray, np.ndarray]:
+        next(read_pictures(path))  # raises for a file without pictures before dlib starts
+        beside = find_beside(path) if self.landmarks is None else None
+        if beside is not None:
+            landmarks = read_landmarks(beside)
+            frames = 0
+            for picture in read_pictures(path):
+                frames = picture.index + 1
+            if abs(frames - len(landmarks)) > LANDMARK_SLACK:
+                raise LandmarkError(
+                    f"{beside}: has landmarks of {len(landmarks)} frames, {path.name} has "
+                    f"{frames}: replace the file or remove it"
+                )
+        else:
+            provider = self._dlib if self.landmarks is None else self.landmarks
+            if hasattr(provider, "progress"):
+                total = max(duration(path), 1e-3)
+                provider.progress = lambda picture: self.progress(
+                    "finding the face", min(picture.time / total, 1.0)
+                )
+            landmarks = provider(path.stem, str(path))
+            faces = getattr(provider, "most_faces", 1)
+            if faces > 1:
+                warn(f"{faces} faces in a picture: using the largest")
+            if getattr(provider, "seen", None):
+                return landmarks, np.asarray(provider.seen)
+        return landmarks, np.flatnonzero(np.isfinite(landmarks).all(axis=(1, 2)))
+
+    @functools.cached_property
+    def _dlib(self) -> LandmarkProvider:
+        return DlibLandmarks()
+
+    def _video(self, crops: Iterator[tuple[np.ndarray, bool]], frames: int) -> np.ndarray | None:
+        """Return a piece's mouth crops ``(frames, 96, 96)``, or None if under half have a face."""
+        given = list(itertools.islice(crops, frames))
+        if 2 * sum(seen for _, seen in given) < frames:
+            return None
+        pictures = [picture for picture, _ in given]
+        # Where the video ends before the audio, its last picture is repeated.
+        pictures += [pictures[-1]] * (max(frames, self.min_frames) - len(pictures))
+        return np.stack(pictures)
+
+    def _speech(self, samples: np.ndarray | None, start: int, end: int) -> np.ndarray | None:
+        """Return a piece's samples, or None if the audio ended before it."""
+        if samples is None:
+            return None
+        piece = samples[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]
+        wanted = max(end - start, self.min_frames) * SAMPLES_PER_FRAME
+        return np.pad(piece, (0, max(0, wanted - len(piece)))) if len(piece) else None
+
+
+def _extent(path: Path) -> tuple[float, int]:
+    """Return the start time of a video in seconds and its number of frames at 25 fps."""
+    start, count = 0.0, 0
+    for picture in read_pictures(path):
+        start = picture.time if count == 0 else start
+        count += 1
+    return start, count
+
+
+def _crops(path: Path, face: _Face) -> Iterator[tuple[np.ndarray, bool]]:
+    """Yield each mouth crop, and whether a face was found within half a second of it."""
+    gap = FRAME_RATE // 2
+    for picture in read_pictures(path):
+        index = min(picture.index, len(face.transforms) - 1)
+        after = np.searchsorted(face.seen, picture.index)
+        near = face.seen[max(after - 1, 0) : after + 1]
+        seen = bool(len(near)) and int(np.abs(near - picture.index).min()) <= gap
+        yield crop(picture.grey(), face.transforms[index]), seen
+
+
+def _shifted(samples: np.ndarray, seconds: float) -> np.ndarray:
+    """Delay samples by ``seconds``, so that audio and video begin together."""
+    offset = round(seconds * SAMPLE_RATE)
+    if offset > 0:
+        return np.concatenate([np.zeros(offset, samples.dtype), samples])
+    return samples[-offset:]
