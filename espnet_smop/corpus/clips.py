@@ -1,10 +1,10 @@
 """From one recording to its utterances' files: FLAC at 16 kHz and 96×96 mouth crops at 25 fps.
 
-Picture and sound start together on the container's clock, and the pictures set the length: after
-cutting, an utterance of T frames has exactly 640·T samples. Sound that is shorter is padded with
-zeros and longer sound is cut; where the two streams of a clip differ by more than
-`MAX_GAP_SECONDS` one of them is damaged, so that the clip is refused for training, and for test
-sets kept and noted.
+A recording may have one stream only. Where it has both, picture and sound start together on the
+container's clock, and the pictures set the length: after cutting, an utterance of T frames has
+exactly 640·T samples. Shorter sound is padded with zeros and longer sound is cut. Where the streams
+differ by more than `MAX_GAP_SECONDS`, one of them is damaged: training refuses the clip, test sets
+keep and note it.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ from espnet_smop.corpus.media import (
     SAMPLE_RATE,
     SAMPLES_PER_FRAME,
     Picture,
+    Video,
     read_audio,
-    read_pictures,
 )
 from espnet_smop.corpus.mouth import CROP_SIZE, NoFaceError, centre_transform, crop, crop_transforms
 from espnet_smop.fileio.atomic import atomic_write
@@ -39,30 +39,31 @@ class ClipError(RuntimeError):
 class Recording:
     """A recording and what is cut out of it.
 
-    ``segments`` are (utterance, first frame, end frame or None); ``kind`` is ``face`` or, where
-    the video is the mouth crop already, ``mouth``.
+    ``audio`` and ``video`` are files, which may be the same; one may be None. ``kind`` is ``face``
+    or, where the video is the mouth crop already, ``mouth``. ``segments`` are (utterance, first
+    frame, end frame or None).
     """
 
     id: str
-    audio: str
-    video: str
+    audio: str | None
+    video: str | None
     kind: str
     segments: tuple[tuple[str, int, int | None], ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One utterance's content: float32 ``(640·T,)`` and uint8 ``(T, 96, 96)``."""
+    """One utterance's content: float32 ``(640·T,)`` and uint8 ``(T, 96, 96)``, or one of them."""
 
     utterance: str
-    samples: np.ndarray
-    frames: np.ndarray
+    samples: np.ndarray | None
+    frames: np.ndarray | None
 
 
 def cut_clips(
     recording: Recording, landmarks: LandmarkProvider, *, keep_all: bool
 ) -> tuple[list[Clip], list[str]]:
-    """Decode a recording and cut its utterances.
+    """Decode a recording, each stream once, and cut its utterances.
 
     Args:
         recording: what to cut.
@@ -76,51 +77,79 @@ def cut_clips(
     Raises:
         MediaError, LandmarkError, ClipError: it cannot be used.
     """
-    samples, audio_start = read_audio(recording.audio)
-    notes = []
-    if recording.kind == "mouth":
-        frames, video_start = _mouths(recording)
-    else:
-        try:
-            transforms = crop_transforms(landmarks(recording.id, recording.video))
-        except LandmarkError:
-            next(read_pictures(recording.video))  # what has no pictures says so instead
-            raise
-        except NoFaceError as e:
+    notes: list[str] = []
+    samples = frames = None
+    if recording.audio is not None:
+        samples, audio_start = read_audio(recording.audio)
+    if recording.video is not None:
+        video = Video(recording.video)
+        if recording.kind == "mouth":
+            frames, video_start = _mouths(video)
+        else:
+            transforms = _transforms(recording, video, landmarks, keep_all, notes)
+            frames, video_start = _crops(video, transforms)
+    if samples is not None and frames is not None:
+        # Two files have no common clock: both begin at their first frame.
+        if recording.audio == recording.video:
+            samples = _shift(samples, round((audio_start - video_start) * SAMPLE_RATE))
+        gap = len(samples) / SAMPLE_RATE - len(frames) / FRAME_RATE
+        if abs(gap) > MAX_GAP_SECONDS:
+            cause = f"audio is {abs(gap):.2f} s {'longer' if gap > 0 else 'shorter'} than video"
             if not keep_all:
-                raise ClipError(
-                    f"{recording.video}: {e}; give its landmarks or leave it out"
-                ) from None
-            transforms = None
-            notes.append("no face found: the crop is the picture's centre")
-        frames, video_start = _crops(recording.video, transforms)
-    # Two files have no common clock: both begin at their first frame.
-    if recording.audio == recording.video:
-        samples = _shift(samples, round((audio_start - video_start) * SAMPLE_RATE))
-    gap = len(samples) / SAMPLE_RATE - len(frames) / FRAME_RATE
-    if abs(gap) > MAX_GAP_SECONDS:
-        cause = f"audio is {abs(gap):.2f} s {'longer' if gap > 0 else 'shorter'} than video"
+                raise ClipError(f"{recording.audio}: {cause}; copy it again or leave it out")
+            notes.append(f"{cause}: {'cut' if gap > 0 else 'padded'} to the video's length")
+        samples = _fit(samples, len(frames) * SAMPLES_PER_FRAME)
+    return [_cut(recording, segment, samples, frames) for segment in recording.segments], notes
+
+
+def _cut(
+    recording: Recording,
+    segment: tuple[str, int, int | None],
+    samples: np.ndarray | None,
+    frames: np.ndarray | None,
+) -> Clip:
+    utterance, start, end = segment
+    length = -(-len(samples) // SAMPLES_PER_FRAME) if frames is None else len(frames)
+    end = length if end is None else min(end, length)
+    if start >= end:
+        raise ClipError(
+            f"{recording.video or recording.audio}: utterance {utterance} begins at "
+            f"{start / FRAME_RATE:.2f} s, the clip ends at {length / FRAME_RATE:.2f} s; check its "
+            "text file"
+        )
+    return Clip(
+        utterance,
+        None if samples is None else samples[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME],
+        None if frames is None else frames[start:end],
+    )
+
+
+def _transforms(
+    recording: Recording,
+    video: Video,
+    landmarks: LandmarkProvider,
+    keep_all: bool,
+    notes: list[str],
+) -> np.ndarray | None:
+    """Return the transforms from picture to crop; None, with a note, for centre crops."""
+    try:
+        if hasattr(landmarks, "from_video"):
+            return crop_transforms(landmarks.from_video(recording.id, video))
+        return crop_transforms(landmarks(recording.id, video.path))
+    except LandmarkError:
+        next(iter(video))  # what has no pictures says so instead
+        raise
+    except NoFaceError as e:
         if not keep_all:
-            raise ClipError(f"{recording.audio}: {cause}; copy it again or leave it out")
-        notes.append(f"{cause}: {'cut' if gap > 0 else 'padded'} to the video's length")
-    samples = _fit(samples, len(frames) * SAMPLES_PER_FRAME)
-    clips = []
-    for utterance, start, end in recording.segments:
-        end = min(len(frames) if end is None else end, len(frames))
-        if start >= end:
-            raise ClipError(
-                f"{recording.video}: utterance {utterance} begins at {start / FRAME_RATE:.2f} s, "
-                f"the clip ends at {len(frames) / FRAME_RATE:.2f} s; check its text file"
-            )
-        part = samples[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]
-        clips.append(Clip(utterance, part, frames[start:end]))
-    return clips, notes
+            raise ClipError(f"{video.path}: {e}; give its landmarks or leave it out") from None
+        notes.append("no face found: the crop is the picture's centre")
+        return None
 
 
-def _crops(video: str, transforms: np.ndarray | None) -> tuple[np.ndarray, float]:
+def _crops(video: Video, transforms: np.ndarray | None) -> tuple[np.ndarray, float]:
     """Return the mouth crops and the first picture's time; no transforms: centre crops."""
     start, crops, picture = None, [], None
-    for picture in read_pictures(video):
+    for picture in video:
         start = picture.time if start is None else start
         grey = picture.grey()
         if transforms is None:
@@ -132,21 +161,21 @@ def _crops(video: str, transforms: np.ndarray | None) -> tuple[np.ndarray, float
     return np.stack(crops), start
 
 
-def _check_landmark_count(video: str, last: Picture, transforms: np.ndarray | None) -> None:
+def _check_landmark_count(video: Video, last: Picture, transforms: np.ndarray | None) -> None:
     if transforms is not None and abs(last.index + 1 - len(transforms)) > LANDMARK_SLACK:
         raise ClipError(
-            f"{video}: has {last.index + 1} frames but landmarks for {len(transforms)}; "
+            f"{video.path}: has {last.index + 1} frames but landmarks for {len(transforms)}; "
             "they belong to another clip, give the right ones or use --landmarks dlib"
         )
 
 
-def _mouths(recording: Recording) -> tuple[np.ndarray, float]:
-    pictures = [(p.grey(), p.time) for p in read_pictures(recording.video)]
+def _mouths(video: Video) -> tuple[np.ndarray, float]:
+    pictures = [(p.grey(), p.time) for p in video]
     wrong = (grey.shape for grey, _ in pictures if grey.shape != (CROP_SIZE, CROP_SIZE))
     shape = next(wrong, None)
     if shape is not None:
         raise ClipError(
-            f"{recording.video}: pictures of {shape[1]}×{shape[0]} instead of {CROP_SIZE}×"
+            f"{video.path}: pictures of {shape[1]}×{shape[0]} instead of {CROP_SIZE}×"
             f"{CROP_SIZE} mouth crops; prepare from the raw corpus"
         )
     return np.stack([grey for grey, _ in pictures]), pictures[0][1]
@@ -163,8 +192,10 @@ def _fit(samples: np.ndarray, length: int) -> np.ndarray:
     return np.pad(samples[:length], (0, max(0, length - len(samples))))
 
 
-def write_clip(clip: Clip, audio: Path, video: Path) -> None:
-    """Write an utterance's two files, each atomically, the video last."""
-    with atomic_write(audio, "wb") as file:
-        soundfile.write(file, clip.samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    write_video(video, clip.frames)
+def write_clip(clip: Clip, *, audio: Path | None = None, video: Path | None = None) -> None:
+    """Write an utterance's files for the modalities that it has, each atomically, video last."""
+    if clip.samples is not None:
+        with atomic_write(audio, "wb") as file:
+            soundfile.write(file, clip.samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    if clip.frames is not None:
+        write_video(video, clip.frames)

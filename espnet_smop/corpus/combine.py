@@ -1,28 +1,27 @@
-"""Joining what the format jobs made into one data directory, with a report."""
+"""Join what the format jobs made into one data directory, with a report."""
 
 from collections import Counter
 from pathlib import Path
 
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.format_job import (
-    audio_path,
+    clip_paths,
     is_done,
     keys,
     latest_records,
     read_records,
     read_settings,
     recordings,
-    video_path,
 )
 from espnet_smop.fileio.atomic import PARTIAL, atomic_write
-from espnet_smop.modality import FRAME_RATE
+from espnet_smop.modality import MODALITIES
 
 
 def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str:
     """Write ``out_dir``'s Kaldi tables from the jobs' records.
 
-    ``out_dir/report.txt`` says how many utterances and hours there are, which are broken and why,
-    and which were kept by a fallback.
+    ``out_dir/report.txt`` lists the number of utterances and hours, the broken utterances with
+    the reason, and those that were kept by a fallback.
 
     Args:
         data_dir: the data directory that was formatted.
@@ -39,16 +38,15 @@ def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str
     settings = read_settings(out_dir)
     made, failed = latest_records(read_records(out_dir))
     utt2spk = tables["utt2spk"]
-    paths = tables.get("landmarks.scp", {})
+    landmarks = tables.get("landmarks.scp", {})
     good, broken, undone = {}, {}, []
     for recording in recordings(tables):
-        wanted = keys(recording, paths.get(recording.id), settings["settings"])
+        wanted = keys(recording, landmarks.get(recording.id), settings["settings"])
         for utterance, key in wanted.items():
             record, failure = made.get(utterance), failed.get(utterance)
-            audio = audio_path(out_dir, utt2spk[utterance], utterance)
-            video = video_path(out_dir, utt2spk[utterance], utterance)
-            if is_done(record, key, audio, video):
-                good[utterance] = (record, audio, video)
+            files = clip_paths(recording, out_dir, utt2spk[utterance], utterance)
+            if is_done(record, key, files.values()):
+                good[utterance] = (record, files)
             elif failure is not None and failure.key == key:
                 broken[utterance] = failure.error
             else:
@@ -72,25 +70,25 @@ def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str
     if not good:
         reason = next(iter(broken.values()), "no utterance")
         raise datadir.DataDirError(f"{data_dir}: nothing could be formatted ({reason})")
-    datadir.write_data_dir(
-        out_dir,
-        {
-            "wav.scp": {u: audio for u, (_, audio, _) in good.items()},
-            "video.scp": {u: video for u, (_, _, video) in good.items()},
-            "text": {u: tables["text"][u] for u in good},
-            "utt2spk": {u: utt2spk[u] for u in good},
-            "utt2num_samples": {u: record.samples for u, (record, _, _) in good.items()},
-            "utt2num_frames": {u: record.frames for u, (record, _, _) in good.items()},
-        },
-    )
+    made_tables: dict[str, dict[str, object]] = {
+        "text": {u: tables["text"][u] for u in good},
+        "utt2spk": {u: utt2spk[u] for u in good},
+    }
+    for modality in MODALITIES.values():
+        if modality.scp in tables:
+            made_tables[modality.scp] = {u: files[modality.name] for u, (_, files) in good.items()}
+            made_tables[modality.lengths_file] = {
+                u: record.length(modality) for u, (record, _) in good.items()
+            }
+    datadir.write_data_dir(out_dir, made_tables)
     with atomic_write(out_dir / "feats_type") as file:
         file.write("raw\n")
     return report
 
 
 def _report(good: dict, broken: dict[str, str]) -> str:
-    hours = sum(record.frames for record, _, _ in good.values()) / FRAME_RATE / 3600
-    noted = {u: record.notes for u, (record, _, _) in good.items() if record.notes}
+    hours = sum(record.seconds for record, _ in good.values()) / 3600
+    noted = {u: record.notes for u, (record, _) in good.items() if record.notes}
     kinds = Counter(note.split(":")[0] for notes in noted.values() for note in notes.split("; "))
     lines = [f"{len(good)} utterances, {hours:.2f} hours, {len(broken)} broken"]
     lines += [f"{count} × {kind}" for kind, count in sorted(kinds.items())]

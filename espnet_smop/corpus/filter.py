@@ -1,4 +1,4 @@
-"""Dropping utterances that are too long, too short or without text, from training sets only."""
+"""Drop utterances that are too long, too short or without text, from training sets only."""
 
 import dataclasses
 from collections import Counter
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from espnet_smop.corpus import datadir
 from espnet_smop.fileio.atomic import atomic_write
-from espnet_smop.modality import SAMPLE_RATE
+from espnet_smop.modality import MODALITIES
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What an utterance must lie within (both ends included); characters count blanks."""
+    """Limits of an utterance, both ends included; characters count blanks."""
 
     min_seconds: float = 0.5
     max_seconds: float = 16.0
@@ -19,7 +19,7 @@ class Limits:
     max_chars: int = 1000
 
     def broken_by(self, seconds: float, text: str) -> str | None:
-        """Return why an utterance is to be dropped, or None."""
+        """Return why an utterance is dropped, or None."""
         if seconds < self.min_seconds:
             return f"shorter than {self.min_seconds:g} s"
         if seconds > self.max_seconds:
@@ -43,12 +43,16 @@ def filter_utterances(in_dir: Path, out_dir: Path, limits: Limits) -> str:
         DataDirError: no lengths there, or nothing left.
     """
     tables = datadir.read_data_dir(in_dir)
-    if "utt2num_samples" not in tables:
-        raise datadir.DataDirError(f"{in_dir}/utt2num_samples: missing; run stage 3 first")
+    modalities = [m for m in MODALITIES.values() if m.scp in tables]
+    for modality in modalities:
+        if modality.lengths_file not in tables:
+            raise datadir.DataDirError(
+                f"{in_dir}/{modality.lengths_file}: missing; run stage 3 first"
+            )
     dropped: dict[str, str] = {}
     reasons: Counter[str] = Counter()
     for utterance, text in tables["text"].items():
-        seconds = int(tables["utt2num_samples"][utterance]) / SAMPLE_RATE
+        seconds = max(int(tables[m.lengths_file][utterance]) / m.rate for m in modalities)
         reason = limits.broken_by(seconds, text)
         if reason:
             dropped[utterance] = f"{seconds:.2f} {reason}"

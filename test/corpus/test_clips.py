@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from espnet_smop.corpus import media
 from espnet_smop.corpus.clips import ClipError, Recording, cut_clips, write_clip
+from espnet_smop.corpus.landmarks import DetectedLandmarks
 from espnet_smop.fileio.video import read_video
 
 
@@ -66,11 +68,44 @@ def test_streams_that_do_not_start_together(tmp_path, make, delay):
 def test_written_files_hold_the_clip(tmp_path, make):
     path = make.mp4(tmp_path / "a.mp4", *make.content(1))
     (clip,), _ = cut_clips(recording(path), lambda *_: make.landmarks(25), keep_all=False)
-    write_clip(clip, tmp_path / "d e" / "u.flac", tmp_path / "d e" / "u.mkv")
+    write_clip(clip, audio=tmp_path / "d e" / "u.flac", video=tmp_path / "d e" / "u.mkv")
     samples, rate = soundfile.read(tmp_path / "d e" / "u.flac", dtype="float32")
     assert rate == 16000 and np.abs(samples - clip.samples).max() < 1e-4
     assert np.abs(read_video(tmp_path / "d e" / "u.mkv").astype(int) - clip.frames).mean() < 2
     assert len(list((tmp_path / "d e").iterdir())) == 2
+
+
+def test_a_stream_alone(tmp_path, make):
+    path = str(make.mp4(tmp_path / "a.mp4", *make.content(1, frames=20)))
+    segments = (("a", 0, 5), ("b", 5, None))
+    sound = Recording("rec", path, None, "face", segments)
+    pieces, notes = cut_clips(sound, lambda *_: None, keep_all=False)
+    assert [len(p.samples) for p in pieces] == [3200, 9600] and pieces[0].frames is None
+    write_clip(pieces[0], audio=tmp_path / "d" / "u.flac")
+    pictures = Recording("rec", None, path, "face", segments)
+    pieces, more = cut_clips(pictures, lambda *_: make.landmarks(20), keep_all=False)
+    assert [len(p.frames) for p in pieces] == [5, 15] and pieces[0].samples is None
+    write_clip(pieces[0], video=tmp_path / "d" / "u.mkv")
+    assert notes == more == [] and len(list((tmp_path / "d").iterdir())) == 2
+    with pytest.raises(ClipError, match=r"begins at 2\.00 s, the clip ends at 0\.80 s"):
+        cut_clips(
+            Recording("rec", path, None, "face", (("c", 50, None),)), lambda *_: None, keep_all=True
+        )
+
+
+def test_a_clip_is_decoded_once(tmp_path, make, monkeypatch):
+    path = make.mp4(tmp_path / "a.mp4", *make.content(1, frames=20))
+    passes = []
+    read = media.read_pictures
+    monkeypatch.setattr(media, "read_pictures", lambda path: passes.append(path) or read(path))
+    points = make.landmarks(20)[0]
+    (clip,), _ = cut_clips(recording(path), DetectedLandmarks(lambda _: points), keep_all=False)
+    assert passes == [str(path)] and len(clip.frames) == 20
+    # A video that would take too much memory is decoded again.
+    video = media.Video(path, max_bytes=19 * 160 * 160)
+    indices = [[p.index for p in video] for _ in range(2)]
+    assert indices == [list(range(20))] * 2
+    assert len(passes) == 3
 
 
 def test_mouth_crops_of_another_size_are_refused(tmp_path, make):

@@ -36,6 +36,13 @@ def test_filter_says_what_was_dropped(formatted, tmp_path):
     }
 
 
+def test_a_corpus_of_one_modality(formatted, tmp_path):
+    for name in ("wav.scp", "utt2num_samples"):
+        (formatted / name).unlink()
+    line = filter_utterances(formatted, tmp_path / "kept", Limits())
+    assert line.startswith(f"{formatted}: 3 utterances kept, 3 dropped (")
+
+
 def test_errors(formatted, tmp_path):
     with pytest.raises(DataDirError, match="nothing is left; widen the limits"):
         filter_utterances(formatted, tmp_path / "kept", Limits(min_chars=100))

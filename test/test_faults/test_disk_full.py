@@ -76,7 +76,7 @@ def test_tables_and_clips_on_a_full_disk(tmp_path, full_disk):
         write_video(tmp_path / "a.mkv", 255 - frames)
     samples = np.random.default_rng(0).normal(size=9 * 640).astype(np.float32)
     with pytest.raises((OSError, RuntimeError)):
-        write_clip(Clip("b", samples, frames), tmp_path / "b.flac", tmp_path / "b.mkv")
+        write_clip(Clip("b", samples, frames), audio=tmp_path / "b.flac", video=tmp_path / "b.mkv")
     assert read_table(tmp_path / "wav.scp") == {"a": "old"}
     assert np.abs(read_video(tmp_path / "a.mkv").astype(int) - frames).mean() < 8
     assert clean(tmp_path) == ["a.mkv", "wav.scp"]

@@ -119,10 +119,10 @@ def _now() -> str:
 
 
 def last_line(log: Path) -> str:
-    """Return what a log says last of its progress, at most 120 characters of it.
+    """Return a log's last progress line, at most 120 characters of it.
 
-    That is the last line that ends in "left", if it is not far back, else simply the last line.
-    What loggers put before the message is left out.
+    That is tqdm's last bar or the last line that ends in "left", if it is not far back, otherwise
+    the last line. The prefix that loggers put before the message is removed.
     """
     try:
         with open(log, "rb") as f:
@@ -134,7 +134,7 @@ def last_line(log: Path) -> str:
     # A progress bar rewrites its line: what follows the last \r is what one would see.
     lines = [line.strip() for line in re.split(r"[\r\n]", text)]
     lines = [line for line in lines if line]
-    progress = [line for line in lines if line.endswith(" left")]
+    progress = [line for line in lines if "%|" in line or line.endswith(" left")]
     line = (progress or lines or [""])[-1]
     return re.sub(r"^(\[[^]]+\] )?[-\d]+ [:,\d]+ (\([\w:]+\) )?([A-Z]+: )?", "", line)[:120]
 
