@@ -171,17 +171,18 @@ def significance_exhibits(systems: Sequence[System], metric: str, unit: str) -> 
             continue
         names = sorted({n for d in found for n in (d.a, d.b)}, key=order.__getitem__)
         cells = {
-            (names.index(d.b), names.index(d.a)): (-100 * d.difference, d.significant)
+            (names.index(d.b), names.index(d.a)): (-100 * d.bootstrap.difference, d.significant)
             for d in found
         }
         rows = [
             {
                 **condition._asdict(), "a": d.a, "b": d.b,
-                "difference": round(100 * d.difference, 4), "low": round(100 * d.low, 4),
-                "high": round(100 * d.high, 4), "errors": d.errors, "segments": d.segments,
-                "z": round(d.z, 4), "matched_pairs_p": _digits(d.matched_pairs_p),
-                "matched_pairs_p_holm": _digits(d.matched_pairs_holm), "significant": d.significant,
-                "bootstrap_p": _digits(d.bootstrap_p),
+                "difference": round(100 * d.bootstrap.difference, 4),
+                "low": round(100 * d.bootstrap.low, 4), "high": round(100 * d.bootstrap.high, 4),
+                "errors": d.errors, "segments": d.test.segments, "z": round(d.test.z, 4),
+                "matched_pairs_p": _digits(d.test.p_value),
+                "matched_pairs_p_holm": _digits(d.p_holm), "significant": d.significant,
+                "bootstrap_p": _digits(d.bootstrap.p_value),
             }
             for d in found
         ]  # fmt: skip

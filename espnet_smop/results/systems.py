@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from espnet_smop.config import load_config
 from espnet_smop.modality import MODALITIES
 from espnet_smop.results.decodes import CLEAN, Condition, Decode, Score, find_decodes
-from espnet_smop.results.significance import holm, matched_pairs
+from espnet_smop.results.intervals import Comparison
+from espnet_smop.results.significance import MatchedPairs, holm, matched_pairs
 from espnet_smop.results.transcripts import ScoringError
 
 TASKS = {("audio",): "ASR", ("video",): "VSR", ("audio", "video"): "AVSR"}
@@ -45,38 +46,28 @@ class System:
 
 
 class Difference(NamedTuple):
-    """How system A compares with B under a condition; rates in errors per word.
+    """How system A compares with B under a condition.
 
     Attributes:
         a: name of system A.
         b: name of system B.
-        difference: rate of A minus rate of B.
-        low: lower end of its 95 % bootstrap interval.
-        high: upper end.
         errors: errors of A minus those of B.
-        bootstrap_p: p value of the paired bootstrap.
-        segments: segments of the matched-pairs test.
-        z: its statistic.
-        matched_pairs_p: its p value.
-        matched_pairs_holm: the same, adjusted for the number of pairs under this condition.
+        bootstrap: the paired bootstrap.
+        test: the matched-pairs test.
+        p_holm: p value of the test, adjusted for the number of pairs under this condition.
     """
 
     a: str
     b: str
-    difference: float
-    low: float
-    high: float
     errors: int
-    bootstrap_p: float
-    segments: int
-    z: float
-    matched_pairs_p: float
-    matched_pairs_holm: float
+    bootstrap: Comparison
+    test: MatchedPairs
+    p_holm: float
 
     @property
     def significant(self) -> bool:
         """Whether the adjusted matched-pairs test finds a difference at 5 %."""
-        return self.matched_pairs_holm < 0.05
+        return self.p_holm < 0.05
 
 
 def find_experiments(paths: Sequence[Path]) -> list[Path]:
@@ -163,22 +154,7 @@ def compare(systems: Sequence[System], condition: Condition) -> list[Difference]
     pairs = [(a, b) for a, b in combinations(scored, 2) if a[1].same_test(b[1])]
     tests = [matched_pairs(one.alignments, other.alignments) for (_, one), (_, other) in pairs]
     adjusted = holm([test.p_value for test in tests])
-    out = []
-    for ((a, one), (b, other)), test, p_holm in zip(pairs, tests, adjusted, strict=True):
-        drawn = one.compare(other)
-        out.append(
-            Difference(
-                a,
-                b,
-                difference=drawn.difference,
-                low=drawn.low,
-                high=drawn.high,
-                errors=sum(one.errors) - sum(other.errors),
-                bootstrap_p=drawn.p_value,
-                segments=test.segments,
-                z=test.z,
-                matched_pairs_p=test.p_value,
-                matched_pairs_holm=p_holm,
-            )
-        )
-    return out
+    return [
+        Difference(a, b, sum(one.errors) - sum(other.errors), one.compare(other), test, p_holm)
+        for ((a, one), (b, other)), test, p_holm in zip(pairs, tests, adjusted, strict=True)
+    ]

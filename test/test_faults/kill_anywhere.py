@@ -32,8 +32,8 @@ _SETTLE = 3.0  # seconds in which jobs notice that their driver is gone
 # What of a run may differ: logs, times, and what was only needed on the way.
 _IGNORED_PARTS = {"logs", "logdir", "records", "tensorboard", "images", "conf"}
 _IGNORED_NAMES = {"train.log", "checkpoint.pth", "RESULTS.md", "feats_cache.log", ".lock"}
-# The analysis repeats how long training and decoding took, and the memory of decoding.
-_MEASURED = {"rtf", "memory_mib", "seconds", "time"}
+# Time and memory that pretraining and decoding measure, and the report repeats.
+_MEASURED = {"rtf", "memory_mib", "seconds", "decoding_seconds", "peak_memory_mib"}
 
 
 def clone(directory: Path) -> Path:
@@ -128,12 +128,8 @@ def _without_measured(value):
     if isinstance(value, dict):
         return {k: _without_measured(v) for k, v in value.items() if k not in _MEASURED}
     if isinstance(value, list):
-        return [_without_measured(v) for v in value if not _is_time(v)]
+        return [_without_measured(v) for v in value]
     return value
-
-
-def _is_time(row) -> bool:
-    return isinstance(row, dict) and str(row.get("statistic")).endswith("_time")
 
 
 def differences(one: Path, other: Path) -> list[str]:

@@ -103,11 +103,14 @@ def test_runs_what_is_not_done_and_prints_the_table(recipe):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--table", "1", "--steps_per_epoch", "few"], "--steps_per_epoch is a number above 0"),
+        (
+            ["--table", "1", "--steps_per_epoch", "few"],
+            "--steps_per_epoch must be a number above 0",
+        ),
         ([], "give --table or --figure, or --dry_run"),
         (["--table", "3"], "there are tables 1 and 2, figures 3, 4 and 5"),
         (["--figure"], "option --figure needs a value"),
-        (["--dry_run", "true"], "stand alone"),
+        (["--dry_run", "true"], "take no value"),
     ],
 )
 def test_wrong_options_are_explained(recipe, arguments, message):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The paper's experiments: trains, decodes and scores what is not done yet, then prints the tables,
-# ours beside the paper's.
+# The paper's experiments: trains, decodes and scores what is not done yet, then prints the tables
+# with our results beside the paper's.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -23,26 +23,25 @@ help_message="Usage: local/run_paper.sh [--table 1|2] [--figure 3|4|5] [--option
   --figure N        Figure 3 (ASR and VSR), 4 (number of experts) or 5 (experts chosen). Tables and
                     figures may be given together; systems that they share are trained once.
   --released        The settings of the published checkpoint.
-  --dry_run         Say what would be done, and check every config by building its model, with
-                    the base models' real sizes, for its shapes alone: needs neither network nor
-                    GPU nor data. Without --table and --figure it checks everything.
-  --collect         Only print the tables as far as results are there.
-  --machine NAME    Batch settings, a file of conf/machine/: 1x24gb, 1x80gb, 8x80gb. A step sees as
-                    much on each (default ${machine}).
+  --dry_run         Print what would be done, and check every config by building its model with
+                    the base models' real sizes but without their weights: needs neither network
+                    nor GPU nor data. Without --table and --figure it checks everything.
+  --collect         Only print the tables, with the results so far.
+  --machine NAME    Batch settings, a file of conf/machine/: 1x24gb, 1x80gb, 8x80gb. A step has the
+                    same size with each (default ${machine}).
   --only TEXT       Only experiments whose names contain this, such as llama3.2_1b.
-  --throughput \"H\"  For --dry_run: hours of speech that this machine trains on in an hour, as you
-                    measured it, to print hours of training; also by setting,
-                    \"llama3.2_1b=H llama3.2_3b=H\".
+  --throughput \"H\"  For --dry_run: print hours of training at this measured throughput, in hours
+                    of speech per hour; also by setting, \"llama3.2_1b=H llama3.2_3b=H\".
   --steps_per_epoch N  Optimizer steps of an epoch, for a training set of another size than 433
-                    hours: 340 for the 30 hours. The schedule follows (default 4,900).
+                    hours: 340 for the 30 hours. The schedule is scaled with it (default 4,900).
   --noise FILE      Noise at 16 kHz for table 2; the paper's is NOISEX's babble (default: babble of
                     training speakers, made by stage 7).
   --paper FILE      Experiments, tables and the paper's numbers (default ${paper}).
   --dumpdir DIR     As for run.sh (default ${dumpdir}).
   --expdir DIR      As for run.sh (default ${expdir}); experiments are DIR/avsr_NAME.
 
-All other options go to run.sh. What is trained or scored is kept, so a call that was interrupted
-goes on where it was; an experiment that fails does not stop the others."
+All other options go to run.sh. What is trained or scored is kept, so an interrupted call resumes; an
+experiment that fails does not stop the others."
 
 fail() {
     echo "run_paper.sh: $*" >&2
@@ -63,7 +62,7 @@ while [ $# -gt 0 ]; do
                 *) printf -v "${1#--}" true ;;
             esac
             shift
-            case "${1:-}" in true | false) fail "options like --dry_run stand alone" ;; esac
+            case "${1:-}" in true | false) fail "--dry_run, --collect and --released take no value" ;; esac
             ;;
         --table | --figure | --machine | --only | --throughput | --steps_per_epoch | --noise | --paper | --dumpdir | --expdir)
             [ $# -ge 2 ] || fail "option $1 needs a value"
@@ -82,7 +81,7 @@ while [ $# -gt 0 ]; do
             ;;
     esac
 done
-[[ ${steps_per_epoch} =~ ^([1-9][0-9]*)?$ ]] || fail "--steps_per_epoch is a number above 0, not '${steps_per_epoch}'"
+[[ ${steps_per_epoch} =~ ^([1-9][0-9]*)?$ ]] || fail "--steps_per_epoch must be a number above 0, not '${steps_per_epoch}'"
 if [ ${#tables[@]} -eq 0 ] && ! "${dry_run}"; then fail "give --table or --figure, or --dry_run"; fi
 
 # shellcheck source=path.sh
@@ -109,7 +108,7 @@ fi
 failed=()
 if ! "${collect}"; then
     plan="$("${command[@]}" plan "${paper}" "${tables[@]}" "${options[@]}")"
-    # Machines are called by their GPUs: 8x80gb has 8.
+    # Machines are named by their GPUs: 8x80gb has 8.
     if [[ ${machine} =~ ^([0-9]+)x ]]; then run_args=(--ngpu "${BASH_REMATCH[1]}" "${run_args[@]}"); fi
     run_args=(--dumpdir "${dumpdir}" --expdir "${expdir}" "${run_args[@]}")
     for dset in train valid test; do
@@ -125,7 +124,7 @@ if ! "${collect}"; then
             echo "${name} is trained and scored"
             continue
         fi
-        echo "${name}: ${state}, to be decoded at: ${snrs:-nothing}"
+        echo "${name}: ${state}, left to decode: ${snrs:-nothing}"
         skip_eval=false
         if [ -z "${snrs}" ]; then skip_eval=true; fi
         ./run.sh --stage 6 --stop_stage 13 --avsr_config "${config}" --inference_tag decode \
@@ -137,6 +136,6 @@ fi
 
 "${command[@]}" table "${paper}" "${tables[@]}" "${options[@]}"
 if [ ${#failed[@]} -gt 0 ]; then
-    echo "run_paper.sh: failed: ${failed[*]}. See their train.log in ${expdir}; the same command goes on" >&2
+    echo "run_paper.sh: failed: ${failed[*]}. See their train.log in ${expdir}; the same command resumes" >&2
     exit 1
 fi
