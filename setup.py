@@ -42,8 +42,6 @@ setup(
         "scipy>=1.15",
         "tensorboard>=2.18",
         "humanfriendly>=10",
-        "jinja2>=3.1",
-        "scipy>=1.14",
         "tqdm>=4.66",
     ],
     extras_require={

@@ -81,8 +81,6 @@ def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str
                 u: record.length(modality) for u, (record, _) in good.items()
             }
     datadir.write_data_dir(out_dir, made_tables)
-    with atomic_write(out_dir / "feats_type") as file:
-        file.write("raw\n")
     return report
 
 

@@ -5,7 +5,6 @@ from collections import Counter
 from pathlib import Path
 
 from espnet_smop.corpus import datadir
-from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.modality import MODALITIES
 
 
@@ -65,6 +64,4 @@ def filter_utterances(in_dir: Path, out_dir: Path, limits: Limits) -> str:
         raise datadir.DataDirError(f"{line}: nothing is left; widen the limits")
     datadir.write_data_dir(out_dir, kept)
     datadir.write_table(out_dir / "dropped.txt", dropped)
-    with atomic_write(out_dir / "feats_type") as file:
-        file.write("raw\n")
     return line

@@ -44,6 +44,8 @@ if module in ("data_dir combine", "data_dir filter"):
     for name in ("text", "utt2spk"):
         shutil.copy(source / name, out / name)
     (out / "wav.scp").write_text("x\\n")
+    if not (here / "only audio").exists():
+        (out / "video.scp").write_text("x\\n")
 elif module == "data_dir babble":
     value("--out").write_text("noise")
 elif module == "data_dir shapes":

@@ -23,7 +23,7 @@ def test_all_stages_from_corpus_to_results(recipe):
     data = [f"data_dir {name}" for name in DATA]
     order = [*data, "launch", "avsr_inference", "package pack", "package upload", "results report"]
     assert [n for k, n in enumerate(names) if n not in names[:k]] == order
-    for stage in (*range(1, 8), *range(10, 17)):
+    for stage in (1, *range(3, 8), *range(10, 17)):
         assert f"Stage {stage}: " in done.stdout
     assert re.search(r"stage 11: \d+ s", done.stdout)
     (packing,), (upload,) = recipe.calls("package pack"), recipe.calls("package upload")
@@ -95,6 +95,18 @@ def test_only_video_is_read_without_audio_frontend(recipe):
     # Lips do not hear noise: one decoding serves all ratios.
     assert len(recipe.calls("avsr_inference")) == 2
     assert "wav.scp" not in str(recipe.calls("avsr_inference"))
+
+
+def test_a_corpus_without_video(recipe):
+    recipe.write("env/only audio", "")
+    done = recipe.run()
+    assert done.returncode == 1
+    assert "dump/raw/train has no video, but the model gets it: choose another --avsr_config" in (
+        done.stderr
+    )
+    recipe.write("conf/train.yaml", "audio_frontend: whisper\nvideo_frontend: null\n")
+    done = recipe.run("--stage", "11", "--stop_stage", "13")
+    assert done.returncode == 0, done.stderr
 
 
 def test_arguments_with_quotes_and_their_tag(recipe):
@@ -179,7 +191,6 @@ def test_a_missing_earlier_stage_is_named(recipe, stage, message):
         (["--stage=2"], "write '--stage VALUE'"),
         (["--skip_train", "yes"], "--skip_train is true or false, not 'yes'"),
         (["--snrs", "clean loud"], "'loud' is neither clean nor a number"),
-        (["--feats_type", "fbank"], "only raw"),
         (["--modality", "both"], "asr, vsr or avsr"),
         (["--nj", "0"], "--nj must be 1 or more"),
         (["--valid_set", ""], "--valid_set is required"),

@@ -34,8 +34,6 @@ python=""
 
 # Data
 local_data_opts=""
-feats_type=raw
-audio_format=flac
 landmarks=auto
 landmarks_conf=""
 allow_broken=false
@@ -85,7 +83,7 @@ upload_dry_run=false
 
 help_message="Usage: $(basename "$0") --train_set NAME --valid_set NAME --test_sets NAMES [--option VALUE]…
 
-Stages: 1 data directories · 2 (reserved) · 3 audio and mouth crops · 4 filter · 5 tokenizer
+Stages: 1 data directories · 3 audio and mouth crops · 4 filter · 5 tokenizer
         6 base models · 7 noise · 10 shapes · 11 train · 12 decode · 13 score · 14 pack
         15 upload · 16 analysis
 
@@ -114,21 +112,19 @@ General
 
 Data
   --train_set NAME      Training set, a directory below datadir.
-  --pretrain_set NAME   Set from which local/base_models.sh makes base models, if it makes any
+  --pretrain_set NAME   Set on which local/base_models.sh pretrains base models, if it does
                         (default: the training set). Encoders know the sentences that they were
-                        trained on: what is learnt on top of them should come from others.
+                        trained on, so the training set should have others.
   --valid_set NAME      Validation set.
   --test_sets NAMES     Test sets, separated by spaces.
   --local_data_opts O   Options for local/data.sh.
-  --feats_type raw      Kind of features: only raw audio and video.
-  --audio_format flac   Format of audio in dumpdir: only flac.
-  --landmarks NAME      Where stage 3 finds faces: see data_dir format --help (default ${landmarks}).
-  --landmarks_conf CONF Options of that, e.g. every=5.
-  --allow_broken B      Go on when a test set loses broken clips (default ${allow_broken}).
-  --min_wav_duration S  Shorter utterances leave train and valid (seconds; default ${min_wav_duration}).
-  --max_wav_duration S  Longer utterances leave train and valid (seconds; default ${max_wav_duration}).
-  --min_chars N         Shorter transcripts leave train and valid (default ${min_chars}).
-  --max_chars N         Longer transcripts leave train and valid (default ${max_chars}).
+  --landmarks NAME      Face landmarks of stage 3: see data_dir format --help (default ${landmarks}).
+  --landmarks_conf CONF Its options, e.g. every=5.
+  --allow_broken B      Continue when a test set loses broken clips (default ${allow_broken}).
+  --min_wav_duration S  Drop shorter utterances from train and valid (seconds; default ${min_wav_duration}).
+  --max_wav_duration S  Drop longer utterances from train and valid (seconds; default ${max_wav_duration}).
+  --min_chars N         Drop shorter transcripts from train and valid (default ${min_chars}).
+  --max_chars N         Drop longer transcripts from train and valid (default ${max_chars}).
 
 Tokenizer and base models
   --train_tokenizer B   Train a tokenizer by local/tokenizer.sh, for an LLM that the recipe pretrains
@@ -139,20 +135,20 @@ Tokenizer and base models
 Noise
   --noise FILE          Noise at 16 kHz (default: babble of training utterances, made by stage 7
                         in dumpdir/noise/babble.wav).
-  --babble_utts N       Utterances that speak at once in the babble (default ${babble_utts}).
+  --babble_utts N       Number of utterances mixed in the babble (default ${babble_utts}).
   --snrs LIST           Decode each test set at these ratios in dB, e.g. \"clean 5 0 -5\"
                         (default ${snrs}). Without audio frontend only clean is decoded.
 
 Training
-  --modality M          What the model gets: asr, vsr, avsr, or auto: as the frontends in the
-                        config say (default ${modality}).
+  --modality M          Inputs of the model: asr, vsr, avsr, or auto: those of the config's
+                        frontends (default ${modality}).
   --avsr_config FILE    Training config; may name another as its base (default ${avsr_config}).
   --avsr_args ARGS      More arguments for avsr_train, over those of the config, e.g.
                         \"--max_epoch 5 --projector_conf routing=jejr\".
-  --feats_cache DIR     Compute what frozen frontends make of train and valid once, into DIR (or take
-                        it from there, if it is of the same base models, settings and data), and
-                        train from it. Noise and augmentation make other features in every epoch:
-                        a modality that has them is not cached (default: no cache).
+  --feats_cache DIR     Compute the features of frozen frontends once, for train and valid, store
+                        them in DIR and train on them. A cache of the same base models, settings
+                        and data is reused. A modality with noise or augmentation is not cached:
+                        its features differ in every epoch (default: no cache).
   --avsr_tag TAG        The experiment is expdir/avsr_TAG (default: from config and arguments).
   --avsr_exp DIR        The experiment's directory, whatever the tag.
   --avsr_stats_dir DIR  Shape files (default expdir/avsr_stats).
@@ -186,8 +182,6 @@ elif [ "${pretrain_set}" != "${train_set}" ]; then
 fi
 [ -n "${valid_set}" ] || smop_option_error "--valid_set is required"
 [ -n "${test_sets}" ] || smop_option_error "--test_sets is required"
-[ "${feats_type}" = raw ] || smop_option_error "--feats_type ${feats_type}: only raw is supported"
-[ "${audio_format}" = flac ] || smop_option_error "--audio_format ${audio_format}: only flac is supported"
 for value in stage stop_stage ngpu num_nodes nj inference_nj num_threads nbpe babble_utts; do
     [[ ${!value} =~ ^[0-9]+$ ]] || smop_option_error "--${value} is a number, not '${!value}'"
 done
@@ -288,7 +282,7 @@ if [ -z "${inference_tag}" ]; then
     inference_tag+="_avsr_model_${inference_avsr_model%.pth}"
 fi
 
-if "${skip_data_prep}"; then skip_stages+=" 1 2 3 4 5 6 7"; fi
+if "${skip_data_prep}"; then skip_stages+=" 1 3 4 5 6 7"; fi
 if "${skip_train}"; then skip_stages+=" 10 11"; fi
 if "${skip_eval}"; then skip_stages+=" 12 13 16"; fi
 if "${skip_packing}"; then skip_stages+=" 14"; fi
@@ -351,12 +345,31 @@ modalities_of() { # CONFIG [ARGUMENT]…
     esac
 }
 
+# Whether a formatted set has a modality.
+has() { # STAGE MODALITY SET
+    local file=wav.scp
+    if [ "$2" = video ]; then file=video.scp; fi
+    need "$1" "${data_feats}/$3/text"
+    [ -s "${data_feats}/$3/${file}" ]
+}
+
+# Ends with a message unless a set has what a model gets.
+need_modalities() { # STAGE SET MODALITIES
+    local name
+    for name in $3; do
+        has "$1" "${name}" "$2" \
+            || fail "${data_feats}/$2 has no ${name}, but the model gets it: choose another --avsr_config"
+    done
+}
+
 make_noise() {
     if ! "${noise_is_made}"; then
         [ -s "${noise}" ] || fail "--noise ${noise} does not exist"
         log "noise: ${noise}"
     elif [ "${noise}" -nt "${data_feats}/${train_set}/wav.scp" ]; then
         log "${noise} is there and newer than the training set"
+    elif has 4 video "${train_set}" && ! has 4 audio "${train_set}"; then
+        log "the corpus has no audio: no noise is made"
     else
         need 4 "${data_feats}/${train_set}/wav.scp"
         mkdir -p "$(dirname "${noise}")"
@@ -374,8 +387,6 @@ if begin_stage 1 "local/data.sh: corpus → ${datadir}/{${all_train_sets// /,},$
     done
     "${python}" -m espnet_smop.bin.data_dir fix "${dirs[@]}"
 fi
-
-if begin_stage 2 "speed perturbation: reserved, nothing is done"; then :; fi
 
 if begin_stage 3 "audio → FLAC, video → mouth crops in ${data_feats}"; then
     for dset in ${all_train_sets} "${valid_set}" ${test_sets}; do
@@ -493,7 +504,7 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
     for kind in train valid; do
         dset_name="${kind}_set"
         dset="${!dset_name}"
-        need 4 "${data_feats}/${dset}/text"
+        need_modalities 4 "${dset}" "${modalities}"
         need 10 "${avsr_stats_dir}/${dset}/duration_shape"
         if [[ ${modalities} == *audio* ]]; then
             add_input "${kind}" "${dset}" audio wav.scp,speech,sound
@@ -556,7 +567,7 @@ except BaseModelError as e:
     modalities="$(modalities_of "${avsr_exp}/config.yaml")"
     decodes="$(list_decodes)"
     while read -r -u 3 dset snr dir; do
-        need 3 "${data_feats}/${dset}/text"
+        need_modalities 3 "${dset}" "${modalities}"
         opts=()
         if [[ ${modalities} == *audio* ]]; then
             opts+=(--data_path_and_name_and_type "${data_feats}/${dset}/wav.scp,speech,sound")
