@@ -286,7 +286,7 @@ def all_logits(model: ESPnetAVSRModel):
         target.scatter_(1, text_lengths[:, None], ends)
         labels[:, -text.size(1) - 1 :] = target
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
-        return DecoderOutput(loss, loss.detach(), (labels >= 0).sum())
+        return DecoderOutput(loss, (labels >= 0).sum(), {})
 
     return attributes(model.decoder, forward=types.MethodType(forward, model.decoder))
 

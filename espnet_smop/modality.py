@@ -29,6 +29,11 @@ class Modality:
     lengths_file: str
     rate: int
 
+    @property
+    def feats_name(self) -> str:
+        """Name of precomputed features of the input in ESPnet's batches."""
+        return f"{self.data_name}_feats"
+
     def source(self, data_dir: str | Path) -> tuple[str, str, str]:
         """Return path, name and type of the inputs in a data directory, for ESPnet's datasets."""
         return str(Path(data_dir) / self.scp), self.data_name, self.data_type

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from espnet_smop.frontend.precomputed import PrecomputedFeatures
+from espnet_smop.modality import MODALITIES
 from espnet_smop.tasks.avsr import AVSRTask
 
 
@@ -186,10 +188,10 @@ def test_features_computed_before_give_the_same_loss_and_gradients(model_args, c
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     for modality in cached:
-        name = {"audio": "speech", "video": "video"}[modality]
-        x, lengths = batch.pop(name), batch.pop(f"{name}_lengths")
-        features, feature_lengths = model.frontends[modality](x, lengths)
-        batch |= {f"{name}_feats": features, f"{name}_feats_lengths": feature_lengths}
+        name = MODALITIES[modality].data_name
+        frontend = model.frontends[modality]
+        batch[name], batch[f"{name}_lengths"] = frontend(batch[name], batch[f"{name}_lengths"])
+        model.frontends[modality] = PrecomputedFeatures(frontend)
     loss, stats, _ = model(**batch)
     loss.backward()
     assert torch.equal(loss, expected)
@@ -201,14 +203,18 @@ def test_features_computed_before_give_the_same_loss_and_gradients(model_args, c
     )
 
 
-def test_cached_features_that_cannot_be_the_frontends_are_refused(model_args):
+def test_features_that_cannot_be_the_frontends_are_refused(model_args):
     batch = random_batch()
-    feats = {"speech_feats": torch.zeros(3, 10, 7), "speech_feats_lengths": batch["text_lengths"]}
+    batch |= {"speech": torch.zeros(3, 10, 7), "speech_lengths": batch["text_lengths"]}
     model = AVSRTask.build_model(model_args())
-    with pytest.raises(ValueError, match="cached audio features are 7 wide, .* are 24"):
-        model(**batch, **feats)
+    model.frontends["audio"] = PrecomputedFeatures(model.frontends["audio"])
+    with pytest.raises(ValueError, match=r"\(batch, frames, 24\), but got \(3, 10, 7\)"):
+        model(**batch)
+    with pytest.raises(ValueError, match=r"expected precomputed features"):
+        model(**random_batch())  # waveforms
     conf = {"fusion": {"audio": "dci"}, "hidden_size": 16}
     model = AVSRTask.build_model(model_args(projector_conf=conf))
-    feats["speech_feats"] = torch.zeros(3, 10, 24)
-    with pytest.raises(ValueError, match=r"fusion\.audio wants all: give 'speech'"):
-        model(**batch, **feats)
+    model.frontends["audio"] = PrecomputedFeatures(model.frontends["audio"])
+    batch["speech"] = torch.zeros(3, 10, 24)
+    with pytest.raises(ValueError, match=r"fusion needs all layers"):
+        model(**batch)

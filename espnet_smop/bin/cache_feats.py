@@ -29,7 +29,7 @@ from espnet_smop.command import CommandHelp, run
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.fileio.durations import longest_first, read_durations
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
-from espnet_smop.frontend.feature_cache import FeatureCacheError, open_cache, write_cache
+from espnet_smop.frontend.precomputed import FeatureCacheError, open_cache, write_cache
 from espnet_smop.modality import MODALITIES
 from espnet_smop.tasks.avsr import AVSRTask, audio_frontend_choices, video_frontend_choices
 from espnet_smop.tasks.cached_features import describe, varying_settings

@@ -32,11 +32,17 @@ LORA = {"r": 64, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "v_pro
 
 @dataclass
 class DecoderOutput:
-    """Attributes: see ``LLMDecoder.forward``."""
+    """What a decoder returns in training.
+
+    Attributes:
+        loss: mean over the target tokens of the batch, a scalar.
+        num_tokens: number of target tokens, a scalar.
+        stats: name → detached scalar for the reporter.
+    """
 
     loss: torch.Tensor
-    accuracy: torch.Tensor
     num_tokens: torch.Tensor
+    stats: dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -176,9 +182,8 @@ class LLMDecoder(AbsAVDecoder):
             text_lengths: ``(B,)``.
 
         Returns:
-            ``loss``, the cross-entropy in nats, mean over the text and EOS tokens of the batch;
-            ``accuracy``, the share of them predicted right; ``num_tokens``, their number. All
-            scalars.
+            The cross-entropy in nats, mean over the text and EOS tokens of the batch, and their
+            number; statistics: ``loss_ce``, and ``acc``, the share of tokens predicted right.
         """
         texts = [ids[:n] for ids, n in zip(text, text_lengths.tolist(), strict=True)]
         sequences = [
@@ -196,10 +201,12 @@ class LLMDecoder(AbsAVDecoder):
 
         hidden = self.hidden_states(embeddings, valid.long())
         logits = self.logits(hidden[predicting]).float()  # (N, V), only where there is a target
+        loss = F.cross_entropy(logits, targets)
+        accuracy = (logits.detach().argmax(dim=-1) == targets).float().mean()
         return DecoderOutput(
-            loss=F.cross_entropy(logits, targets),
-            accuracy=(logits.detach().argmax(dim=-1) == targets).float().mean(),
+            loss=loss,
             num_tokens=lengths.new_tensor(len(targets)),
+            stats={"loss_ce": loss.detach(), "acc": accuracy},
         )
 
     @torch.no_grad()

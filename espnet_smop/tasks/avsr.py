@@ -32,12 +32,14 @@ from espnet_smop.decoder.prompt import prompt_for
 from espnet_smop.fileio.video import register
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.avhubert import AVHuBERTFrontend
+from espnet_smop.frontend.precomputed import PrecomputedFeatures
 from espnet_smop.frontend.whisper import WhisperFrontend
+from espnet_smop.modality import MODALITIES
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.abs_projector import AbsProjector
 from espnet_smop.projector.mlp import MLPProjector
 from espnet_smop.projector.smop import SMoPProjector
-from espnet_smop.tasks.cached_features import check_caches
+from espnet_smop.tasks.cached_features import check_caches, has_precomputed
 from espnet_smop.tasks.class_choices import OpenClassChoices
 from espnet_smop.tasks.config_parser import BasedConfigParser
 from espnet_smop.text_table import text_table
@@ -119,9 +121,8 @@ class AVSRTask(AbsTask):
             "--model_conf",
             action=NestedDictAction,
             default=get_default_kwargs(ESPnetAVSRModel),
-            help="Arguments of the model as a whole: ctc_warmup_steps, training steps at the "
-            "beginning that train the projector alone, by CTC against the LLM's embeddings; "
-            "reference_masking, the public code's treatment of padding, for comparisons",
+            help="Arguments of the model as a whole: ctc_warmup_steps, number of training steps "
+            "at the beginning that train the projector alone, by CTC against the LLM's embeddings",
         )
         group.add_argument(
             "--inference_conf",
@@ -165,8 +166,12 @@ class AVSRTask(AbsTask):
         [Collection[tuple[str, dict[str, np.ndarray]]]],
         tuple[list[str], dict[str, torch.Tensor]],
     ]:
-        """Return the function that pads utterances into a batch."""
-        return CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
+        """Return the function that pads utterances into a batch.
+
+        Precomputed features go where the input that they replace goes.
+        """
+        collate = CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
+        return partial(_collate, collate)
 
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> AbsAVPreprocessor | None:
@@ -193,9 +198,10 @@ class AVSRTask(AbsTask):
 
         Training may read a frozen frontend's features in place of its input.
         """
+        names = tuple(modality.data_name for modality in MODALITIES.values())
         if inference:
-            return ("speech", "video", "text")
-        return ("speech", "video", "speech_feats", "video_feats")
+            return (*names, "text")
+        return (*names, *(modality.feats_name for modality in MODALITIES.values()))
 
     @classmethod
     def build_iter_options(
@@ -268,7 +274,10 @@ class AVSRTask(AbsTask):
             name = getattr(args, choices.name)
             if name is not None:
                 conf = getattr(args, f"{choices.name}_conf")
-                frontends[modality] = _build(choices.name, choices.get_class(name), conf)
+                frontend = _build(choices.name, choices.get_class(name), conf)
+                if has_precomputed(args, modality):
+                    frontend = PrecomputedFeatures(frontend)
+                frontends[modality] = frontend
         if not frontends:
             raise ValueError("set audio_frontend (whisper), video_frontend (avhubert) or both")
         decoder_class = decoder_choices.get_class(args.decoder)
@@ -317,6 +326,8 @@ class AVSRTask(AbsTask):
         """
         with open(config_file, encoding="utf-8") as file:
             args = argparse.Namespace(**yaml.safe_load(file))
+        # Decoding starts from waveforms and pictures, whatever the training read.
+        args.train_data_path_and_name_and_type = args.valid_data_path_and_name_and_type = []
         for choices in (audio_frontend_choices, video_frontend_choices, decoder_choices):
             name, conf = getattr(args, choices.name), getattr(args, f"{choices.name}_conf")
             if name is None:
@@ -333,6 +344,17 @@ class AVSRTask(AbsTask):
         elif model_file is not None:
             model.load_state_dict(safe_torch_load(model_file, map_location=device))
         return model.eval(), args
+
+
+def _collate(
+    collate: CommonCollateFn, data: Collection[tuple[str, dict[str, np.ndarray]]]
+) -> tuple[list[str], dict[str, torch.Tensor]]:
+    keys, batch = collate(data)
+    for modality in MODALITIES.values():
+        if modality.feats_name in batch:
+            for end in ("", "_lengths"):
+                batch[modality.data_name + end] = batch.pop(modality.feats_name + end)
+    return keys, batch
 
 
 def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:

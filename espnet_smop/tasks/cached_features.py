@@ -1,7 +1,7 @@
-"""Training from features that frozen frontends computed before: when it may, and with which.
+"""Training from the features of frozen frontends: which features may replace which frontend.
 
-``speech_feats`` and ``video_feats`` (ESPnet's ``kaldi_ark``) are data names that take the place of
-``speech`` and ``video``; ``python -m espnet_smop.bin.cache_feats`` makes them.
+The data names ``speech_feats`` and ``video_feats`` (ESPnet's ``kaldi_ark``) replace ``speech`` and
+``video``; ``python -m espnet_smop.bin.cache_feats`` computes the features.
 """
 
 import argparse
@@ -12,15 +12,36 @@ from typing import Any
 from espnet2.fileio.read_text import read_2columns_text
 
 from espnet_smop.base_model import base_dtype
-from espnet_smop.frontend.feature_cache import FeatureCacheError, open_cache
+from espnet_smop.frontend.precomputed import FeatureCacheError, open_cache
+from espnet_smop.modality import MODALITIES
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 
-_MODALITIES = {"speech_feats": "audio", "video_feats": "video"}
+_BY_FEATS_NAME = {modality.feats_name: name for name, modality in MODALITIES.items()}
 # Preprocessor settings that vary from epoch to epoch, and the value that switches each off.
 _VARYING = {
     "audio": {"noise": None, "speech_mask": None},
     "video": {"flip_probability": 0.0, "random_crop": False, "video_mask": None},
 }
+
+
+def has_precomputed(args: argparse.Namespace, modality: str) -> bool:
+    """Return whether training and validation read precomputed features of a modality.
+
+    Raises:
+        FeatureCacheError: only one of them does.
+    """
+    name = MODALITIES[modality].feats_name
+    train, valid = (
+        [n for _, n, _ in getattr(args, f"{kind}_data_path_and_name_and_type", [])]
+        for kind in ("train", "valid")
+    )
+    if (name in train) != (name in valid):
+        train_has = name in train
+        raise FeatureCacheError(
+            f"{'training' if train_has else 'validation'} reads '{name}', but "
+            f"{'validation' if train_has else 'training'} does not: give it to both"
+        )
+    return name in train
 
 
 def varying_settings(args: argparse.Namespace, modality: str) -> list[str]:
@@ -87,9 +108,9 @@ def check_caches(
             cannot stand for a frontend whose output varies; the message says which.
     """
     caches = {
-        _MODALITIES[name]: Path(path)
+        _BY_FEATS_NAME[name]: Path(path)
         for path, name, _ in data_path_and_name_and_type
-        if name in _MODALITIES
+        if name in _BY_FEATS_NAME
     }
     for modality, scp in caches.items():
         reasons = varying_settings(args, modality)

@@ -1,23 +1,65 @@
-"""On a CPU: run the frozen encoders of the next batch while the model trains on this one."""
+"""On a CPU: run the frozen encoders on the next batch while the model trains on this one."""
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
+from espnet_smop.frontend.precomputed import PrecomputedFeatures
+from espnet_smop.modality import MODALITIES
+from espnet_smop.model import ESPnetAVSRModel
+
 Batch = tuple[list[str], dict[str, torch.Tensor]]
 
 
+def has_fixed_features(model: ESPnetAVSRModel) -> bool:
+    """Whether the projector needs of the frontends nothing but features that do not change."""
+    trained = any(p.requires_grad for p in model.frontends.parameters())
+    return not trained and not model.projector.needs_layers
+
+
+@contextlib.contextmanager
+def encoding_ahead(model: ESPnetAVSRModel, batches: Collection) -> Iterator[Collection]:
+    """Within the context the model takes the batches that it yields: of features, made ahead.
+
+    Args:
+        model: its frontends have fixed features.
+        batches: ids and tensors, as ESPnet's iterators give them.
+    """
+    frontends = dict(model.frontends)
+
+    @torch.no_grad()
+    def encode(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        batch = dict(batch)
+        for modality, frontend in frontends.items():
+            name = MODALITIES[modality].data_name
+            if name in batch:
+                batch[name], batch[f"{name}_lengths"] = frontend(
+                    batch[name], batch[f"{name}_lengths"]
+                )
+        return batch
+
+    for modality, frontend in frontends.items():
+        frontend.train()  # the trainer's call for the whole model will not reach it
+        model.frontends[modality] = PrecomputedFeatures(frontend)
+    try:
+        yield EncodeAhead(batches, encode)
+    finally:
+        for modality, frontend in frontends.items():
+            model.frontends[modality] = frontend
+
+
 class EncodeAhead:
-    """Batches with the frontends' features beside their inputs, made one batch ahead.
+    """Batches whose signals are replaced by features, each computed one batch ahead.
 
     The small operations of a training step leave a second thread of PyTorch's little to do, while
-    two steps of the work side by side fill two cores. So half of the threads go to each side for
+    encoding and training side by side fill two cores. So each side gets half of the threads for
     as long as an iteration lasts. A GPU runs one kernel after the other and gains nothing.
 
     Args:
         batches: ids and tensors, as ESPnet's iterators give them.
-        encode: makes features of a batch's inputs, `ESPnetAVSRModel.with_features`.
+        encode: makes a batch of features from one of signals.
     """
 
     def __init__(
@@ -35,7 +77,7 @@ class EncodeAhead:
         threads = torch.get_num_threads()
         theirs = max(threads // 2, 1)
         torch.set_num_threads(max(threads - theirs, 1))
-        # The number of threads is each Python thread's own.
+        # The number of threads is a setting of each Python thread.
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(theirs,)) as pool:
             try:
                 coming: tuple[list[str], Future] | None = None

@@ -16,7 +16,7 @@ from espnet2.train.trainer import Trainer, TrainerOptions
 from espnet2.utils.build_dataclass import build_dataclass
 
 from espnet_smop.fileio.atomic import atomic_path
-from espnet_smop.train.encode_ahead import EncodeAhead
+from espnet_smop.train.encode_ahead import encoding_ahead, has_fixed_features
 from espnet_smop.train.lock import experiment_lock
 from espnet_smop.train.watch import TrainingWatch
 
@@ -141,10 +141,17 @@ class AVSRTrainer(Trainer):
         """
         epoch = reporter.get_epoch()
         plain_model = getattr(model, "module", model)
-        if torch.get_num_threads() > 1 and options.ngpu == 0 and plain_model.has_fixed_features:
-            iterator = EncodeAhead(iterator, plain_model.with_features)
-        iterator = WithProgress(iterator, epoch, options.max_epoch)
-        with TrainingWatch(model, options.output_dir, options.nonfinite_patience) as watch:
+        with contextlib.ExitStack() as stack:
+            watch = stack.enter_context(
+                TrainingWatch(model, options.output_dir, options.nonfinite_patience)
+            )
+            if (
+                torch.get_num_threads() > 1
+                and options.ngpu == 0
+                and has_fixed_features(plain_model)
+            ):
+                iterator = stack.enter_context(encoding_ahead(plain_model, iterator))
+            iterator = WithProgress(iterator, epoch, options.max_epoch)
             invalid = super().train_one_epoch(
                 model=model, iterator=iterator, reporter=reporter, options=options, **kwargs
             )

@@ -1,37 +1,39 @@
 """A start for the projector: CTC between its tokens and the LLM's embeddings.
 
-A projector with random weights shows the LLM nothing that it could read, and cross-entropy through
-a frozen LLM takes long to change that. Here the projected tokens themselves are to spell the
-text: the frozen input embeddings serve as CTC's output layer, so that tokens that sound like a word
-move to where the LLM expects that word. The LLM does not run meanwhile.
+The tokens of an untrained projector mean nothing to the LLM, and cross-entropy through a frozen
+LLM takes long to change that. During the warm start the projected tokens themselves spell the
+text: the LLM's frozen input embeddings are CTC's output layer, so that the tokens of a word move to
+where the LLM expects that word. The LLM does not run meanwhile.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from espnet_smop.decoder.llm import DecoderOutput, LLMDecoder
+from espnet_smop.projector.abs_projector import ProjectorOutput
+
 _CERTAIN = 10.0
-"""Logit, in nats, of the token that an embedding itself stands for, at first."""
+"""Logit, in nats, that an embedding gives to its own token at first."""
 
 
 class CTCWarmStart(nn.Module):
-    """CTC loss (Graves et al. 2006) of projected tokens, for the first steps of training.
+    """Replaces the decoder's loss by CTC (Graves et al. 2006) for the first steps of training.
 
     Args:
-        steps: number of training steps it lasts.
-        embeddings: the LLM's input embeddings ``(V, E)``.
+        steps: number of training steps.
+        decoder: of the model; only its LLM's embeddings are used here.
 
     Attributes:
-        step: training steps so far; part of the checkpoint, so that a resumed run goes on.
+        step: training steps so far; part of the checkpoint, so that a resumed training continues.
     """
 
-    def __init__(self, steps: int, embeddings: torch.Tensor):
+    def __init__(self, steps: int, decoder: LLMDecoder):
         super().__init__()
         self.steps = steps
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
-        embeddings = embeddings.detach().float()
+        embeddings = _embeddings(decoder)
         self.blank = nn.Parameter(torch.zeros_like(embeddings[0]))
-        # A token that is a word's embedding shall be that word almost for certain
         square = embeddings.square().sum(dim=1).mean()
         self.log_scale = nn.Parameter(torch.log(_CERTAIN / square.clamp_min(1e-8)))
 
@@ -40,6 +42,37 @@ class CTCWarmStart(nn.Module):
         return int(self.step) >= self.steps
 
     def forward(
+        self,
+        decoder: LLMDecoder,
+        projected: ProjectorOutput,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+    ) -> DecoderOutput:
+        """Return CTC's loss on training steps while it lasts, otherwise the decoder's.
+
+        Args:
+            decoder: of the model.
+            projected: tokens ``(B, T', E)`` and lengths ``(B,)`` by modality.
+            text: ``(B, L)`` token ids, padded with any value.
+            text_lengths: ``(B,)``.
+        """
+        if not self.training:
+            return decoder(projected.tokens, projected.lengths, text, text_lengths)
+        if self.is_over():
+            decoded = decoder(projected.tokens, projected.lengths, text, text_lengths)
+            decoded.loss = decoded.loss + zero_touching_all_params(self)
+            return decoded
+        self.step += 1
+        loss = self.ctc(
+            projected.tokens, projected.lengths, text, text_lengths, _embeddings(decoder)
+        )
+        return DecoderOutput(
+            loss=loss + zero_touching_all_params(decoder),
+            num_tokens=text_lengths.sum(),
+            stats={"loss_ctc": loss.detach()},
+        )
+
+    def ctc(
         self,
         tokens: dict[str, torch.Tensor],
         lengths: dict[str, torch.Tensor],
@@ -54,15 +87,15 @@ class CTCWarmStart(nn.Module):
         Args:
             tokens: modality → ``(B, T', E)``.
             lengths: modality → ``(B,)``.
-            text: ``(B, L)`` token ids, padded with anything.
+            text: ``(B, L)`` token ids, padded with any value.
             text_lengths: ``(B,)``.
-            embeddings: the LLM's input embeddings ``(V, E)``.
+            embeddings: of the V tokens, ``(V, E)``.
         """
-        output = torch.cat([self.blank[None], embeddings.detach().float()])  # blank is 0
+        output = torch.cat([self.blank[None], embeddings])  # (1 + V, E), the blank is class 0
         losses = []
         for modality, x in tokens.items():
             with torch.autocast(x.device.type, enabled=False):
-                logits = self.log_scale.exp() * (x.float() @ output.T)
+                logits = self.log_scale.exp() * (x.float() @ output.T)  # (B, T', 1 + V)
             log_probs = F.log_softmax(logits, dim=-1)
             losses.append(
                 F.ctc_loss(
@@ -71,3 +104,17 @@ class CTCWarmStart(nn.Module):
                 )
             )  # fmt: skip
         return sum(losses) / (len(losses) * text_lengths.sum())
+
+
+def embedding_rms(decoder: LLMDecoder) -> torch.Tensor:
+    """Return the root mean square of the LLM's input embeddings, a scalar."""
+    return _embeddings(decoder).square().mean().sqrt()
+
+
+def zero_touching_all_params(module: nn.Module) -> torch.Tensor:
+    """Return 0 with gradients 0: distributed training waits for the gradient of every parameter."""
+    return 0.0 * sum(p.sum() for p in module.parameters() if p.requires_grad)
+
+
+def _embeddings(decoder: LLMDecoder) -> torch.Tensor:
+    return decoder.llm.get_input_embeddings().weight.detach().float()

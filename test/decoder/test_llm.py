@@ -81,7 +81,7 @@ def test_loss_and_gradients_equal_hugging_face(
     loss, right, count = (sum(column) for column in zip(*sums, strict=True))
     (loss / count).backward()
     torch.testing.assert_close(out.loss, loss / count)
-    torch.testing.assert_close(out.accuracy, right / count)
+    torch.testing.assert_close(out.stats["acc"], right / count)
     assert out.num_tokens == count
     expected = {n: p.grad for n, p in decoder.named_parameters() if p.requires_grad}
     torch.testing.assert_close(adapters, expected, atol=1e-5, rtol=1e-4)

@@ -6,7 +6,7 @@ import torch
 from espnet2.train.distributed_utils import DistributedOption
 
 from espnet_smop.bin.cache_feats import main as cache_feats
-from espnet_smop.frontend.feature_cache import FeatureCacheError
+from espnet_smop.frontend.precomputed import FeatureCacheError
 from espnet_smop.tasks.avsr import AVSRTask
 
 QUIET = {"speech_mask": None, "video_mask": None, "flip_probability": 0.0, "random_crop": False}

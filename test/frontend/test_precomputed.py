@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from espnet2.train.dataset import ESPnetDataset
 
-from espnet_smop.frontend.feature_cache import FeatureCacheError, open_cache, write_cache
+from espnet_smop.frontend.precomputed import FeatureCacheError, open_cache, write_cache
 
 DESCRIPTION = {"fingerprints": {"whisper": "ab"}, "settings": {"padding": "longest"}}
 

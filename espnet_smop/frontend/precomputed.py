@@ -1,8 +1,8 @@
-"""Features of frozen frontends, computed once and read again in every epoch.
+"""Features of a frozen frontend, computed once and read again in every epoch.
 
-A cache is a directory with ``feats.ark``, ``feats.scp`` (ESPnet's ``kaldi_ark``) and
+A feature cache is a directory with ``feats.ark``, ``feats.scp`` (ESPnet's ``kaldi_ark``) and
 ``cache.json``, which says what the features were computed from: base model, settings and data. It
-is refused wherever that differs.
+is refused where any of these differs.
 """
 
 import json
@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from espnet_smop.fileio.atomic import atomic_directory
+from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 
 # Kaldi's kTwoByteAuto: 16-bit integers between the matrix's extremes, half of float32's size.
 _TWO_BYTES = 3
@@ -24,6 +26,67 @@ class FeatureCacheError(RuntimeError):
     """A feature cache is incomplete, or of another model, other settings or other data."""
 
 
+class PrecomputedFeatures(AbsAVFrontend):
+    """Takes the place of a frozen frontend whose output is the model's input already.
+
+    Args:
+        frontend: the frontend that computed the features. Its weights are not kept.
+    """
+
+    def __init__(self, frontend: AbsAVFrontend):
+        super().__init__()
+        self._output_size = frontend.output_size()
+        self._num_layers = frontend.num_layers
+        self._frame_rate = frontend.frame_rate
+        self._fingerprints = frontend.fingerprints()
+
+    def output_size(self) -> int:
+        """Return the width D of the features."""
+        return self._output_size
+
+    @property
+    def num_layers(self) -> int:
+        """Number of encoder layers L of the frontend that computed the features."""
+        return self._num_layers
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self._frame_rate
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return the fingerprints of the base models that computed the features."""
+        return self._fingerprints
+
+    def forward(
+        self, input: torch.Tensor, input_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the features ``(B, T, D)`` and lengths ``(B,)`` as they are.
+
+        Raises:
+            ValueError: these are not features of the frontend's width.
+        """
+        if input.dim() != 3 or input.shape[-1] != self._output_size:
+            raise ValueError(
+                f"expected precomputed features (batch, frames, {self._output_size}), but got "
+                f"{tuple(input.shape)}: make the feature cache with this frontend"
+            )
+        return input, input_lengths
+
+    def layers(
+        self, input: torch.Tensor, input_lengths: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Raise: of all layers, a cache has the last.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "precomputed features are of the encoder's last layer, but projector_conf.fusion needs "
+            "all layers: train without --feats_cache"
+        )
+
+
 def write_cache(
     directory: str | os.PathLike,
     features: Iterable[tuple[str, np.ndarray]],
@@ -32,7 +95,7 @@ def write_cache(
     """Write a cache, all of it or nothing.
 
     Args:
-        directory: where it shall be; it must not exist.
+        directory: must not exist yet.
         features: utterance ids and their features ``(T, D)``, in any order.
         description: what the features depend on, in JSON types.
 
@@ -46,7 +109,7 @@ def write_cache(
 
     final = Path(directory).absolute()
     if final.exists():
-        raise FeatureCacheError(f"{final} is there already: remove it to make it anew")
+        raise FeatureCacheError(f"{final} exists already: remove it to make it anew")
     with atomic_directory(final) as temporary:
         # Not through a Kaldi specifier, in which neither commas nor colons could be in a path.
         offsets = {}
@@ -68,15 +131,15 @@ def open_cache(
     *,
     ignore: Collection[str] = (),
 ) -> Path:
-    """Return the path of a cache's ``feats.scp`` if it is what ``description`` says.
+    """Return the path of a cache's ``feats.scp`` if it matches ``description``.
 
     Args:
         directory: of the cache.
-        description: what its features shall depend on.
-        ignore: keys of descriptions that are not compared.
+        description: what its features must depend on.
+        ignore: keys of the description that are not compared.
 
     Raises:
-        FeatureCacheError: it is not there, or differs; names in what.
+        FeatureCacheError: there is no cache, or it differs; names in what.
     """
     path = Path(directory)
     if not (path / _DESCRIPTION).is_file():
