@@ -10,62 +10,29 @@ Example::
 
 Training reads it as data ``dump/feats/train_video/feats.scp,video_feats,kaldi_ark``.
 
-Augmentation and noise make other features in every epoch, so a modality that the config has them
-for is refused, and so is one with LoRA in the encoder or fusion of its layers. A cache that is
-there already and fits is left as it is; one of another model, settings or data is refused.
+A modality is refused if its features vary from epoch to epoch (augmentation, noise, LoRA in the
+encoder) or if the projector fuses its layers. An existing cache of the same model, settings and
+data is kept; any other is refused.
 """
 
 import argparse
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from espnet2.fileio.read_text import read_2columns_text
-from espnet2.train.dataset import ESPnetDataset
 
 from espnet_smop.command import CommandHelp, run
 from espnet_smop.fileio.atomic import atomic_write
-from espnet_smop.fileio.durations import longest_first, read_durations
-from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.precomputed import FeatureCacheError, open_cache, write_cache
-from espnet_smop.modality import MODALITIES
 from espnet_smop.tasks.avsr import AVSRTask, audio_frontend_choices, video_frontend_choices
-from espnet_smop.tasks.cached_features import describe, varying_settings
-from espnet_smop.train.preprocessor import AVSRPreprocessor
+from espnet_smop.tasks.cached_features import (
+    compute_features,
+    describe,
+    describe_data,
+    varying_settings,
+)
 
 _CHOICES = {"audio": audio_frontend_choices, "video": video_frontend_choices}
-
-
-def describe_data(data_dir: Path, modality: str) -> dict[str, str]:
-    """Return what the features depend on beside the model: the list of the data."""
-    scp = (data_dir / MODALITIES[modality].scp).read_bytes()
-    return {"data": hashlib.sha256(scp).hexdigest()[:16]}
-
-
-@torch.no_grad()
-def compute(
-    args: argparse.Namespace,
-    frontend: AbsAVFrontend,
-    modality: str,
-    data_dir: Path,
-    *,
-    batch_size: int,
-    device: str,
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each utterance's id and features ``(T, D)``, longest utterances first."""
-    name = MODALITIES[modality].data_name
-    source = [MODALITIES[modality].source(data_dir)]
-    conf = {**args.preprocessor_conf, "noise": None}
-    dataset = ESPnetDataset(source, preprocess=AVSRPreprocessor(train=False, **conf))
-    collate = AVSRTask.build_collate_fn(args, train=False)
-    uids = longest_first(read_2columns_text(source[0][0]), read_durations(source))
-    for start in range(0, len(uids), batch_size):
-        batch_uids, batch = collate([dataset[uid] for uid in uids[start : start + batch_size]])
-        features, lengths = frontend(batch[name].to(device), batch[f"{name}_lengths"].to(device))
-        for uid, x, n in zip(batch_uids, features.float().cpu(), lengths.tolist(), strict=True):
-            yield uid, x[:n].numpy()
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
@@ -134,7 +101,7 @@ def cache_modality(args: argparse.Namespace, modality: str, options: argparse.Na
         if options.check or out.exists():
             scp = open_cache(out, description)
         else:
-            features = compute(
+            features = compute_features(
                 args,
                 frontend.to(options.device),
                 modality,

@@ -5,13 +5,20 @@ The data names ``speech_feats`` and ``video_feats`` (ESPnet's ``kaldi_ark``) rep
 """
 
 import argparse
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from espnet2.fileio.read_text import read_2columns_text
+from espnet2.train.collate_fn import CommonCollateFn
+from espnet2.train.dataset import ESPnetDataset
 
 from espnet_smop.base_model import base_dtype
+from espnet_smop.fileio.durations import longest_first, read_durations
+from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.precomputed import FeatureCacheError, open_cache
 from espnet_smop.modality import MODALITIES
 from espnet_smop.train.preprocessor import AVSRPreprocessor
@@ -134,3 +141,33 @@ def check_caches(
                     f"the feature cache {scp.parent} lacks utterance {missing[0]}{more} of {file}. "
                     "Remove it to make it anew"
                 )
+
+
+def describe_data(data_dir: Path, modality: str) -> dict[str, str]:
+    """Return what the features of a modality depend on besides the model: the list of the data."""
+    scp = (data_dir / MODALITIES[modality].scp).read_bytes()
+    return {"data": hashlib.sha256(scp).hexdigest()[:16]}
+
+
+@torch.no_grad()
+def compute_features(
+    args: argparse.Namespace,
+    frontend: AbsAVFrontend,
+    modality: str,
+    data_dir: Path,
+    *,
+    batch_size: int,
+    device: str,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each utterance's id and features ``(T, D)``, longest utterances first."""
+    name = MODALITIES[modality].data_name
+    source = [MODALITIES[modality].source(data_dir)]
+    conf = {**args.preprocessor_conf, "noise": None}
+    dataset = ESPnetDataset(source, preprocess=AVSRPreprocessor(train=False, **conf))
+    collate = CommonCollateFn(float_pad_value=0.0)
+    uids = longest_first(read_2columns_text(source[0][0]), read_durations(source))
+    for start in range(0, len(uids), batch_size):
+        batch_uids, batch = collate([dataset[uid] for uid in uids[start : start + batch_size]])
+        features, lengths = frontend(batch[name].to(device), batch[f"{name}_lengths"].to(device))
+        for uid, x, n in zip(batch_uids, features.float().cpu(), lengths.tolist(), strict=True):
+            yield uid, x[:n].numpy()
