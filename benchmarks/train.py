@@ -42,6 +42,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM, WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from espnet_smop.checkpoint.llama_smop.frontends import (
+    UnmaskedAVHuBERTFrontend,
+    UnmaskedWhisperFrontend,
+)
 from espnet_smop.compiled import compile_layers
 from espnet_smop.corpus.shapes import make_shapes
 from espnet_smop.decoder.llm import DecoderOutput, _checkpoint_layers, _layers
@@ -218,7 +222,7 @@ def attributes(owner: object, **values) -> Iterator[None]:
 
 
 def thirty_seconds(model: ESPnetAVSRModel):
-    return attributes(model.frontends["audio"], padding="30s", reference_cut=True)
+    return attributes(model.frontends["audio"], padding="30s")
 
 
 @contextlib.contextmanager
@@ -255,8 +259,17 @@ def expert_loop(model: ESPnetAVSRModel):
     return attributes(model.projector.mixture, mix=loop)
 
 
+@contextlib.contextmanager
 def no_masks(model: ESPnetAVSRModel):
-    return attributes(model, reference_masking=True)
+    unmasked = {"audio": UnmaskedWhisperFrontend, "video": UnmaskedAVHuBERTFrontend}
+    before = {modality: type(frontend) for modality, frontend in model.frontends.items()}
+    try:
+        for modality, frontend in model.frontends.items():
+            frontend.__class__ = unmasked[modality]
+        yield
+    finally:
+        for modality, frontend in model.frontends.items():
+            frontend.__class__ = before[modality]
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from espnet_smop.checkpoint.llama_smop.settings import FRONTENDS
 from espnet_smop.projector import dispatch
 from espnet_smop.tasks.avsr import AVSRTask
 
@@ -23,7 +24,10 @@ SYSTEMS = {
     },
     "dci": {"projector": "mlp", "projector_conf": {"fusion": {"audio": "dci", "video": "dci"}}},
     "warm_start": {"model_conf": {"ctc_warmup_steps": 3}},
-    "reference": {"model_conf": {"reference_masking": True}},
+    "reference": {
+        "audio_frontend": f"{FRONTENDS}:UnmaskedWhisperFrontend",
+        "video_frontend": f"{FRONTENDS}:UnmaskedAVHuBERTFrontend",
+    },
     "checkpointing": {"decoder_conf": {"gradient_checkpointing": True}},
 }
 """What differs from a default model."""

@@ -24,7 +24,6 @@ from espnet_smop.lora import inject_lora
 from espnet_smop.modality import SAMPLE_RATE
 
 SAMPLES_PER_FRAME = 320  # 160 samples per mel frame, two mel frames per output frame
-_REFERENCE_MIN_FRAMES = 25
 
 
 def load_encoder(model: str, *, dtype: torch.dtype = torch.float32) -> WhisperEncoder:
@@ -146,8 +145,6 @@ class WhisperFrontend(AbsAVFrontend):
         chunk_seconds: encode utterances in pieces of this length and join the results, so that
             they may be longer than the encoder's maximum (for inference); null refuses longer ones.
         compile: run the encoder's layers through ``torch.compile`` in training.
-        reference_cut: count frames as the public Llama-AVSR code does, in float32 and at least
-            25: ``max(int(n / 16000 * 50), 25)``. It can be one frame less than ``n // 320``.
     """
 
     def __init__(
@@ -158,14 +155,12 @@ class WhisperFrontend(AbsAVFrontend):
         lora: dict | None = None,
         dtype: str | None = None,
         chunk_seconds: float | None = None,
-        reference_cut: bool = False,
         compile: bool = False,
     ):
         super().__init__()
         if padding not in ("longest", "30s"):
             raise ValueError(f"padding: '{padding}' is neither 'longest' nor '30s'")
         self.padding = padding
-        self.reference_cut = reference_cut
         self.encoder = freeze(load_encoder(model, dtype=base_dtype(dtype)))
         self._fingerprint = fingerprint(self.encoder)
         self.has_lora = lora is not None
@@ -233,10 +228,7 @@ class WhisperFrontend(AbsAVFrontend):
         return self._layers(input, input_lengths, all_layers=True)
 
     def num_frames(self, samples: torch.Tensor) -> torch.Tensor:
-        """Return how many frames utterances of so many samples give."""
-        if self.reference_cut:
-            frames = (samples / SAMPLE_RATE * 50).to(torch.int64)
-            return frames.clamp(min=_REFERENCE_MIN_FRAMES)
+        """Return the number of frames of utterances of so many samples."""
         return (samples // SAMPLES_PER_FRAME).clamp(min=1)
 
     def _layers(

@@ -6,11 +6,11 @@ import soundfile
 import torch
 import yaml
 from espnet2.train.dataset import ESPnetDataset
-from espnet_smop.frontend.precomputed import FeatureCacheError
 
 from espnet_smop.bin.cache_feats import main
 from espnet_smop.fileio.video import read_video
 from espnet_smop.frontend.avhubert import AVHuBERTFrontend
+from espnet_smop.frontend.precomputed import FeatureCacheError
 from espnet_smop.frontend.whisper import WhisperFrontend
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 

@@ -26,8 +26,12 @@ LLM = "llm."
 RATES = {"audio": 4, "video": 2}
 """Frames per token of the released checkpoint; average pooling leaves no trace in the weights."""
 
+FRONTENDS = "espnet_smop.checkpoint.llama_smop.frontends"
+"""The module of the public code's frontends, in class paths of configs."""
+
 REFERENCE = {
-    "audio_frontend_conf": {"padding": "30s", "reference_cut": True},
+    "audio_frontend": f"{FRONTENDS}:PublicWhisperFrontend",
+    "audio_frontend_conf": {"padding": "30s"},
     "projector_conf": {"downsample": {"remainder": "drop"}},
     "preprocessor_conf": {"video_multiple": "rate"},
     "inference_conf": {"beam_size": 15, "length_penalty": 1.0, "max_new_tokens": 32},
@@ -38,8 +42,8 @@ Whisper hears 30 s, its output is cut to ``max(int(float32(samples) / 16000 · 5
 the video is cut to a multiple of its downsampling rate before it is encoded, and frames left
 over by pooling are dropped; beams are scored as Hugging Face's ``generate`` does by default, in up
 to 32 tokens. Frozen delimiters and renormalised top-K weights belong to the weights and are set
-whatever the preset. An utterance alone then gets what it gets there. For losses of padded
-batches as there, add ``--model_conf reference_masking=true``.
+whatever the preset. An utterance alone then gets what it gets there. For losses of padded batches
+as there, use the ``Unmasked`` frontends.
 """
 
 PRESETS = {"reference": REFERENCE, "none": {}}
@@ -399,6 +403,9 @@ def _with_preset(config: dict[str, Any], preset: str) -> dict[str, Any]:
         raise CheckpointError(f"--preset {preset}: known are {', '.join(PRESETS)}")
     for part, settings in copy.deepcopy(PRESETS[preset]).items():
         if part.startswith("audio") and config["audio_frontend"] is None:
+            continue
+        if not isinstance(settings, dict):
+            config[part] = settings
             continue
         if settings.get("video_multiple") == "rate":
             settings["video_multiple"] = config["projector_conf"]["downsample"].get("video", 1)

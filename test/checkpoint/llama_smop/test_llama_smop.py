@@ -21,12 +21,22 @@ from transformers import (
 from espnet_smop.bin.avsr_inference import main as infer
 from espnet_smop.bin.llama_smop import main as llama_smop
 from espnet_smop.checkpoint.llama_smop.experiment import import_checkpoint
-from espnet_smop.checkpoint.llama_smop.settings import CheckpointError, Options, infer_config
+from espnet_smop.checkpoint.llama_smop.frontends import (
+    PublicWhisperFrontend,
+    UnmaskedAVHuBERTFrontend,
+    UnmaskedWhisperFrontend,
+)
+from espnet_smop.checkpoint.llama_smop.settings import (
+    FRONTENDS,
+    CheckpointError,
+    Options,
+    infer_config,
+)
 from espnet_smop.checkpoint.llama_smop.weights import public_state, short_dtypes, write_back
 from espnet_smop.command import run
 from espnet_smop.config import load_config
 from espnet_smop.fileio.video import read_video, write_video
-from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel, save
+from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTFrontend, AVHuBERTModel, save
 from espnet_smop.tasks.avsr import AVSRTask
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -163,6 +173,14 @@ def test_texts_are_those_of_the_public_code(bases, data, tmp_path, case):
     assert len(texts) > 2  # the comparison could have failed
 
 
+def unmask(model, masking):
+    """Let the frontends treat padding as the public code does, or not."""
+    model.frontends["audio"].__class__ = (
+        UnmaskedWhisperFrontend if masking else PublicWhisperFrontend
+    )
+    model.frontends["video"].__class__ = UnmaskedAVHuBERTFrontend if masking else AVHuBERTFrontend
+
+
 def batch_for(model, contents, rate):
     speech, lengths, video, frames = prepared(contents, rate)
     texts = [list(range(5 + i, 9 + 2 * i)) for i in range(len(contents))]
@@ -202,7 +220,7 @@ def test_logits_and_losses_are_those_of_the_public_code(bases, data, tmp_path, m
         batch["text_lengths"] = torch.tensor([len(inputs[-1][0])])
         loss, balance, z, tokens, logits, _ = public.losses(*inputs)
         for masking in (False, True):
-            model.reference_masking = masking
+            unmask(model, masking)
             found, (total, stats, weight) = text_logits(model, monkeypatch, batch)
             torch.testing.assert_close(found, logits[0], atol=1e-4, rtol=0)
             assert float(stats["loss_ce"]) == pytest.approx(float(loss), abs=1e-5)
@@ -221,7 +239,7 @@ def test_losses_of_a_padded_batch_with_and_without_the_public_masking(bases, dat
     batch, inputs = batch_for(model, contents, 2)
 
     loss, balance, z, *_ = public.losses(*inputs)
-    model.reference_masking = True
+    unmask(model, True)
     total, stats, _ = model(**batch)
     for name, expected in (("ce", loss), ("balance", balance), ("z", z)):
         assert float(stats[f"loss_{name}"]) == pytest.approx(float(expected), abs=1e-5)
@@ -237,7 +255,7 @@ def test_losses_of_a_padded_batch_with_and_without_the_public_masking(bases, dat
         ce, tokens = ce + float(alone) * n, tokens + n
         routers.append(router)
     balance, z = auxiliary(torch.cat(routers), 2)
-    model.reference_masking = False
+    unmask(model, False)
     _, stats, _ = model(**batch)
     assert float(stats["loss_ce"]) == pytest.approx(ce / tokens, abs=1e-5)
     assert float(stats["loss_balance"]) == pytest.approx(float(balance), abs=1e-5)
@@ -245,14 +263,17 @@ def test_losses_of_a_padded_batch_with_and_without_the_public_masking(bases, dat
     assert abs(float(stats["loss_ce"]) - float(loss)) > 1e-3  # masking is not without effect
 
 
-def test_reference_masking_is_a_setting(bases, tmp_path):
+def test_padding_as_in_the_public_code_is_a_setting(bases, tmp_path):
     out = tmp_path / "exp"
     import_model(public_model(bases), bases, out)
     config = yaml.safe_load((out / "config.yaml").read_text())
-    config["model_conf"] = {"reference_masking": True}
+    assert config["audio_frontend"] == f"{FRONTENDS}:PublicWhisperFrontend"
+    config["audio_frontend"] = f"{FRONTENDS}:UnmaskedWhisperFrontend"
+    config["video_frontend"] = f"{FRONTENDS}:UnmaskedAVHuBERTFrontend"
     (out / "config.yaml").write_text(yaml.safe_dump(config))
     model, _ = AVSRTask.load_model(str(out / "config.yaml"), str(out / "imported.pth"))
-    assert model.reference_masking
+    assert isinstance(model.frontends["audio"], UnmaskedWhisperFrontend)
+    assert isinstance(model.frontends["video"], UnmaskedAVHuBERTFrontend)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -319,7 +340,8 @@ def test_what_the_shapes_tell_is_inferred(bases, tmp_path):
     assert conf["normalize_top_k"] and conf["expert_layer_norm"] and conf["hidden_size"] == 20
     assert conf["downsample"] == {"mode": "avgpool", "audio": 4, "video": 2, "remainder": "drop"}
     assert (
-        args.audio_frontend_conf["padding"] == "30s" and args.audio_frontend_conf["reference_cut"]
+        args.audio_frontend_conf["padding"] == "30s"
+        and args.audio_frontend == f"{FRONTENDS}:PublicWhisperFrontend"
     )
     assert args.preprocessor_conf == {"video_multiple": 2}
     assert args.inference_conf == {"beam_size": 15, "length_penalty": 1.0, "max_new_tokens": 32}
