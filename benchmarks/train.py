@@ -48,7 +48,8 @@ from espnet_smop.checkpoint.llama_smop.frontends import (
 )
 from espnet_smop.compiled import compile_layers
 from espnet_smop.corpus.shapes import make_shapes
-from espnet_smop.decoder.llm import DecoderOutput, _checkpoint_layers, _layers
+from espnet_smop.decoder.abs_decoder import DecoderOutput
+from espnet_smop.decoder.llm import _checkpoint_layers, _layers
 from espnet_smop.fileio.video import write_video
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
 from espnet_smop.model import ESPnetAVSRModel

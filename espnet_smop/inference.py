@@ -32,7 +32,7 @@ from espnet_smop.corpus.media import (
 )
 from espnet_smop.corpus.mouth import NoFaceError, crop, crop_transforms
 from espnet_smop.corpus.pauses import cut_at_pauses
-from espnet_smop.decoder.llm import Hypothesis
+from espnet_smop.decoder.abs_decoder import Hypothesis
 from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
 from espnet_smop.tasks.avsr import AVSRTask
 

@@ -7,7 +7,7 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import nn
 
-from espnet_smop.decoder.llm import DecoderOutput, LLMDecoder
+from espnet_smop.decoder.abs_decoder import AbsAVDecoder, DecoderOutput
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.modality import MODALITIES
 from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput
@@ -37,7 +37,7 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         audio_frontend: AbsAVFrontend | None,
         video_frontend: AbsAVFrontend | None,
         projector: AbsProjector,
-        decoder: LLMDecoder,
+        decoder: AbsAVDecoder,
         ctc_warmup_steps: int = 0,
     ):
         super().__init__()

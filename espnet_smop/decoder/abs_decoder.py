@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
@@ -10,8 +11,37 @@ from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from espnet_smop.base_model import fingerprint, frozen_bases
 from espnet_smop.decoder.tokenizer import TextEncoder
 
-if TYPE_CHECKING:
-    from espnet_smop.decoder.llm import DecoderOutput, Hypothesis
+
+@dataclass
+class DecoderOutput:
+    """What a decoder returns in training.
+
+    Attributes:
+        loss: mean over the target tokens of the batch, a scalar.
+        num_tokens: number of target tokens, a scalar.
+        stats: name → detached scalar for the reporter.
+    """
+
+    loss: torch.Tensor
+    num_tokens: torch.Tensor
+    stats: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What was said, according to the decoder.
+
+    Attributes:
+        ids: token ids without EOS.
+        text: the ids as text.
+        score: sum of log probabilities, EOS included, over ``length ** length_penalty``.
+        finished: False if the length limit cut it off, as happens to repetition loops.
+    """
+
+    ids: list[int]
+    text: str
+    score: float
+    finished: bool
 
 
 class AbsAVDecoder(AbsDecoder):
@@ -55,7 +85,7 @@ class AbsAVDecoder(AbsDecoder):
         token_lengths: dict[str, torch.Tensor],
         text: torch.Tensor,
         text_lengths: torch.Tensor,
-    ) -> "DecoderOutput":
+    ) -> DecoderOutput:
         """Predict the transcripts.
 
         Args:
@@ -68,7 +98,7 @@ class AbsAVDecoder(AbsDecoder):
     @abstractmethod
     def generate(
         self, tokens: dict[str, torch.Tensor], token_lengths: dict[str, torch.Tensor], **settings
-    ) -> "list[list[Hypothesis]]":
+    ) -> list[list[Hypothesis]]:
         """Transcribe.
 
         Args:

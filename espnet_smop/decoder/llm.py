@@ -4,7 +4,6 @@ import logging
 import math
 import types
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from espnet_smop.base_model import base_dtype, fingerprint, freeze, on_meta
 from espnet_smop.compiled import compile_layers
-from espnet_smop.decoder.abs_decoder import AbsAVDecoder
+from espnet_smop.decoder.abs_decoder import AbsAVDecoder, DecoderOutput, Hypothesis
 from espnet_smop.decoder.prompt import prompt_for, prompt_ids
 from espnet_smop.decoder.search import beam_search
 from espnet_smop.decoder.tokenizer import TextEncoder, load_tokenizer, locate_llm
@@ -28,38 +27,6 @@ from espnet_smop.modality import MODALITIES
 
 LORA = {"r": 64, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
 """Width, scale (``alpha / r``) and place of the paper's adapters for a 2,048 wide LLM."""
-
-
-@dataclass
-class DecoderOutput:
-    """What a decoder returns in training.
-
-    Attributes:
-        loss: mean over the target tokens of the batch, a scalar.
-        num_tokens: number of target tokens, a scalar.
-        stats: name → detached scalar for the reporter.
-    """
-
-    loss: torch.Tensor
-    num_tokens: torch.Tensor
-    stats: dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """What was said, according to the decoder.
-
-    Attributes:
-        ids: token ids without EOS.
-        text: the ids as text.
-        score: sum of log probabilities, EOS included, over ``length ** length_penalty``.
-        finished: False if the length limit cut it off, as happens to repetition loops.
-    """
-
-    ids: list[int]
-    text: str
-    score: float
-    finished: bool
 
 
 class LLMDecoder(AbsAVDecoder):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from espnet_smop.decoder.llm import DecoderOutput, LLMDecoder
+from espnet_smop.decoder.abs_decoder import AbsAVDecoder, DecoderOutput
 from espnet_smop.projector.abs_projector import ProjectorOutput
 
 _CERTAIN = 10.0
@@ -22,13 +22,13 @@ class CTCWarmStart(nn.Module):
 
     Args:
         steps: number of training steps.
-        decoder: of the model; only its LLM's embeddings are used here.
+        decoder: of the model; only its embeddings are used here.
 
     Attributes:
         step: training steps so far; part of the checkpoint, so that a resumed training continues.
     """
 
-    def __init__(self, steps: int, decoder: LLMDecoder):
+    def __init__(self, steps: int, decoder: AbsAVDecoder):
         super().__init__()
         self.steps = steps
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
@@ -43,7 +43,7 @@ class CTCWarmStart(nn.Module):
 
     def forward(
         self,
-        decoder: LLMDecoder,
+        decoder: AbsAVDecoder,
         projected: ProjectorOutput,
         text: torch.Tensor,
         text_lengths: torch.Tensor,
@@ -106,7 +106,7 @@ class CTCWarmStart(nn.Module):
         return sum(losses) / (len(losses) * text_lengths.sum())
 
 
-def embedding_rms(decoder: LLMDecoder) -> torch.Tensor:
+def embedding_rms(decoder: AbsAVDecoder) -> torch.Tensor:
     """Return the root mean square of the LLM's input embeddings, a scalar."""
     return _embeddings(decoder).square().mean().sqrt()
 
@@ -116,5 +116,5 @@ def zero_touching_all_params(module: nn.Module) -> torch.Tensor:
     return 0.0 * sum(p.sum() for p in module.parameters() if p.requires_grad)
 
 
-def _embeddings(decoder: LLMDecoder) -> torch.Tensor:
-    return decoder.llm.get_input_embeddings().weight.detach().float()
+def _embeddings(decoder: AbsAVDecoder) -> torch.Tensor:
+    return decoder.input_embeddings.detach().float()
