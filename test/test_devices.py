@@ -1,13 +1,14 @@
 """Nothing is computed on the wrong device, which a machine without a GPU cannot see otherwise."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from espnet_smop.checkpoint.llama_smop.settings import FRONTENDS
-from espnet_smop.projector import dispatch
+from espnet_smop.projector.dispatch import mix
 from espnet_smop.tasks.avsr import AVSRTask
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -117,19 +118,15 @@ def test_decoding_is_that_of_the_cpu(build, batch, system, options):
 
 
 @pytest.mark.parametrize(
-    ("few_rows", "capability", "most"),
-    [(0, 9, 11), (0, 8, 13), (10**6, 8, 11)],
-    ids=["grouped_mm", "groups", "dense"],
+    ("how", "most"), [("auto", 11), ("grouped", 11), ("eager", 17), ("dense", 11)]
 )
-def test_a_step_in_bfloat16_waits_as_often_for_any_batch(
-    build, batch, monkeypatch, few_rows, capability, most
-):
-    monkeypatch.setattr(dispatch, "_FEW_ROWS", few_rows)
+def test_a_step_in_bfloat16_waits_as_often_for_any_batch(build, batch, how, most):
     counts = []
     for repeats in (1, 3):
         longer = {name: torch.cat([value] * repeats) for name, value in batch.items()}
         model = gpu_stand_in.move(build("dedr", "bfloat16"))
-        with gpu(autocast=True, capability=capability), torch.no_grad():
+        model.projector.mixture.mix = partial(mix, how=how)
+        with gpu(autocast=True), torch.no_grad():
             loss, *_ = model(**there(longer))
         assert loss.isfinite().there
         counts.append(sum(gpu_stand_in.waits.values()))

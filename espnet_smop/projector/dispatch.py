@@ -1,16 +1,15 @@
 """How tokens get to their experts and back.
 
-All ways give the same sums, ``Σ_k weights[:, k] · E_indices[:, k](x)``, and the same gradients:
+All dispatches compute the same sums, ``Σ_k weights[:, k] · E_indices[:, k](x)``, and the same
+gradients:
 
 - ``eager``: expert by expert; the reference to read.
-- ``dense``: every expert takes every token, what was not chosen counts 0. N / K times the work, but
-  a few large operations of static shapes: for few tokens on a GPU, and for ``torch.compile``.
-- ``grouped``: tokens sorted by expert, so that each layer is one grouped matrix product on a
-  Hopper GPU, without waiting for it, and a product per expert where there is no fast one.
-- ``auto``: the fastest of these by the rules of ``choose``.
+- ``dense``: every expert takes every token, and the experts that a token did not choose get
+  weight 0. N / K times the work, but all shapes are static, as ``torch.compile`` needs them.
+- ``grouped``: tokens sorted by expert, so that each layer is one ``grouped_mm`` and the host never
+  waits for the GPU to count tokens. Falls back to ``eager`` where ``grouped_mm`` does not apply.
+- ``auto``: see ``choose``.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -25,16 +24,19 @@ def mix(
 ) -> torch.Tensor:
     """Return the weighted sum of the outputs of the experts that each token goes to.
 
-    Computed in autocast's precision where that is on, and in the parameters' elsewhere.
+    Runs in autocast's precision if autocast is enabled, otherwise in that of the parameters.
 
     Args:
         pool: the experts.
-        x: ``(M, D)``.
+        x: ``(M, D)`` tokens.
         routing: where tokens go; None sends all of them to the pool's only expert.
         how: ``auto``, ``eager``, ``dense`` or ``grouped``.
 
     Returns:
-        ``(M, E)``; zeros for tokens that go nowhere.
+        ``(M, E)``; zeros for tokens without an expert.
+
+    Raises:
+        ValueError: there is no dispatch called ``how``.
     """
     one_of("dispatch", how, ("auto", *DISPATCHES))
     device = x.device.type
@@ -46,35 +48,37 @@ def mix(
             (expert,) = experts.unbind()
             return expert(x)
         if how == "auto":
-            how = choose(device, pool.num_experts, len(x))
+            how = choose(experts)
         return DISPATCHES[how](experts, x, routing.indices, routing.weights.to(dtype))
 
 
-def choose(device: str, num_experts: int, tokens: int) -> str:
-    """Return the fastest dispatch for this many tokens; see ``benchmarks/projector.py``.
+def choose(experts: Expert) -> str:
+    """Return the dispatch that ``auto`` stands for.
 
-    On a CPU work is all that counts, and ``grouped`` does the least. On a GPU few tokens cost less
-    than starting kernels does, and then ``dense`` starts the fewest. What is compiled needs static
-    shapes, which is ``dense`` again.
+    On a CPU it is ``eager``, which is as fast as ``grouped`` for batches of thousands of tokens
+    (``benchmarks/projector.py``). On a GPU it is ``grouped`` where that applies, because ``eager``
+    makes the host wait for each expert's number of tokens; no GPU was measured. Compiled code needs
+    the static shapes of ``dense``.
     """
     if torch.compiler.is_compiling():
         return "dense"
-    if device == "cuda" and tokens * num_experts <= _FEW_ROWS:
-        return "dense"
-    return "grouped"
-
-
-_HOPPER = 9
-"""Major compute capability of H100 and H200."""
-
-_FEW_ROWS = 4096
-"""Tokens times experts up to which ``dense`` is faster on a GPU."""
+    return "grouped" if experts.w1.is_cuda and grouped_mm_applies(experts) else "eager"
 
 
 def eager(
     experts: Expert, x: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Go from expert to expert, and add what each makes of its tokens."""
+    """Go from expert to expert, and add what each makes of its tokens.
+
+    Args:
+        experts: all N, stacked.
+        x: ``(M, D)`` tokens.
+        indices: ``(M, K)`` each token's experts; N for padding.
+        weights: ``(M, K)`` of the experts' outputs; 0 for padding.
+
+    Returns:
+        ``(M, E)``.
+    """
     out = x.new_zeros(len(x), experts.w2.shape[1])
     for e, expert in enumerate(experts.unbind()):
         # (m,) tokens that chose this expert, and as which choice
@@ -86,7 +90,7 @@ def eager(
 def dense(
     experts: Expert, x: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Send every token to every expert."""
+    """Send every token to every expert; see ``eager``."""
     num_experts = len(experts.w1)
     # (M, N) weights, 0 for experts that a token does not go to
     chosen = indices[..., None] == torch.arange(num_experts, device=x.device)
@@ -104,157 +108,51 @@ def dense(
 def grouped(
     experts: Expert, x: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Sort tokens by expert, so that each expert has one block of rows."""
-    groups = Groups.of(indices, experts)
-    y = _Spread.apply(x, groups)
-    y = _GroupedLinear.apply(y, experts.w1, experts.b1, groups).relu_()
-    y = _GroupedLinear.apply(y, experts.w2, experts.b2, groups)
+    """Sort tokens by expert, so that each expert has one block of rows; see ``eager``."""
+    if not grouped_mm_applies(experts):
+        return eager(experts, x, indices, weights)
+    (_, top_k), num_experts = indices.shape, len(experts.w1)
+    # Rows after the last block would be uninitialised memory. Padding therefore goes to the last
+    # expert, where its weight of 0 keeps it out of sums and gradients.
+    experts_of_rows, order = indices.clamp(max=num_experts - 1).flatten().sort(stable=True)
+    # (M · K, N)
+    one_hot = experts_of_rows[:, None] == torch.arange(num_experts, device=x.device)
+    # (N,) where each expert's rows end
+    ends = one_hot.sum(0).cumsum(0).to(torch.int32)
+    # As a matrix product, a sum over rows, as in the gradient, always adds in the same order.
+    one_hot = one_hot.to(x.dtype)
+    # (M · K, H)
+    y = nn.functional.grouped_mm(x[order // top_k], experts.w1.mT, offs=ends)
+    y = torch.addmm(y, one_hot, experts.b1).relu_()
+    # (M · K, E)
+    y = nn.functional.grouped_mm(y, experts.w2.mT, offs=ends)
+    y = torch.addmm(y, one_hot, experts.b2)
     if experts.scale is not None:
         y = nn.functional.layer_norm(y, y.shape[-1:])
-        y = y * (groups.one_hot @ experts.scale) + groups.one_hot @ experts.shift
-    return _Collect.apply(y, weights, groups)
+        y = y * (one_hot @ experts.scale) + one_hot @ experts.shift
+    # (M, K, E) back in the order of the tokens
+    y = y[order.argsort()].unflatten(0, indices.shape)
+    return torch.einsum("mk,mke->me", weights, y)
 
 
-@dataclass
-class Groups:
-    """The M · K pairs of token and expert, sorted by expert: one row each.
+def grouped_mm_applies(experts: Expert) -> bool:
+    """Return whether ``grouped_mm`` and its gradient take these experts.
 
-    Attributes:
-        tokens: ``(M · K,)`` each row's token.
-        order: ``(M · K,)`` each row's place in the flattened ``indices``.
-        rows: ``(M, K)`` the row of each place.
-        one_hot: ``(M · K, N)`` each row's expert, 0 everywhere for padding.
-        ends: where each expert's rows end: int32 ``(N,)`` for ``grouped_mm``, which reads it on the
-            GPU; else a list. Rows of padding come after the last end.
+    It wants rows whose starts are multiples of 16 bytes, and on a GPU bfloat16. Blackwell and later
+    are left out: there the gradients of an expert without tokens were reported to be uninitialised
+    memory (PyTorch issue 172439).
     """
-
-    tokens: torch.Tensor
-    order: torch.Tensor
-    rows: torch.Tensor
-    one_hot: torch.Tensor
-    ends: torch.Tensor | list[int]
-
-    @classmethod
-    def of(cls, indices: torch.Tensor, experts: Expert) -> "Groups":
-        """Sort ``indices`` ``(M, K)``."""
-        num_experts = len(experts.w1)
-        on_device = _grouped_mm_fits(experts)
-        if on_device:
-            # What grouped_mm leaves beyond the last end is anything, perhaps NaN. To let the last
-            # expert have the padding, at weight 0, is cheaper than to clear it in each tensor.
-            indices = indices.clamp(max=num_experts - 1)
-        # Few bits make few passes of the sort.
-        sorted_experts, order = indices.flatten().to(torch.int16).sort(stable=True)
-        places = torch.arange(indices.numel(), device=indices.device)
-        rows = torch.empty_like(order).scatter_(0, order, places).view_as(indices)
-        chosen = sorted_experts[:, None] == torch.arange(num_experts, device=indices.device)
-        ends = chosen.sum(0).cumsum(0)
-        return cls(
-            tokens=order // indices.shape[1],
-            order=order,
-            rows=rows,
-            one_hot=chosen.to(experts.w1.dtype),
-            ends=ends.to(torch.int32) if on_device else ends.tolist(),
-        )
-
-    def slices(self) -> list[slice]:
-        """Return each expert's rows."""
-        return [slice(a, b) for a, b in zip([0, *self.ends[:-1]], self.ends, strict=True)]
+    w1, w2 = experts.w1, experts.w2
+    if any(size * w1.element_size() % 16 for size in (*w1.shape[1:], *w2.shape[1:])):
+        return False
+    if w1.is_cuda:
+        generation, _ = torch.cuda.get_device_capability(w1.device)
+        return w1.dtype == torch.bfloat16 and generation < _BLACKWELL
+    return w1.dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
-def _grouped_mm_fits(experts: Expert) -> bool:
-    """Whether ``grouped_mm`` runs, and runs fast, on these experts.
-
-    On a CPU it takes twice the time of one product per expert. Its GPU kernel, which Hopper has,
-    takes bfloat16 and rows that begin at multiples of 16 bytes; elsewhere PyTorch waits for the
-    GPU and goes from group to group as well. On Blackwell the gradients of an expert without tokens
-    may be anything (PyTorch issue 172439).
-    """
-    return (
-        hasattr(nn.functional, "grouped_mm")
-        and experts.w1.is_cuda
-        and experts.w1.dtype == torch.bfloat16
-        and torch.cuda.get_device_capability(experts.w1.device)[0] == _HOPPER
-        and all(size % 8 == 0 for size in (*experts.w1.shape[1:], *experts.w2.shape[1:]))
-    )
-
-
-class _Spread(torch.autograd.Function):
-    """Copy tokens ``(M, D)`` to their rows ``(M · K, D)``.
-
-    Unlike that of indexing, the gradient needs no atomic sums: the rows of each token are known.
-    """
-
-    @staticmethod
-    def forward(ctx, x, groups):
-        ctx.groups = groups
-        return x.index_select(0, groups.tokens)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return nn.functional.embedding_bag(ctx.groups.rows, grad, mode="sum"), None
-
-
-class _Collect(torch.autograd.Function):
-    """Sum for each token ``(M, E)`` its rows ``(M · K, E)``, weighted by ``(M, K)``."""
-
-    @staticmethod
-    def forward(ctx, y, weights, groups):
-        ctx.save_for_backward(y, weights)
-        ctx.groups = groups
-        return nn.functional.embedding_bag(groups.rows, y, mode="sum", per_sample_weights=weights)
-
-    @staticmethod
-    def backward(ctx, grad):
-        y, weights = ctx.saved_tensors
-        groups = ctx.groups
-        grad = grad.index_select(0, groups.tokens)
-        grad_weights = (grad * y).sum(-1)[groups.rows]
-        return grad.mul_(weights.flatten()[groups.order, None]), grad_weights, None
-
-
-class _GroupedLinear(torch.autograd.Function):
-    """A linear layer per group, ``(M · K, D)`` to ``(M · K, H)``.
-
-    It writes the gradients of all groups into one tensor, where autograd would make one for each
-    and copy them together.
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, groups):
-        ctx.save_for_backward(x, weight)
-        ctx.groups = groups
-        if isinstance(groups.ends, torch.Tensor):
-            y = nn.functional.grouped_mm(x, weight.mT, offs=groups.ends)
-            return y.addmm_(groups.one_hot, bias)
-        y = x.new_empty(len(x), weight.shape[1])
-        y[groups.ends[-1] :] = 0
-        for rows, w, b in zip(groups.slices(), weight, bias, strict=True):
-            torch.addmm(b, x[rows], w.T, out=y[rows])
-        return y
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, weight = ctx.saved_tensors
-        groups = ctx.groups
-        # A gradient of stride 0, as a sum has, is not for grouped_mm.
-        grad = grad.contiguous()
-        grad_x = None
-        wanted = ctx.needs_input_grad[0]  # not by features of a frozen encoder
-        if isinstance(groups.ends, torch.Tensor):
-            grad_weight = nn.functional.grouped_mm(grad.T, x, offs=groups.ends)
-            if wanted:
-                grad_x = nn.functional.grouped_mm(grad, weight, offs=groups.ends)
-        else:
-            grad_weight = torch.empty_like(weight)
-            for rows, grad_w in zip(groups.slices(), grad_weight, strict=True):
-                torch.mm(grad[rows].T, x[rows], out=grad_w)
-            if wanted:
-                grad_x = torch.empty_like(x)
-                grad_x[groups.ends[-1] :] = 0
-                for rows, w in zip(groups.slices(), weight, strict=True):
-                    torch.mm(grad[rows], w, out=grad_x[rows])
-        return grad_x, grad_weight, groups.one_hot.T @ grad, None
+_BLACKWELL = 10
+"""Major compute capability of B200."""
 
 
 DISPATCHES = {"eager": eager, "dense": dense, "grouped": grouped}
