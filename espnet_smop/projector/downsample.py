@@ -16,13 +16,13 @@ def valid_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
 class Downsample(nn.Module, ABC):
     """Turns ``rate`` consecutive frames into one token.
 
-    Groups start at an utterance's first frame and padding is taken for zeros, so a token does not
-    depend on how far the batch is padded. What becomes of the ``length % rate`` frames that are
-    left at an utterance's end is the choice of ``remainder``:
+    Groups start at an utterance's first frame and padding counts as zeros, so a token does not
+    depend on how far the batch is padded. ``remainder`` says what happens to the ``length % rate``
+    frames left over at an utterance's end:
 
-    - ``keep``: they make one more token, ``ceil(length / rate)`` in all. No speech is lost.
-    - ``drop``: they are discarded, ``floor(length / rate)`` tokens; an utterance shorter than
-      ``rate`` gets none. This is what published Llama-SMoP checkpoints were trained with.
+    - ``keep``: they form one more token, ``ceil(length / rate)`` in all. No speech is lost.
+    - ``drop``: they are discarded, leaving ``floor(length / rate)`` tokens; an utterance shorter
+      than ``rate`` gets none. Published Llama-SMoP checkpoints were trained this way.
 
     Args:
         input_size: frame width D.
@@ -54,7 +54,7 @@ class Downsample(nn.Module, ABC):
         """Downsample.
 
         Args:
-            x: ``(B, T, D)``, anything at all beyond the lengths.
+            x: ``(B, T, D)``; values beyond the lengths are ignored.
             lengths: ``(B,)`` in frames.
 
         Returns:
@@ -74,9 +74,9 @@ class Downsample(nn.Module, ABC):
 
 
 class Stack(Downsample):
-    """Lays the frames of a group side by side; a kept remainder is filled up with zeros.
+    """Concatenates the frames of a group; a kept remainder is padded with zeros.
 
-    Loses nothing and makes tokens ``rate`` times as wide. The paper's choice.
+    Keeps all information; tokens are ``rate`` times as wide as frames. The paper's choice.
     """
 
     @property
@@ -90,9 +90,9 @@ class Stack(Downsample):
 
 
 class AveragePool(Downsample):
-    """Takes the mean of a group; a kept remainder is the mean of the frames that are there.
+    """Averages the frames of a group; a kept remainder averages the frames it has.
 
-    Tokens keep the encoder's width. The choice of published Llama-SMoP checkpoints.
+    Tokens keep the encoder's width. Published Llama-SMoP checkpoints use it.
     """
 
     @property

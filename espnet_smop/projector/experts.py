@@ -1,4 +1,4 @@
-"""The experts: N two-layer MLPs of one shape."""
+"""The experts: N two-layer MLPs of equal shape."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from espnet_smop.projector.options import check_positive_int
 
 
 class Expert(NamedTuple):
-    """One expert's parameters, or those of all N with one more dimension in front.
+    """One expert's parameters, or those of all N experts with a leading dimension N.
 
     Attributes:
         w1: ``(H, D)``.
@@ -37,10 +37,10 @@ class Expert(NamedTuple):
         return y
 
     def unbind(self) -> list["Expert"]:
-        """Take N stacked experts apart.
+        """Split N stacked experts.
 
-        One ``unbind`` per parameter: indexing them expert by expert would make the backward pass
-        write a gradient of the size of all experts for each of them.
+        One ``unbind`` per parameter: if they were indexed expert by expert, the backward pass would
+        write a gradient of the size of all experts for each expert.
         """
         columns = [[None] * len(self.w1) if p is None else p.unbind() for p in self]
         return [Expert(*row) for row in zip(*columns, strict=True)]
@@ -49,11 +49,10 @@ class Expert(NamedTuple):
 class ExpertPool(nn.Module):
     """N experts Linear → ReLU → Linear (→ LayerNorm).
 
-    Parameters of all experts are stacked: an optimizer sees six tensors, a grouped matrix product
-    takes them as they are, and each of them has a gradient in every step, also if some expert gets
-    no token (so DDP needs no ``unused_parameters``). Each expert starts as ``nn.Linear`` and
-    ``nn.LayerNorm`` do. How tokens get to their experts is not the pool's matter, see
-    ``dispatch.py``.
+    The parameters of all experts are stacked: the optimizer sees six tensors, a grouped matrix
+    product takes them as they are, and each has a gradient in every step even if an expert gets no
+    token (so DDP needs no ``unused_parameters``). Each expert is initialised like ``nn.Linear`` and
+    ``nn.LayerNorm``. ``dispatch.py`` sends tokens to the experts.
 
     Args:
         input_size: token width D.
@@ -88,14 +87,14 @@ class ExpertPool(nn.Module):
 
     @torch.no_grad()
     def init_output_rms(self, rms: torch.Tensor) -> None:
-        """Let projected tokens have about this root mean square, before any training.
+        """Scale the initial weights so that tokens have about this root mean square.
 
-        With the LayerNorm it is exact. Without it, it holds for inputs of unit variance.
+        Exact with the LayerNorm. Without it, it holds for inputs of unit variance.
         """
         if self.scale is not None:
             self.scale.copy_(rms.expand_as(self.scale))
             return
-        # Linear, ReLU and Linear, as initialised, leave 1/3 · 1/2 · 1/3 of a unit variance
+        # At initialisation, Linear, ReLU and Linear leave 1/3 · 1/2 · 1/3 of a unit variance.
         for last in (self.w2, self.b2):
             last.mul_(rms * math.sqrt(18))
 

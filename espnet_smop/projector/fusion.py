@@ -1,4 +1,4 @@
-"""Fusion of several encoder layers into the features that a projector takes."""
+"""Fusion of the features of several encoder layers into those that a projector takes."""
 
 from abc import ABC, abstractmethod
 
@@ -26,24 +26,24 @@ class Fusion(nn.Module, ABC):
         """Fuse.
 
         Args:
-            layers: L + 1 hidden states ``(B, T, D)``: what enters the first layer, then what
-                leaves each layer; the last are the encoder's features.
+            layers: L + 1 hidden states ``(B, T, D)``: the input of the first layer and the output
+                of every layer; the last are the encoder's features.
             lengths: ``(B,)`` in frames.
 
         Returns:
-            ``(B, T, D')``; beyond the lengths anything, though finite where the layers are.
+            ``(B, T, D')``; undefined beyond the lengths, but finite if the layers are.
         """
 
 
 class DCI(Fusion):
-    """Dense channel integration (Dense Connector, NeurIPS 2024): layers join along the channel.
+    """Dense channel integration (Dense Connector, NeurIPS 2024).
 
-    The mean of the lower half of the layers and the mean of the upper half are laid beside the
-    encoder's features. With an odd L the upper half is larger by one; what enters the first layer
-    is no layer's output and left out. Free of parameters; features become three times as wide.
+    Concatenates the mean of the lower half of the layers, the mean of the upper half and the
+    encoder's features along the channel. With an odd L the upper half is larger by one; the first
+    layer's input is not used. No parameters; features become three times as wide.
 
     Raises:
-        ValueError: the encoder has a single layer, so no lower half.
+        ValueError: the encoder has only one layer and so no lower half.
     """
 
     def __init__(self, *, input_size: int, num_layers: int):
@@ -72,14 +72,15 @@ class MMFuser(Fusion):
     """MM-Fuser (arXiv 2410.11829): features of the last layer query those of shallower layers.
 
     ``c = Attention(LN(last), LN(shallower))``, ``out = last + gate · (c + SelfAttention(LN(c)))``,
-    with a gate per channel that starts at 0: training starts from the encoder's own features.
+    with a gate per channel that starts at 0, so that training starts from the encoder's own
+    features.
 
     The original is made for images: its two attentions are *deformable*, i.e. each query looks at a
-    few points around its own place in each layer's 2-D feature map, at learned offsets. Here a
-    sequence has one dimension and hundreds of frames, not thousands of pixels, and plain multi-head
-    attention over all valid frames of the shallower layers takes its place: it can attend to the
-    same frames and, unlike sampling at fractional positions, has no border that padding could move.
-    Frames are told apart by the positions that the encoder put into its features.
+    few points at learned offsets around its own position in each layer's 2-D feature map. A
+    sequence has one dimension and hundreds of frames, not thousands of pixels. Plain multi-head
+    attention over all valid frames of the shallower layers therefore replaces it: it can attend to
+    the same frames and, unlike sampling at fractional positions, has no border that depends on
+    padding. The encoder's features carry the positions of the frames.
 
     Args:
         input_size: D.
@@ -108,7 +109,7 @@ class MMFuser(Fusion):
         """Fuse; see ``Fusion``."""
         _check_layers(layers, self.num_layers)
         valid = valid_mask(lengths, layers[-1].shape[1])
-        # Whatever padding holds, 0 times it must be 0 in the attention.
+        # Padding may hold NaN, and 0 · NaN in the attention would be NaN.
         last, *shallower = (
             torch.where(valid[..., None], layers[i], 0) for i in (-1, *self.shallower)
         )

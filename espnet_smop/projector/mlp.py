@@ -4,9 +4,9 @@ from espnet_smop.projector.smop import SMoPProjector
 
 
 class MLPProjector(SMoPProjector):
-    """A SMoP with one expert per modality, so without routers: Linear → ReLU → Linear.
+    """A SMoP with one expert per modality and therefore no routers: Linear → ReLU → Linear.
 
-    With fusion this is the paper's DCI and MM-Fuser baselines.
+    With fusion these are the paper's DCI and MM-Fuser baselines.
 
     Args:
         input_sizes: modality → width of the encoder's features.
@@ -16,7 +16,7 @@ class MLPProjector(SMoPProjector):
         layer_norm: end with a LayerNorm.
         downsample: see ``Stem``; a partial dictionary is completed with the defaults.
         fusion: see ``Stem``.
-        dropout: of what the MLPs see, in training.
+        dropout: on the inputs of the MLPs.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ def one_of(name: str, given: Any, choices: Iterable[Any]) -> Any:
     """Return ``given`` if it is one of ``choices``.
 
     Raises:
-        ValueError: it is not; the message lists the choices.
+        ValueError: it is not one of them; the message lists them.
     """
     choices = tuple(choices)
     if given not in choices:
@@ -30,12 +30,10 @@ def check_positive_int(name: str, given: Any) -> int:
 
 
 def complete(name: str, given: Mapping[str, Any] | None, defaults: Mapping[str, Any]) -> dict:
-    """Fill a partial dictionary with defaults.
-
-    ``--projector_conf downsample.video=2`` makes a partial one.
+    """Complete a partial dictionary, such as that of ``--projector_conf downsample.video=2``.
 
     Raises:
-        ValueError: ``given`` is no dictionary or has a key that ``defaults`` does not have.
+        ValueError: ``given`` is not a dictionary or has a key that is not in ``defaults``.
     """
     if given is None:
         return dict(defaults)

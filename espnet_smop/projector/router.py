@@ -1,4 +1,4 @@
-"""Who goes where: the router, its auxiliary losses and its statistics."""
+"""The router, its auxiliary losses and its statistics."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from espnet_smop.projector.options import check_positive_int
 
 @dataclass
 class Routing:
-    """Where M tokens go among N experts.
+    """The experts that M tokens are sent to.
 
-    Padding goes nowhere: its indices are N, one past the last expert, and its weights are 0. So
-    shapes do not depend on the lengths, and a GPU need not be waited for.
+    Padding is sent to none: its indices are N, one past the last expert, and its weights are 0.
+    Shapes therefore do not depend on the lengths, and the host does not wait for a GPU.
 
     Attributes:
         logits: ``(M, N)``, at least float32.
         probs: ``(M, N)``, softmax of the logits.
-        indices: ``(M, K)`` experts by falling probability; N for padding.
-        weights: ``(M, K)`` their weights in the sum.
+        indices: ``(M, K)`` experts in order of decreasing probability; N for padding.
+        weights: ``(M, K)`` their weights in the sum; 0 for padding.
         valid: ``(M,)`` True where the token is not padding.
     """
 
@@ -32,7 +32,7 @@ class Routing:
     valid: torch.Tensor
 
     def split(self, sizes: Sequence[int]) -> list["Routing"]:
-        """Cut along the tokens, the inverse of ``Routing.cat``."""
+        """Split along the tokens, the inverse of ``Routing.cat``."""
         return [
             Routing(*parts)
             for parts in zip(*(t.split(list(sizes)) for t in vars(self).values()), strict=True)
@@ -40,7 +40,7 @@ class Routing:
 
     @staticmethod
     def cat(routings: Iterable["Routing"]) -> "Routing":
-        """Join along the tokens."""
+        """Concatenate along the tokens."""
         columns = zip(*(vars(r).values() for r in routings), strict=True)
         return Routing(*(torch.cat(tensors) for tensors in columns))
 
@@ -48,15 +48,15 @@ class Routing:
 class Router(nn.Module):
     """Linear router without bias: ``TopK(softmax(x W), K)`` (Llama-SMoP, Sec. 2.2).
 
-    Logits and softmax are computed in float32 whatever the precision around it, since rounding them
-    to bfloat16 changes which expert is chosen (Switch Transformer, Sec. 2.4).
+    Logits and softmax are computed in float32 even under autocast, because rounding them to
+    bfloat16 changes which experts are chosen (Switch Transformer, Sec. 2.4).
 
     Args:
         input_size: token width D.
         num_experts: N.
         top_k: K, experts per token, at most N.
-        normalize: divide the K kept scores by their sum; False leaves them as the paper's equation
-            has it, True is what published checkpoints were trained with.
+        normalize: divide the K kept scores by their sum. Published checkpoints were trained with
+            True; the paper's equation is False.
 
     Raises:
         ValueError: K is greater than N.
@@ -97,10 +97,10 @@ class Router(nn.Module):
 
 
 class NoRouter(nn.Module):
-    """The router of a single expert: nothing to decide, no parameters, no losses."""
+    """The router of a single expert, without parameters or losses."""
 
     def forward(self, x: torch.Tensor, valid: torch.Tensor | None = None) -> None:
-        """Return None, which sends all tokens to the only expert."""
+        """Return None: all tokens go to the only expert."""
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -129,11 +129,11 @@ def auxiliary_losses(
     z-loss is the mean of ``logsumexp(logits)²`` (ST-MoE, Eq. 5). Without a valid token both are 0.
 
     Args:
-        routings: all that the router did in this step; one entry per modality, for example.
-        over_ranks: sum over the processes of ``torch.distributed`` first. A product of means over
-            ranks is not the mean of products: only so is the loss that of the global batch. Its
-            gradient is summed over the ranks too, which under DDP's averaging, plain or by ESPnet's
-            weights, gives the gradient of the global batch. All processes must call it.
+        routings: the router's routings of this step, for example one per modality.
+        over_ranks: first sum over the processes of ``torch.distributed``, all of which must call
+            this. Only then is the loss that of the global batch, because a mean of products is not
+            the product of means. Its gradient is summed over the ranks too, which under DDP's
+            averaging, plain or by ESPnet's weights, gives the gradient of the global batch.
     """
     # (2N + 2,)
     sums = torch.stack([_sums(r) for r in routings]).sum(0)
@@ -149,7 +149,7 @@ def auxiliary_losses(
 def _sums(routing: Routing) -> torch.Tensor:
     """Return sums over valid tokens ``(2N + 2,)``: softmax, times chosen, z, tokens.
 
-    No matrix products, which autocast would round.
+    Without matrix products, which autocast would round.
     """
     num_experts = routing.probs.shape[-1]
     valid = routing.valid.to(routing.probs.dtype)
@@ -167,7 +167,7 @@ def _sums(routing: Routing) -> torch.Tensor:
 def _times_chosen(indices: torch.Tensor, num_experts: int) -> torch.Tensor:
     """Count ``(K, N)`` how often each expert is each choice.
 
-    Unlike ``bincount`` this does not make the host wait for a GPU.
+    Unlike ``bincount``, this does not make the host wait for a GPU.
     """
     return (indices[..., None] == torch.arange(num_experts, device=indices.device)).sum(0)
 

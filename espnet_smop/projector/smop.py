@@ -24,15 +24,15 @@ from espnet_smop.projector.router import (
 from espnet_smop.projector.stem import Stem
 
 Tokens = dict[str, torch.Tensor]
-"""Modality → a row for each token of the batch."""
+"""Modality → one row per token of the batch."""
 
 
 class Parts(NamedTuple):
-    """What the three routings are composed of.
+    """The building blocks of the three routings.
 
     Attributes:
-        router: makes a router from a token width and a number of experts.
-        pool: makes an expert pool from the same.
+        router: builds a router from a token width and a number of experts.
+        pool: builds an expert pool from the same.
         mix: sends tokens through a pool, ``mix(pool, x, routing)``.
     """
 
@@ -42,7 +42,7 @@ class Parts(NamedTuple):
 
 
 class JEJR(nn.Module):
-    """Joint experts, joint router: audio and video tokens are one sequence for one SMoP."""
+    """Joint experts, joint router: one SMoP for the concatenated audio and video tokens."""
 
     def __init__(self, sizes: dict[str, int], num_experts: dict[str, int], parts: Parts):
         super().__init__()
@@ -60,7 +60,7 @@ class JEJR(nn.Module):
 
 
 class JEDR(nn.Module):
-    """Joint experts, disjoint routers: each modality has its router, both share one pool."""
+    """Joint experts, disjoint routers: a router per modality, one shared pool."""
 
     def __init__(self, sizes: dict[str, int], num_experts: dict[str, int], parts: Parts):
         super().__init__()
@@ -79,7 +79,7 @@ class JEDR(nn.Module):
 
 
 class DEDR(nn.Module):
-    """Disjoint experts, disjoint routers: each modality has a SMoP of its own."""
+    """Disjoint experts, disjoint routers: a separate SMoP per modality."""
 
     def __init__(self, sizes: dict[str, int], num_experts: dict[str, int], parts: Parts):
         super().__init__()
@@ -98,9 +98,9 @@ ROUTINGS = {"jejr": JEJR, "jedr": JEDR, "dedr": DEDR}
 
 
 class Align(nn.Module):
-    """Makes tokens equally wide: a linear layer takes the narrower modality to the other's width.
+    """Makes tokens equally wide by a linear layer on the narrower modality.
 
-    Where widths are equal there is no layer.
+    If the widths are equal, there is no layer.
     """
 
     def __init__(self, sizes: dict[str, int]):
@@ -126,7 +126,7 @@ def common(num_experts: dict[str, int]) -> int:
 
 
 def join(parts: dict[str, torch.Tensor | Routing | None]) -> torch.Tensor | Routing | None:
-    """Put the modalities' tokens, or their routings, in a row."""
+    """Concatenate the modalities' tokens or routings."""
     first, *_ = parts.values()
     if first is None:
         return None
@@ -147,22 +147,22 @@ class SMoPProjector(AbsProjector):
         input_sizes: modality → width of the encoder's features.
         output_size: width E of the LLM's embeddings.
         num_layers: modality → number of encoder layers.
-        routing: ``jejr``, ``jedr`` or ``dedr``. With one modality they are all the same.
+        routing: ``jejr``, ``jedr`` or ``dedr``; with one modality they are the same.
         num_experts: N of each pool, or for ``dedr`` modality → N. One expert is a plain MLP
             without a router, so ``{audio: 1, video: 4}`` is a dense projector beside a sparse one.
         top_k: K, experts per token.
-        normalize_top_k: let the K weights sum to 1, as published checkpoints do; False is the
-            paper's equation.
+        normalize_top_k: normalise the K weights to sum to 1, as in published checkpoints; False is
+            the paper's equation.
         hidden_size: width of the experts' hidden layer.
-        expert_layer_norm: end experts with a LayerNorm, as published checkpoints do; False is the
+        expert_layer_norm: end experts with a LayerNorm, as in published checkpoints; False is the
             paper's two-layer MLP.
         downsample: see ``Stem``; a partial dictionary is completed with the defaults.
         fusion: see ``Stem``.
-        dropout: of what routers and experts see, in training; for training sets so small that
-            experts would learn them by heart. The paper has none.
+        dropout: on the inputs of routers and experts, for training sets so small that the experts
+            would memorise them. The paper has none.
         load_balancing_weight: weight of each router's load-balancing loss.
         router_z_weight: weight of each router's z-loss.
-        dispatch: see ``dispatch.py``; only for measurements is it anything but ``auto``.
+        dispatch: see ``dispatch.py``; values other than ``auto`` are for measurements.
     """
 
     def __init__(
@@ -271,7 +271,7 @@ class SMoPProjector(AbsProjector):
         return super().num_active_parameters() - idle
 
     def _own_precision(self, x: torch.Tensor) -> torch.Tensor:
-        """Take features from the frozen encoder's precision to the trained parameters'."""
+        """Convert features from the frozen encoder's dtype to that of the trained parameters."""
         if torch.is_autocast_enabled(x.device.type):
             return x
         return x.to(next(self.parameters()).dtype)

@@ -1,4 +1,4 @@
-"""What comes before the experts: layer fusion, if any, and downsampling, modality by modality."""
+"""The steps before the experts: layer fusion, if any, and downsampling, for each modality."""
 
 from collections.abc import Mapping
 
@@ -15,12 +15,13 @@ FUSION_DEFAULTS = {"audio": None, "video": None}
 
 
 class Stem(nn.Module):
-    """Encoder features in, tokens for the experts out.
+    """Turns encoder features into tokens for the experts.
 
     Args:
         input_sizes: modality → width D of the encoder's features.
         num_layers: modality → number of encoder layers L, for fusion.
-        downsample: ``mode`` (``stack`` or ``avgpool``), rate per modality, and ``remainder``.
+        downsample: ``mode`` (``stack`` or ``avgpool``), a rate per modality, and ``remainder``;
+            missing keys have the values of ``DOWNSAMPLE_DEFAULTS``.
         fusion: modality → None, ``dci`` or ``mmfuser``.
 
     Attributes:
