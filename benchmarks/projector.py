@@ -159,7 +159,7 @@ def compare(args: argparse.Namespace, num_experts: int, tokens: int) -> dict:
     result = {
         "experts": num_experts,
         "tokens": tokens,
-        "auto": choose(args.device, num_experts, tokens),
+        "auto": choose(models["auto"].pool.stacked(dtype)) if "auto" in models else "–",
     }
     for name, backward in (("forward", False), ("training", True)):
         runs = {m: step(model, x, grad, args, backward) for m, model in models.items()}
