@@ -82,7 +82,7 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prompt", help="Instruction to the LLM (default: the papers')")
     group.add_argument(
         "--preset",
-        choices=tuple(PRESETS),
+        choices=PRESETS,
         default="reference",
         help="reference computes for one utterance exactly what the public code does; none pads "
         "Whisper's input to the utterance instead of 30 s, drops no frames (faster), and uses this "

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.parallel import DistributedDataParallel
 
-from espnet_smop.checkpoint.llama_smop.projector_names import load_public, to_public
+from espnet_smop.checkpoint.llama_smop.names import copy_from, projector_weights
 from espnet_smop.projector.dispatch import DISPATCHES
 from espnet_smop.projector.experts import ExpertPool
 from espnet_smop.projector.mlp import MLPProjector
@@ -41,7 +41,8 @@ def golden_projector(golden, dispatch):
         load_balancing_weight=1.0,
         router_z_weight=0.0,
     )
-    load_public(golden["state_dict"], projector.mixture.router, projector.mixture.pool)
+    mixture = projector.mixture
+    copy_from(golden["state_dict"], projector_weights(mixture.router, mixture.pool))
     return projector
 
 
@@ -59,7 +60,7 @@ def test_golden(golden, dispatch):
     torch.testing.assert_close(x.grad, golden["grad_input"], **close)
     for p in projector.parameters():
         p.data, p.grad = p.grad, None
-    grads = to_public(projector.mixture.router, projector.mixture.pool)
+    grads = projector_weights(projector.mixture.router, projector.mixture.pool)
     assert grads.keys() == golden["grad_params"].keys()
     for name, grad in golden["grad_params"].items():
         torch.testing.assert_close(grads[name], grad, **close)

@@ -32,7 +32,7 @@ import torch
 from espnet_smop.base_model import BaseModelError
 from espnet_smop.checkpoint.ctranslate2 import read_model
 from espnet_smop.checkpoint.fairseq import read_checkpoint
-from espnet_smop.checkpoint.llama_smop.settings import CheckpointError
+from espnet_smop.checkpoint.llama_smop.names import CheckpointError
 from espnet_smop.checkpoint.llama_smop.weights import read_state
 from espnet_smop.checkpoint.package import PackageError, extract
 from espnet_smop.config import ConfigError, load_config

@@ -1,1 +1,1 @@
-"""The public Llama-SMoP code's checkpoints, names and settings: all that imitates that code."""
+"""Everything that imitates the public Llama-SMoP code: its checkpoints, names and settings."""

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 import yaml
 
-from espnet_smop.checkpoint.llama_smop.settings import CheckpointError, Options, infer_config
+from espnet_smop.checkpoint.llama_smop.names import CheckpointError
+from espnet_smop.checkpoint.llama_smop.settings import Options, infer_config
 from espnet_smop.checkpoint.llama_smop.weights import build, read_state, write_back
 from espnet_smop.fileio.atomic import atomic_directory, atomic_path
 from espnet_smop.tasks.avsr import AVSRTask

@@ -1,7 +1,7 @@
-"""The settings of a published Llama-SMoP or Llama-AVSR checkpoint, as a config of this project.
+"""The settings of a public checkpoint, as a config of this project.
 
-What the weights' shapes tell is read off them, what they do not tell is an option with the
-published models' value as default, and an option that the shapes contradict is an error.
+Settings that the weights' shapes determine are read off them. The others are options whose default
+is the published models' value. An option that the shapes contradict is an error.
 """
 
 import copy
@@ -13,40 +13,36 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from espnet_smop.checkpoint.llama_smop.names import (
+    EMBEDDINGS,
+    ENCODERS,
+    LLM,
+    PROJECTORS,
+    CheckpointError,
+)
 from espnet_smop.decoder.prompt import prompt_for
 from espnet_smop.decoder.tokenizer import load_tokenizer, locate_llm
 
 ADDED_TOKENS = ("<pad>", "<audio>", "</audio>", "<video>", "</video>")
-"""What the public code adds to the LLM's vocabulary, in this order."""
-
-ENCODERS = {"audio": "audio_encoder.", "video": "video_encoder."}
-PROJECTORS = ("audiovisual_proj.", "audio_proj.", "video_proj.")
-LLM = "llm."
+"""Tokens that the public code adds to the LLM's vocabulary, in this order."""
 
 RATES = {"audio": 4, "video": 2}
 """Frames per token of the released checkpoint; average pooling leaves no trace in the weights."""
 
 FRONTENDS = "espnet_smop.checkpoint.llama_smop.frontends"
-"""The module of the public code's frontends, in class paths of configs."""
+"""Module of the public code's frontends, for the class paths in configs."""
 
-REFERENCE = {
-    "audio_frontend": f"{FRONTENDS}:PublicWhisperFrontend",
-    "audio_frontend_conf": {"padding": "30s"},
-    "projector_conf": {"downsample": {"remainder": "drop"}},
-    "preprocessor_conf": {"video_multiple": "rate"},
-    "inference_conf": {"beam_size": 15, "length_penalty": 1.0, "max_new_tokens": 32},
-}
-"""The preset ``reference``: the public code's choices that are no matter of weights.
+PRESETS = ("reference", "none")
+"""Whether to compute as the public code does where the weights allow either.
 
-Whisper hears 30 s, its output is cut to ``max(int(float32(samples) / 16000 · 50), 25)`` frames;
-the video is cut to a multiple of its downsampling rate before it is encoded, and frames left
-over by pooling are dropped; beams are scored as Hugging Face's ``generate`` does by default, in up
-to 32 tokens. Frozen delimiters and renormalised top-K weights belong to the weights and are set
-whatever the preset. An utterance alone then gets what it gets there. For losses of padded batches
-as there, use the ``Unmasked`` frontends.
+With ``reference``, Whisper's input is padded to 30 s and its output cut to
+``max(int(float32(samples) / 16000 · 50), 25)`` frames; the video is cut to a multiple of its
+downsampling rate before it is encoded; frames left over by pooling are dropped; beams are scored
+as Hugging Face's ``generate`` does by default, with up to 32 tokens. A single utterance then gets
+what it gets there. For losses of padded batches as there, use the ``Unmasked`` frontends.
+
+Frozen delimiters and renormalised top-K weights belong to the weights and are set in both.
 """
-
-PRESETS = {"reference": REFERENCE, "none": {}}
 
 TRAINING = {
     "optim": "adamw",
@@ -56,27 +52,27 @@ TRAINING = {
     "num_att_plot": 0,
     "best_model_criterion": [["valid", "acc", "max"]],
 }
-"""How the published models were trained, for training to go on from them."""
+"""How the published models were trained, for further training."""
 
-
-class CheckpointError(RuntimeError):
-    """A checkpoint is not what it should be, or contradicts what is said about it."""
+_NAMES = {"audio": "whisper", "video": "avhubert"}
+_QV = ("q_proj", "v_proj")
+_VIDEO_LORA_SCALE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the user says about a checkpoint; None where the weights or `RATES` shall tell.
+    """Settings that the user gives; None is read off the weights or from `RATES`.
 
     Attributes:
         rank: the public code's ``--rank``, by which the LLM's width is divided.
-        alpha: its ``--alpha``: the adapters' scale is ``alpha / rank``.
+        alpha: its ``--alpha``; LoRA's scale is ``alpha / rank``.
         num_experts: experts of each pool.
         top_k: experts per token.
         audio_rate: audio frames per token.
         video_rate: video frames per token.
         downsample: ``avgpool`` or ``stack``.
-        prompt: the instruction; None is the papers' for the modalities.
-        preset: a key of `PRESETS`.
+        prompt: the instruction; None is that of the papers for the modalities.
+        preset: one of `PRESETS`.
     """
 
     rank: int | None = None
@@ -110,48 +106,45 @@ def infer_config(
     tokenizer: str | None = None,
     options: Options = Options(),
 ) -> dict[str, Any]:
-    """Return the config of the experiment that a flat state dict is of.
+    """Return the config of an experiment for a flat state dict.
 
     Args:
-        state: public names and weights.
+        state: weights by public names.
         llm: directory or hub id of the LLM.
-        whisper: of the Whisper model; needed if the checkpoint has an audio encoder.
-        avhubert: of the AV-HuBERT; needed if the checkpoint has a video encoder.
-        tokenizer: of the tokenizer, if it is not beside the LLM.
-        options: what the weights do not tell.
+        whisper: of the Whisper model; required if the checkpoint has an audio encoder.
+        avhubert: of the AV-HuBERT; required if the checkpoint has a video encoder.
+        tokenizer: of the tokenizer; None is the LLM's.
+        options: settings that the weights do not determine.
 
     Raises:
-        CheckpointError: it is no such checkpoint, or shapes, options and bases contradict.
+        CheckpointError: not a public checkpoint, or shapes, options and base models contradict.
     """
     _check_names(state)
+    if options.preset not in PRESETS:
+        raise CheckpointError(f"--preset {options.preset}: choose from {', '.join(PRESETS)}")
     widths = _encoder_widths(state)
-    bases = {"audio": (whisper, "--whisper"), "video": (avhubert, "--avhubert")}
+    bases = {"audio": whisper, "video": avhubert}
     for modality in widths:
-        if bases[modality][0] is None:
+        if bases[modality] is None:
             raise CheckpointError(
-                f"the checkpoint has an {modality} encoder: say by {bases[modality][1]} which"
+                f"the checkpoint has an {modality} encoder: name it with --{_NAMES[modality]}"
             )
     projectors = _projectors(state, widths)
-    hidden_size, extra = _check_llm(state, llm, tokenizer)
-    for prefix, projector in projectors.items():
+    hidden_size, num_added = _check_llm(state, llm, tokenizer)
+    for modality, projector in projectors.items():
         if projector.output_size != hidden_size:
             raise CheckpointError(
-                f"{prefix}* makes tokens of width {projector.output_size}, but the LLM's "
-                f"embeddings have {hidden_size}"
+                f"{PROJECTORS[modality]}* makes tokens of width {projector.output_size}, but the "
+                f"LLM's embeddings have width {hidden_size}"
             )
     config: dict[str, Any] = {}
-    for modality, kind in (("audio", "whisper"), ("video", "avhubert")):
-        config[f"{modality}_frontend"] = kind if modality in widths else None
-        config[f"{modality}_frontend_conf"] = (
-            {"model": bases[modality][0]} if modality in widths else {}
-        )
+    for modality, frontend in _NAMES.items():
+        present = modality in widths
+        config[f"{modality}_frontend"] = frontend if present else None
+        config[f"{modality}_frontend_conf"] = {"model": bases[modality]} if present else {}
     if "video" in widths:
-        config["video_frontend_conf"] |= {
-            "own_statistics": True,
-            "lora": _video_lora(state),
-        }
-    downsample = _downsample(widths, projectors, options)
-    config |= _projector_config(projectors, downsample, options)
+        config["video_frontend_conf"] |= {"own_statistics": True, "lora": _video_lora(state)}
+    config |= _projector_config(projectors, _downsample(widths, projectors, options), options)
     config["decoder"] = "llm"
     config["decoder_conf"] = {
         "model": llm,
@@ -159,21 +152,37 @@ def infer_config(
         "lora": _llm_lora(state, hidden_size, options),
         "prompt": options.prompt or prompt_for(widths),
         "train_delimiters": False,
-        "num_extra_rows": extra,
+        "num_extra_rows": num_added,
     }
     config |= {"preprocessor": "avsr", "preprocessor_conf": {}, "use_preprocessor": True}
     config |= {"model_conf": {}, "inference_conf": {}}
-    return {**_with_preset(config, options.preset), **copy.deepcopy(TRAINING)}
+    if options.preset == "reference":
+        _compute_as_reference(config)
+    return {**config, **copy.deepcopy(TRAINING)}
+
+
+def _compute_as_reference(config: dict[str, Any]) -> None:
+    """Apply the preset ``reference``, see `PRESETS`."""
+    downsample = config["projector_conf"]["downsample"]
+    downsample["remainder"] = "drop"
+    if config["audio_frontend"] is not None:
+        config["audio_frontend"] = f"{FRONTENDS}:PublicWhisperFrontend"
+        config["audio_frontend_conf"]["padding"] = "30s"
+    config["preprocessor_conf"]["video_multiple"] = downsample.get("video", 1)
+    config["inference_conf"] = {"beam_size": 15, "length_penalty": 1.0, "max_new_tokens": 32}
+
+
+# -- what the names and shapes tell ----------------------------------------------------------------
 
 
 def _check_names(state: Mapping[str, torch.Tensor]) -> None:
-    known = (*ENCODERS.values(), *PROJECTORS, LLM)
+    known = (*ENCODERS.values(), *PROJECTORS.values(), LLM)
     unknown = sorted({name.split(".")[0] for name in state if not name.startswith(known)})
     if unknown:
         raise CheckpointError(
-            f"no part of a Llama-SMoP or Llama-AVSR model: {', '.join(unknown[:5])}. Expected is "
+            f"not part of a Llama-SMoP or Llama-AVSR model: {', '.join(unknown[:5])}. Expected is "
             "a flat state dict with names like llm.model.embed_tokens.weight; in a Lightning "
-            "checkpoint it is the entry 'state_dict' without 'model.' before the names"
+            "checkpoint it is the entry 'state_dict', with the prefix 'model.' removed"
         )
 
 
@@ -203,35 +212,37 @@ def _encoder_widths(state: Mapping[str, torch.Tensor]) -> dict[str, int]:
 def _projectors(
     state: Mapping[str, torch.Tensor], widths: Mapping[str, int]
 ) -> dict[str, _Projector]:
-    found = {}
-    for prefix in PROJECTORS:
-        names = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
-        if names:
-            found[prefix] = _projector(state, prefix, names)
-    joint = PROJECTORS[0]
-    wanted = {joint} if joint in found else {f"{modality}_proj." for modality in widths}
+    """Return the sizes of each projector, by ``audiovisual``, or ``audio`` and ``video``."""
+    found = {
+        modality: _projector(state, prefix)
+        for modality, prefix in PROJECTORS.items()
+        if any(name.startswith(prefix) for name in state)
+    }
+    wanted = {"audiovisual"} if "audiovisual" in found else set(widths)
     if found.keys() != wanted:
         raise CheckpointError(
-            f"encoders of {' and '.join(widths)} go with projectors "
-            f"{' and '.join(sorted(wanted))}*, but there are {', '.join(found) or 'none'}"
+            f"encoders of {' and '.join(widths)} go with projectors of "
+            f"{' and '.join(sorted(wanted))}, but there are {', '.join(found) or 'none'}"
         )
-    if joint in found and not found[joint].num_experts:
-        raise CheckpointError(f"{joint}* is one dense projector for both modalities: not supported")
+    if "audiovisual" in found and not found["audiovisual"].num_experts:
+        raise CheckpointError(
+            f"{PROJECTORS['audiovisual']}* is one dense projector for both modalities, which is "
+            "not supported"
+        )
     return found
 
 
-def _projector(state: Mapping[str, torch.Tensor], prefix: str, names: list[str]) -> _Projector:
-    first = prefix
-    num_experts = 0
-    if "gate.weight" in names:
-        num_experts = state[f"{prefix}gate.weight"].shape[0]
-        experts = {int(n.split(".")[1]) for n in names if n.startswith("experts.")}
+def _projector(state: Mapping[str, torch.Tensor], prefix: str) -> _Projector:
+    num_experts, first = 0, prefix
+    if f"{prefix}gate.weight" in state:
+        num_experts, first = len(state[f"{prefix}gate.weight"]), f"{prefix}experts.0."
+        part = f"{prefix}experts."
+        experts = {int(n.removeprefix(part).split(".")[0]) for n in state if n.startswith(part)}
         if experts != set(range(num_experts)):
             raise CheckpointError(
-                f"{prefix}gate.weight is for {num_experts} experts, but there are those of number "
-                f"{', '.join(map(str, sorted(experts))) or 'none'}"
+                f"{prefix}gate.weight is for {num_experts} experts, but the checkpoint has the "
+                f"experts {', '.join(map(str, sorted(experts))) or '(none)'}"
             )
-        first = f"{prefix}experts.0."
     hidden_size, input_size = _shape(state, f"{first}0.weight")
     return _Projector(
         num_experts=num_experts,
@@ -245,75 +256,76 @@ def _projector(state: Mapping[str, torch.Tensor], prefix: str, names: list[str])
 def _check_llm(
     state: Mapping[str, torch.Tensor], llm: str, tokenizer: str | None
 ) -> tuple[int, int]:
-    """Return the LLM's width and the number of rows added to its vocabulary."""
-    rows, width = _shape(state, f"{LLM}model.embed_tokens.weight")
+    """Return the LLM's width and the number of tokens added to its vocabulary."""
+    rows, width = _shape(state, EMBEDDINGS)
     directory, _ = locate_llm(llm, None, weights=True)
     config = AutoConfig.from_pretrained(directory)
     if config.hidden_size != width:
         raise CheckpointError(
             f"the checkpoint's LLM has width {width}, '{llm}' has {config.hidden_size}"
         )
-    extra = rows - config.vocab_size
-    if extra != len(ADDED_TOKENS):
+    added = rows - config.vocab_size
+    if added != len(ADDED_TOKENS):
         raise CheckpointError(
             f"the checkpoint's vocabulary has {rows} tokens and that of '{llm}' "
             f"{config.vocab_size}: expected are {len(ADDED_TOKENS)} more, {' '.join(ADDED_TOKENS)}"
         )
     words = load_tokenizer(tokenizer or llm)
     vocabulary = words.get_vocab()
-    for i, token in enumerate(ADDED_TOKENS):
-        if vocabulary.get(token, config.vocab_size + i) != config.vocab_size + i:
+    for i, token in enumerate(ADDED_TOKENS, start=config.vocab_size):
+        if vocabulary.get(token, i) != i:
             raise CheckpointError(
                 f"{token} has the id {vocabulary[token]} in the tokenizer of '{tokenizer or llm}', "
-                f"but {config.vocab_size + i} in the checkpoint"
+                f"but {i} in the checkpoint"
             )
     if len(words) > rows:
         raise CheckpointError(
             f"the tokenizer of '{tokenizer or llm}' has {len(words)} tokens, the checkpoint {rows}"
         )
-    return width, extra
+    return width, added
 
 
-def _rate(name: str, given: int | None, told: int) -> int:
-    if given is not None and given != told:
-        raise CheckpointError(f"{name} {given}: by the projector's width it is {told}")
-    return told
+# -- what shapes and options tell together ---------------------------------------------------------
 
 
 def _downsample(
     widths: Mapping[str, int], projectors: Mapping[str, _Projector], options: Options
 ) -> dict[str, Any]:
     given = {"audio": options.audio_rate, "video": options.video_rate}
-    inputs = {
-        m: projectors.get(f"{m}_proj.", projectors.get(PROJECTORS[0])).input_size for m in widths
-    }
+    inputs = {m: projectors.get(m, projectors.get("audiovisual")).input_size for m in widths}
     for modality, size in inputs.items():
         if size % widths[modality]:
             raise CheckpointError(
-                f"the projector's input of width {size} is no multiple of the {modality} encoder's "
-                f"{widths[modality]}"
+                f"the projector's input of width {size} is not a multiple of the {modality} "
+                f"encoder's {widths[modality]}"
             )
-    pooled = all(inputs[m] == widths[m] for m in widths)
+    stacked = {m: inputs[m] // widths[m] for m in widths}
+    pooled = all(rate == 1 for rate in stacked.values())
     mode = options.downsample or ("avgpool" if pooled else "stack")
     if mode == "avgpool" and not pooled:
         raise CheckpointError(
             f"--downsample avgpool: projectors of input {inputs} on encoders of width "
             f"{dict(widths)} were trained with stacked frames"
         )
-    rates = {}
-    for m in widths:
-        if mode == "stack":
-            rates[m] = _rate(f"--{m}_rate", given[m], inputs[m] // widths[m])
-        else:
-            rates[m] = RATES[m] if given[m] is None else given[m]
-            if rates[m] < 1:
-                raise CheckpointError(f"--{m}_rate {rates[m]}: expected is 1 or more")
-            if given[m] is None:
-                logging.info(
-                    "%s frames per token: %d, as in the published model; the weights do not tell "
-                    "(--%s_rate)", m, rates[m], m,
-                )  # fmt: skip
+    rates = stacked if mode == "stack" else {m: _pooling_rate(m, given[m]) for m in widths}
+    for m, rate in rates.items():
+        if given[m] not in (None, rate):
+            raise CheckpointError(
+                f"--{m}_rate {given[m]}: according to the projector's width it is {rate}"
+            )
     return {"mode": mode, **rates}
+
+
+def _pooling_rate(modality: str, given: int | None) -> int:
+    if given is None:
+        logging.info(
+            "%s frames per token: %d, as in the published model; the weights do not tell "
+            "(--%s_rate)", modality, RATES[modality], modality,
+        )  # fmt: skip
+        return RATES[modality]
+    if given < 1:
+        raise CheckpointError(f"--{modality}_rate {given}: expected is 1 or more")
+    return given
 
 
 def _projector_config(
@@ -323,24 +335,25 @@ def _projector_config(
     if len(sizes) > 1:
         raise CheckpointError(
             "the projectors differ in hidden width or LayerNorm: "
-            + ", ".join(f"{k}* {p}" for k, p in projectors.items())
+            + ", ".join(f"{PROJECTORS[m]}* {p}" for m, p in projectors.items())
         )
     [(hidden_size, layer_norm)] = sizes
-    numbers = {p.num_experts for p in projectors.values()}
-    if options.num_experts is not None and {options.num_experts} != (numbers - {0} or {1}):
-        raise CheckpointError(
-            f"--num_experts {options.num_experts}: by the weights it is {sorted(numbers)}"
-        )
     conf = {"hidden_size": hidden_size, "downsample": downsample}
-    if numbers == {0}:
+    num_experts = {m: p.num_experts or 1 for m, p in projectors.items()}
+    sparse = [p.num_experts for p in projectors.values() if p.num_experts]
+    if options.num_experts is not None and {options.num_experts} != set(sparse or [1]):
+        raise CheckpointError(
+            f"--num_experts {options.num_experts}: according to the weights it is "
+            f"{sorted(set(num_experts.values()))}"
+        )
+    if not sparse:
         return {"projector": "mlp", "projector_conf": {**conf, "layer_norm": layer_norm}}
-    if options.top_k > min(numbers - {0}):
-        raise CheckpointError(f"--top_k {options.top_k}: there are {min(numbers - {0})} experts")
-    joint = PROJECTORS[0] in projectors
-    by_modality = {k.removesuffix("_proj."): p.num_experts or 1 for k, p in projectors.items()}
+    if options.top_k > min(sparse):
+        raise CheckpointError(f"--top_k {options.top_k}: there are {min(sparse)} experts")
+    joint = num_experts.get("audiovisual")
     conf |= {
         "routing": "jejr" if joint else "dedr",
-        "num_experts": by_modality["audiovisual"] if joint else by_modality,
+        "num_experts": joint or num_experts,
         "top_k": options.top_k,
         "normalize_top_k": True,
         "expert_layer_norm": layer_norm,
@@ -354,32 +367,30 @@ def _llm_lora(
     state: Mapping[str, torch.Tensor], width: int, options: Options
 ) -> dict[str, Any] | None:
     name = f"{LLM}model.layers.0.self_attn.lora_down_Q.weight"
+    rank = options.rank
     if name not in state:
-        if options.rank is not None:
-            raise CheckpointError(f"--rank {options.rank}: the checkpoint's LLM has no adapters")
+        if rank is not None:
+            raise CheckpointError(f"--rank {rank}: the checkpoint's LLM has no adapters")
         return None
     inner = state[name].shape[0]
-    possible = [rank for rank in range(1, width + 1) if round(width / rank) == inner]
-    if options.rank is not None and options.rank not in possible:
+    possible = [r for r in range(1, width + 1) if round(width / r) == inner]
+    if not possible:
+        raise CheckpointError(f"adapters of inner width {inner} fit no rank at width {width}")
+    choices = " to ".join(str(r) for r in dict.fromkeys((possible[0], possible[-1])))
+    if rank is not None and rank not in possible:
         raise CheckpointError(
-            f"--rank {options.rank}: adapters of inner width {inner} in an LLM of width {width} "
-            f"mean {_choices(possible)}"
+            f"--rank {rank}: adapters of inner width {inner} in an LLM of width {width} mean a "
+            f"rank of {choices}"
         )
-    rank = options.rank
     if rank is None:
-        if not possible:
-            raise CheckpointError(f"adapters of inner width {inner} fit no rank; give --rank")
         rank = possible[0] if width % inner else width // inner
         if len(possible) > 1:
             logging.warning(
-                "adapters of inner width %d mean a rank of %s: taking %d. If the model was trained "
-                "with another, give --rank", inner, _choices(possible), rank,
+                "adapters of inner width %d mean a rank of %s: using %d. If the model was trained "
+                "with another, give --rank", inner, choices, rank,
             )  # fmt: skip
-    return {"r": inner, "alpha": _number(inner * options.alpha / rank), "target_modules": _QV[:]}
-
-
-_QV = ["q_proj", "v_proj"]
-_VIDEO_LORA_SCALE = 2
+    alpha = inner * options.alpha / rank
+    return _lora(inner, int(alpha) if alpha == int(alpha) else alpha)
 
 
 def _video_lora(state: Mapping[str, torch.Tensor]) -> dict[str, Any] | None:
@@ -387,30 +398,8 @@ def _video_lora(state: Mapping[str, torch.Tensor]) -> dict[str, Any] | None:
     if name not in state:
         return None
     inner = state[name].shape[0]
-    return {"r": inner, "alpha": _VIDEO_LORA_SCALE * inner, "target_modules": _QV[:]}
+    return _lora(inner, _VIDEO_LORA_SCALE * inner)
 
 
-def _choices(numbers: list[int]) -> str:
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-
-
-def _number(value: float) -> int | float:
-    return int(value) if value == int(value) else value
-
-
-def _with_preset(config: dict[str, Any], preset: str) -> dict[str, Any]:
-    if preset not in PRESETS:
-        raise CheckpointError(f"--preset {preset}: known are {', '.join(PRESETS)}")
-    for part, settings in copy.deepcopy(PRESETS[preset]).items():
-        if part.startswith("audio") and config["audio_frontend"] is None:
-            continue
-        if not isinstance(settings, dict):
-            config[part] = settings
-            continue
-        if settings.get("video_multiple") == "rate":
-            settings["video_multiple"] = config["projector_conf"]["downsample"].get("video", 1)
-        for name, value in settings.items():
-            if isinstance(value, dict):
-                value = {**config[part].get(name, {}), **value}
-            config[part][name] = value
-    return config
+def _lora(inner: int, alpha: float) -> dict[str, Any]:
+    return {"r": inner, "alpha": alpha, "target_modules": list(_QV)}

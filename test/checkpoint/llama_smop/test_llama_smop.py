@@ -26,13 +26,9 @@ from espnet_smop.checkpoint.llama_smop.frontends import (
     UnmaskedAVHuBERTFrontend,
     UnmaskedWhisperFrontend,
 )
-from espnet_smop.checkpoint.llama_smop.settings import (
-    FRONTENDS,
-    CheckpointError,
-    Options,
-    infer_config,
-)
-from espnet_smop.checkpoint.llama_smop.weights import public_state, short_dtypes, write_back
+from espnet_smop.checkpoint.llama_smop.names import CheckpointError, trained_weights
+from espnet_smop.checkpoint.llama_smop.settings import FRONTENDS, Options, infer_config
+from espnet_smop.checkpoint.llama_smop.weights import short_dtypes, write_back
 from espnet_smop.command import run
 from espnet_smop.config import load_config
 from espnet_smop.fileio.video import read_video, write_video
@@ -284,7 +280,7 @@ def test_written_back_it_is_the_checkpoint(bases, tmp_path, case):
         public, bases, tmp_path / "exp", llm=CASES[case].get("llm", "llm"), **settings
     )
     state = public.state_dict()
-    own = public_state(model)
+    own = trained_weights(model)
     assert own.keys() == {n for n in state if "_proj.0" in n or "_proj.2" in n or "lora_" in n} | {
         n for n in state if n.startswith("audiovisual_proj.")
     }
@@ -358,22 +354,22 @@ def without(state, part):
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        (lambda s: s, {"rank": 8}, r"--rank 8: adapters of inner width 8.*mean 4"),
-        (lambda s: s, {"num_experts": 3}, r"--num_experts 3: by the weights it is \[4\]"),
+        (lambda s: s, {"rank": 8}, r"--rank 8: adapters of inner width 8.*mean a rank of 4"),
+        (lambda s: s, {"num_experts": 3}, r"--num_experts 3: according to the weights it is \[4\]"),
         (lambda s: s, {"top_k": 5}, r"--top_k 5: there are 4 experts"),
         (lambda s: s, {"video_rate": 0}, r"--video_rate 0: expected is 1 or more"),
         (lambda s: s, {"downsample": "stack", "audio_rate": 4}, r"--audio_rate 4: .* it is 1"),
         (lambda s: without(s, "experts.2."), {}, r"gate.weight is for 4 experts"),
-        (lambda s: without(s, "experts.1.3.bias"), {}, r"has no experts\.1\.3\.bias"),
+        (lambda s: without(s, "experts.1.3.bias"), {}, r"has no audiovisual_proj.*1\.3\.bias"),
         (lambda s: without(s, "layers.1.self_attn.lora_up_V"), {}, r"has no llm.*lora_up_V"),
         (lambda s: without(s, "fc1.bias"), {}, r"missing in the checkpoint: audio_encoder.*fc1"),
         (lambda s: without(s, "running_mean"), {}, r"has no video_encoder.*running_mean"),
         (lambda s: without(s, "audiovisual_proj"), {}, r"go with projectors.*but there are none"),
-        (lambda s: {"model." + k: v for k, v in s.items()}, {}, r"no part of a Llama-SMoP.*model"),
+        (lambda s: {"model." + k: v for k, v in s.items()}, {}, r"not part of a Llama-SMoP.*model"),
         (lambda s: changed(s, "llm.model.extra", torch.ones(1)), {}, r"no place.*llm\.model\.ext"),
         (
             lambda s: changed(s, "llm.lm_head.weight", s["llm.lm_head.weight"] + 1),
-            {}, r"embeddings are one, but",
+            {}, r"ties its input and output embeddings, but",
         ),
     ],
 )  # fmt: skip
@@ -435,7 +431,7 @@ def test_a_checkpoint_in_half_precision_is_imported(bases, tmp_path):
         for k, v in public.state_dict().items()
     }
     model, _ = import_model(public, bases, tmp_path / "exp", state=state)
-    own = public_state(model)
+    own = trained_weights(model)
     assert all(torch.equal(own[name], state[name].float()) for name in own)
     name = "audio_encoder.layers.1.fc1.weight"
     state[name].view(-1)[-1] *= 1.02
@@ -465,7 +461,10 @@ def test_the_tokenizer_may_lie_elsewhere_and_know_the_added_tokens(bases, tmp_pa
     [
         (None, "there is no file"),
         (b"not a checkpoint", "m.pth"),
-        ({"state_dict": {"a": torch.ones(1)}}, "entries that are no tensors, such as 'state_dict'"),
+        (
+            {"state_dict": {"a": torch.ones(1)}},
+            "entries that are not tensors, such as 'state_dict'",
+        ),
         ({"a": Path("x")}, "more than tensors"),
     ],
 )
