@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from espnet_smop.bin import results
+from espnet_smop.bin import avsr_inference, results
 from espnet_smop.results.costs import DecodingCosts
 from espnet_smop.results.transcripts import ScoringError
 from espnet_smop.tasks.avsr import AVSRTask
@@ -174,3 +174,32 @@ def test_systems_of_one_name_and_a_statistic_that_is_infinite(experiments, dump_
     differences = read(tmp_path / "out/figures/significance_test_clean.csv")
     assert {"inf", "-inf"} & {d["z"] for d in differences}
     assert "inf" in (tmp_path / "out/figures/significance_test_clean.csv").read_text()
+
+
+def test_from_decoding_jobs_to_their_costs_in_the_report(experiments, dump_dir, tmp_path):
+    expdir, _ = experiments
+    experiment = expdir / "avsr_train_n2"
+    shutil.rmtree(experiment / "dec")
+    decode_dir = experiment / "dec" / "test"
+    ids = [line.split()[0] for line in (dump_dir / "text").read_text().splitlines()]
+    for job in (1, 2):
+        keys = tmp_path / f"keys.{job}"
+        keys.write_text("".join(f"{uid} {uid}\n" for uid in ids[job - 1 :: 2]))
+        avsr_inference.main([
+            "--avsr_train_config", str(experiment / "config.yaml"),
+            "--avsr_model_file", str(experiment / "valid.acc.ave.pth"),
+            "--data_path_and_name_and_type", f"{dump_dir}/wav.scp,speech,sound",
+            "--data_path_and_name_and_type", f"{dump_dir}/video.scp,video,video",
+            "--key_file", str(keys), "--output_dir", str(decode_dir / f"logdir/output.{job}"),
+            "--num_workers", "0", "--max_new_tokens", "5", "--beam_size", "1",
+        ])  # fmt: skip
+    ref = ["--ref", str(dump_dir / "text")]
+    merged = ["--log_dir", str(decode_dir / "logdir"), "--num_jobs", "2"]
+    results.main(["merge", *ref, *merged, "--out_dir", str(decode_dir)])
+    hyp = ["--hyp", str(decode_dir / "text"), "--out_dir", str(decode_dir), "--sclite", "none"]
+    results.main(["score", *ref, *hyp])
+    assert DecodingCosts.read(decode_dir).utterances == len(ids)
+    results.main(["report", str(experiment), "--out", str(tmp_path / "out")])
+    [cost] = read(tmp_path / "out/figures/cost.csv")
+    assert float(cost["rtf"]) > 0
+    assert float(cost["memory_mib"]) > 50
