@@ -73,9 +73,7 @@ class AVSRSpeech2Text:
         self.model, self.train_args = AVSRTask.load_model(
             str(avsr_train_config), avsr_model_file and str(avsr_model_file), device
         )
-        conf = dict(self.train_args.preprocessor_conf)
-        conf["noise"], conf["noise_in_validation"] = noise, noise is not None
-        self.train_args.preprocessor_conf = conf
+        AVSRTask.set_noise(self.train_args, noise)
         self.preprocess = AVSRTask.build_preprocess_fn(self.train_args, train=False)
         self.collate = AVSRTask.build_collate_fn(self.train_args, train=False)
         self.device = device

@@ -133,8 +133,8 @@ def use_skeletons(args: argparse.Namespace, directory: Path) -> dict[str, str]:
     """
     bases = {}
     for part in ("audio_frontend", "video_frontend", "decoder"):
-        if getattr(args, part) is not None:
-            conf = getattr(args, f"{part}_conf")
+        conf = getattr(args, f"{part}_conf")
+        if getattr(args, part) is not None and conf.get("model"):
             bases[part] = conf["model"]
             setattr(
                 args, f"{part}_conf", {**conf, "model": str(skeleton(conf["model"], directory))}

@@ -26,6 +26,7 @@ from espnet_smop import __version__
 from espnet_smop.base_model import locate, resolve_relative_to
 from espnet_smop.decoder.tokenizer import load_tokenizer
 from espnet_smop.fileio.atomic import atomic_directory, atomic_path
+from espnet_smop.tasks.class_choices import check_outside
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
@@ -171,13 +172,18 @@ def _write(
     _write_weights(checkpoint, directory / WEIGHTS)
     conf = config["decoder_conf"]
     tokenizer = conf.get("tokenizer")
-    words = load_tokenizer(
-        resolve_relative_to(tokenizer or conf["model"], experiment),
-        None if tokenizer else conf.get("gguf_file"),
-    )
-    words.save_pretrained(directory / _TOKENIZER)
-    conf["tokenizer"] = _TOKENIZER
-    sources = {part: config[part]["model"] for part in _BASES if _used(config, part)}
+    if tokenizer or conf.get("model"):
+        words = load_tokenizer(
+            resolve_relative_to(tokenizer or conf["model"], experiment),
+            None if tokenizer else conf.get("gguf_file"),
+        )
+        words.save_pretrained(directory / _TOKENIZER)
+        conf["tokenizer"] = _TOKENIZER
+    sources = {
+        part: config[part]["model"]
+        for part in _BASES
+        if _used(config, part) and config[part].get("model")
+    }
     if bases:
         for part, source in sources.items():
             _copy_base(resolve_relative_to(source, experiment), directory / "bases" / _BASES[part])
@@ -200,6 +206,12 @@ def _write(
     title = name or experiment.resolve().name
     card = _card(config, sources, hub, modalities, title, license, results)
     (directory / "README.md").write_text(card, encoding="utf-8")
+
+
+def _class_paths(config: Mapping[str, Any]) -> list[str]:
+    """Return the classes of a config that are not of this project."""
+    kinds = [key.removesuffix("_conf") for key in MODEL_KEYS if key.endswith("_conf")]
+    return [str(config[k]) for k in kinds if ":" in str(config.get(k) or "")]
 
 
 def _used(config: Mapping[str, Any], part: str) -> bool:
@@ -304,6 +316,10 @@ def _card(
         *rows,
         "",
         "and are checked by their fingerprints when they are loaded. Their licences apply.",
+        *(
+            f"\nIt needs the class `{class_path}`, which has to be on PYTHONPATH."
+            for class_path in _class_paths(config)
+        ),
         "",
         f"Prompt: `{config['decoder_conf'].get('prompt')}`",
         "",
@@ -459,7 +475,8 @@ def resolved_config(
 
     Args:
         directory: the package's, or an experiment's.
-        bases: ``whisper``, ``avhubert``, ``llm`` → directory or hub id to take instead.
+        bases: ``whisper`` (of the audio frontend), ``avhubert`` (of the video frontend), ``llm``
+            → directory or hub id to take instead.
         origin: where the package's zip file lies; its bases may be named from there.
     """
 
@@ -469,13 +486,16 @@ def resolved_config(
 
     settings = _read_config(directory / CONFIG)
     config = {k: settings[k] for k in MODEL_KEYS if k in settings}
+    for class_path in _class_paths(config):
+        check_outside(class_path, directory)
     for part, base in _BASES.items():
         if not _used(config, part):
             if bases.get(base):
                 raise PackageError(f"a {base} is given, but the model has none")
             continue
         conf = config[part]
-        conf["model"] = bases.get(base) or found(conf["model"])
+        if bases.get(base) or conf.get("model"):
+            conf["model"] = bases.get(base) or found(conf["model"])
         if conf.get("tokenizer"):
             conf["tokenizer"] = found(conf["tokenizer"])
     return config

@@ -47,8 +47,10 @@ class Hypothesis:
 class AbsAVDecoder(AbsDecoder):
     """A language model that reads audio and video tokens and writes text.
 
-    The task calls a subclass with ``decoder_conf`` as keywords. If it takes ``prompt`` and none is
-    set, the task sets the paper's prompt for the modalities of the model.
+    The task calls a subclass with ``decoder_conf`` as keywords. Options named ``model`` and
+    ``dtype`` are treated as those of a frontend (`AbsAVFrontend`), and ``tokenizer`` likewise: a
+    package saves the tokenizer and sets it. If the class takes ``prompt`` and none is set, the
+    task sets the paper's prompt for the modalities of the model.
     """
 
     tokenizer: Any

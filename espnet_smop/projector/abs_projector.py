@@ -27,7 +27,7 @@ class ProjectorOutput:
 
     tokens: dict[str, torch.Tensor]
     lengths: dict[str, torch.Tensor]
-    aux_loss: torch.Tensor
+    aux_loss: torch.Tensor | float = 0.0
     stats: dict[str, torch.Tensor] = field(default_factory=dict)
     routings: Routings = field(default_factory=dict)
 

@@ -64,7 +64,7 @@ def run_pass(
         OSError, KeyError, ValueError: data is missing or does not fit the model.
     """
     model, args = AVSRTask.load_model(str(config), str(checkpoint), device)
-    args.preprocessor_conf = {**args.preprocessor_conf, "noise": None}
+    AVSRTask.set_noise(args, None)
     preprocess = AVSRTask.build_preprocess_fn(args, train=False)
     collate = AVSRTask.build_collate_fn(args, train=False)
     sources = [MODALITIES[m].source(data_dir) for m in model.frontends]

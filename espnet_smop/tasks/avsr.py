@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -186,6 +187,23 @@ class AVSRTask(AbsTask):
             train,
             encode_text,
         )
+
+    @classmethod
+    def set_noise(cls, args: argparse.Namespace, noise: dict[str, Any] | None) -> None:
+        """Let evaluation add this noise, or none, whatever training did.
+
+        Args:
+            args: of the training; their ``preprocessor_conf`` is replaced.
+            noise: arguments of :class:`~espnet_smop.train.noise.NoiseAdder`, or None.
+
+        Raises:
+            ValueError: the preprocessor takes no noise.
+        """
+        if _takes(preprocessor_choices.get_class(args.preprocessor), "noise"):
+            added = {"noise": noise, "noise_in_validation": noise is not None}
+            args.preprocessor_conf = {**args.preprocessor_conf, **added}
+        elif noise is not None:
+            raise ValueError(f"the preprocessor {args.preprocessor} has no option 'noise'")
 
     @classmethod
     def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:

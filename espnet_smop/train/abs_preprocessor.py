@@ -8,9 +8,11 @@ from espnet2.train.preprocessor import AbsPreprocessor
 
 
 class AbsAVPreprocessor(AbsPreprocessor):
-    """ESPnet's preprocessor, called with ``train``, ``encode_text`` and ``preprocessor_conf``.
+    """ESPnet's preprocessor.
 
-    ``encode_text`` maps a sentence to token ids, without BOS and EOS.
+    The task calls a subclass with ``train`` and ``encode_text`` (sentence → token ids, without BOS
+    and EOS), then with ``preprocessor_conf`` as keywords. Decoding under noise needs the options
+    ``noise`` and ``noise_in_validation`` of `AVSRPreprocessor`.
     """
 
     video_multiple: int = 1
