@@ -47,6 +47,11 @@ class Stem(nn.Module):
         for modality, size in input_sizes.items():
             one_of("a modality", modality, MODALITIES)
             kind = one_of(f"fusion.{modality}", fusion[modality], (None, *FUSIONS))
+            if kind is not None and not num_layers[modality]:
+                raise ValueError(
+                    f"fusion.{modality} is {kind}, but the {modality} encoder does not return the "
+                    "hidden states of its layers: set it to null"
+                )
             if kind is not None:
                 self.fusions[modality] = FUSIONS[kind](
                     input_size=size, num_layers=num_layers[modality]

@@ -64,6 +64,8 @@ def run_pass(
         OSError, KeyError, ValueError: data is missing or does not fit the model.
     """
     model, args = AVSRTask.load_model(str(config), str(checkpoint), device)
+    # The counter of operations cannot take a view of a trained parameter as a module's input.
+    model.requires_grad_(False)
     AVSRTask.set_noise(args, None)
     preprocess = AVSRTask.build_preprocess_fn(args, train=False)
     collate = AVSRTask.build_collate_fn(args, train=False)
