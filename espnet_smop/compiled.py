@@ -1,4 +1,4 @@
-"""Layers of base models compiled by ``torch.compile``, where that is wanted: in training."""
+"""Compiles the layers of base models by ``torch.compile``."""
 
 import types
 from collections.abc import Callable, Iterable
@@ -8,15 +8,15 @@ from torch import nn
 
 
 def compile_layers(layers: Iterable[nn.Module], *, when: Callable[[], bool]) -> None:
-    """Compile the forward pass of layers in place; names in the state dict stay.
+    """Compile the forward pass of layers in place; the names in the state dict do not change.
 
-    One layer is compiled for all of its class, which takes seconds where a whole LLM takes minutes.
-    Lengths are symbols: batches of another length are not compiled anew.
+    Each class of layers is compiled once, which takes seconds where a whole LLM takes minutes.
+    Lengths are dynamic: batches of other lengths trigger no recompilation.
 
     Args:
-        layers: to compile.
-        when: the compiled code runs while this is true, the plain one otherwise, as in decoding,
-            where caches and changing masks would have it compiled again and again.
+        layers: the layers to compile.
+        when: the compiled code runs while this returns true, and the plain code otherwise, as in
+            decoding, where caches and changing masks would cause recompilation again and again.
     """
     compiled = {}
     for layer in layers:

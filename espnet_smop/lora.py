@@ -16,8 +16,11 @@ def inject_lora(base: nn.Module, lora: dict) -> nn.Module:
             ``dropout`` (default 0), ``target_modules`` (default ``[q_proj, v_proj]``).
 
     Returns:
-        ``base`` itself. Its adapters are named ``lora_*`` and are float32 whatever the base is,
-        and start as the identity.
+        ``base``. Its adapters are named ``lora_*``, are float32 whatever the base's dtype, and
+        start as the identity.
+
+    Raises:
+        ValueError: a setting is unknown, missing or of the wrong type.
     """
     from peft import LoraConfig, inject_adapter_in_model
 

@@ -32,29 +32,29 @@ LORA = {"r": 64, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "v_pro
 class LLMDecoder(AbsAVDecoder):
     """A frozen causal LM with LoRA, conditioned on audio and video tokens.
 
-    The sequence is ``[BOS] <audio> A </audio> <video> V </video> prompt text [EOS]``, with only the
-    modalities that are there. The four delimiters are embeddings of this module, so that the
-    LLM's vocabulary stays as it is.
+    The sequence is ``[BOS] <audio> A </audio> <video> V </video> prompt text [EOS]``, with the
+    modalities that are given. The four delimiters are embeddings of this module, so that the LLM's
+    vocabulary does not change.
 
     Args:
         model: a local directory, a hub id, or a ``.gguf`` file of a causal LM of the Llama kind
             (Llama, TinyLlama, SmolLM2, Mistral, Qwen2, Qwen3, …).
         lora: ``r``, ``alpha`` (scale ``alpha / r``), ``dropout`` and ``target_modules`` of the
-            adapters, defaults in ``LORA``; None leaves the LLM as it is.
-        prompt: the instruction; None takes the paper's prompt for the modalities given.
+            adapters, with defaults in ``LORA``; None adds no adapters.
+        prompt: the instruction; None is the paper's prompt for the modalities given.
         train_delimiters: train the delimiters' embeddings.
         chat_template: put media and prompt into the tokenizer's chat template.
         attn_implementation: as in Hugging Face (``sdpa``, ``eager``, ``flash_attention_2``, …);
-            None is its default. Generation needs masks that only ``sdpa`` and ``eager``
-            take and runs under ``sdpa`` otherwise.
+            None is its default. Generation needs masks that only ``sdpa`` and ``eager`` support,
+            and uses ``sdpa`` instead of others.
         dtype: of the frozen weights (``bfloat16``, ``float16``, ``float32``); None is bfloat16
-            where CUDA is available and float32 elsewhere. What is trained is float32.
+            where CUDA is available and float32 elsewhere. Trained parameters are float32.
         gradient_checkpointing: recompute each layer in the backward pass to save memory.
         compile: run the layers through ``torch.compile`` in training.
-        gguf_file: name of a GGUF file inside ``model``, to be dequantised.
-        tokenizer: directory or hub id of the tokenizer; None takes the one of ``model``.
-        num_extra_rows: tokens that an imported model added to the LLM's vocabulary. They take
-            part in the softmax and have an input embedding; see ``ExtraRows``.
+        gguf_file: name of a GGUF file inside ``model``; its weights are dequantised.
+        tokenizer: directory or hub id of the tokenizer; None is that of ``model``.
+        num_extra_rows: number of tokens that an imported model added to the LLM's vocabulary. They
+            take part in the softmax and have an input embedding; see ``ExtraRows``.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class LLMDecoder(AbsAVDecoder):
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def decode_ids(self, ids: list[int]) -> str:
-        """Turn token ids into text; special tokens, and rows without a token, leave no trace."""
+        """Turn token ids into text, without special tokens and rows that have no token."""
         known = [i for i in ids if i < len(self.tokenizer)]
         return self.tokenizer.decode(
             known, skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -193,8 +193,8 @@ class LLMDecoder(AbsAVDecoder):
     ) -> list[list[Hypothesis]]:
         """Transcribe by beam search.
 
-        Nothing is taken from the LLM's ``generation_config.json``. A batch that does not fit into
-        the accelerator's memory is halved and tried again.
+        The LLM's ``generation_config.json`` is ignored. A batch that runs out of the accelerator's
+        memory is split in half and tried again.
 
         Args:
             tokens: modality → ``(B, T', E)``.
@@ -203,7 +203,7 @@ class LLMDecoder(AbsAVDecoder):
             nbest: hypotheses to return per utterance.
             length_penalty: exponent of the length in the score; above 0 favours long texts.
             max_new_tokens: length limit, EOS included.
-            max_length_ratio: limits the length also to this ratio to the number of tokens of
+            max_length_ratio: also limits the length to this multiple of the number of tokens of
                 the utterance's longer modality.
             sample: beam sampling instead of beam search; see ``beam_search``.
             temperature: divides the logits.
@@ -258,7 +258,7 @@ class LLMDecoder(AbsAVDecoder):
                 [Hypothesis(b.ids, self.decode_ids(b.ids), b.score, b.finished) for b in beams]
                 for beams in nbests
             ]
-        # Out of the except block, whose traceback would keep the failed attempt's memory.
+        # After the except block, whose traceback would keep the failed attempt's memory.
         half = (len(prefixes) + 1) // 2
         logging.warning(
             f"out of memory with {len(prefixes)} utterances at once: trying {half}. "
@@ -288,10 +288,10 @@ class LLMDecoder(AbsAVDecoder):
 
         Args:
             embeddings: ``(B, T, E)``.
-            mask: which positions are valid, ``(B, T)``; or which each query may see, boolean
-                ``(B, 1, T, S)`` with S the number of positions in the cache and here.
-            positions: ``(B, T)``; by default they count from the cache's end.
-            cache: keys and values so far; extended in place.
+            mask: valid positions, ``(B, T)``; or the positions that each query may attend to,
+                boolean ``(B, 1, T, S)`` with S = positions in the cache + T.
+            positions: ``(B, T)``; by default counted from the cache's end.
+            cache: keys and values of earlier positions; extended in place.
 
         Returns:
             ``(B, T, E)``.
@@ -354,15 +354,15 @@ class LLMDecoder(AbsAVDecoder):
 
 
 class ExtraRows(nn.Module):
-    """Tokens beyond the LLM's vocabulary, for models imported from elsewhere.
+    """Tokens beyond the LLM's vocabulary, for imported models.
 
-    Some published models appended tokens (a pad token, delimiters) to the LLM's embedding and
-    output layers. They are part of such a model: its softmax runs over them, and a
-    text may contain them. They are not trained.
+    Some published models append tokens (a pad token, delimiters) to the LLM's embedding and output
+    layers. They are part of the model: its softmax runs over them, and a text may contain them.
+    They are not trained.
 
     Args:
         num: number of tokens; their ids follow the LLM's last one.
-        table: the LLM's embeddings ``(V, E)``, for the scale of the initial values.
+        table: the LLM's embeddings ``(V, E)``, which set the scale of the initial values.
     """
 
     def __init__(self, num: int, table: torch.Tensor):
@@ -392,7 +392,7 @@ def _load(
     directory, gguf_file = locate_llm(model, gguf_file, weights=not on_meta())
     options = {}
     if gguf_file is not None and hasattr(transformers, "GgufConfig"):
-        # Recent versions may leave the weights packed, which adapters cannot be put on.
+        # Recent versions may leave the weights packed, and adapters need plain ones.
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     common = {"dtype": base_dtype(dtype), "attn_implementation": attn_implementation}
     if on_meta():
@@ -406,7 +406,7 @@ def _load(
         if getattr(llm.config, setting, None) not in (None, 1, 1.0):
             raise ValueError(
                 f"'{model}' ({llm.config.model_type}) rescales its logits ({setting}), which this "
-                "decoder does not. Use an LLM of the Llama kind"
+                "decoder does not implement. Use an LLM of the Llama kind"
             )
     if tokenizer is not None:
         return llm, load_tokenizer(tokenizer)
@@ -415,7 +415,7 @@ def _load(
 
 def _check_vocabulary(tokenizer: Any, rows: int, model: str) -> None:
     """Raise ValueError if a text may hold tokens for which the LLM has no embedding."""
-    # Special tokens are in no text: a pad token beyond the table, as some models have, harms none.
+    # No text contains special tokens: a pad token beyond the table, as some models have, is fine.
     special = set(tokenizer.all_special_ids)
     largest = max((i for i in tokenizer.get_vocab().values() if i not in special), default=0)
     if largest >= rows:
@@ -449,7 +449,7 @@ def _checkpointed(plain: Callable) -> Callable:
 
 @torch.no_grad()
 def _like_rows_of(table: torch.Tensor, num: int) -> torch.Tensor:
-    """Draw float32 rows ``(num, E)`` that look like those of ``table`` ``(V, E)``."""
-    step = math.ceil(len(table) / 4096)  # a sample of the rows tells as much
+    """Draw float32 rows ``(num, E)`` with the mean and deviation of ``table`` ``(V, E)``."""
+    step = math.ceil(len(table) / 4096)  # a sample of the rows is enough
     rows = table[::step].float()
     return rows.mean() + rows.std() * torch.randn(num, table.size(1))

@@ -1,4 +1,4 @@
-"""What surrounds the audio and video tokens in the LLM's input."""
+"""The prompt around the audio and video tokens in the LLM's input."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,7 +8,7 @@ PROMPTS = {
     ("video",): "Transcribe video to text.",
     ("audio", "video"): "Transcribe speech and video to text.",
 }
-"""The prompts of the Llama-AVSR and Llama-SMoP papers, by modalities."""
+"""Modalities → the prompt of the Llama-AVSR and Llama-SMoP papers."""
 
 _MEDIA = "\N{OBJECT REPLACEMENT CHARACTER}"
 
@@ -21,16 +21,19 @@ def prompt_for(modalities: Iterable[str]) -> str:
 def prompt_ids(
     tokenizer: Any, prompt: str, *, chat_template: bool = False
 ) -> tuple[list[int], list[int]]:
-    """Tokenise what stands before the media tokens and what stands between them and the text.
+    """Tokenise the parts before the media tokens and between them and the text.
 
     Args:
-        tokenizer: a Hugging Face tokenizer; one without BOS (Qwen) is fine.
-        prompt: the instruction, may be empty.
-        chat_template: put media and prompt into a user's turn of the tokenizer's chat template,
-            so that the text becomes the assistant's answer. For instruct models.
+        tokenizer: a Hugging Face tokenizer, with or without BOS (Qwen has none).
+        prompt: the instruction; may be empty.
+        chat_template: put media and prompt into a user turn of the tokenizer's chat template, so
+            that the text becomes the assistant's answer. For instruct models.
 
     Returns:
         Ids before the media tokens (BOS, or the template's opening) and ids after them.
+
+    Raises:
+        ValueError: ``chat_template`` is set, but the tokenizer has none.
     """
     if not chat_template:
         before = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]

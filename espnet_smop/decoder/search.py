@@ -1,12 +1,12 @@
 """Batched beam search for a causal LM that is given embeddings.
 
 The rules are those of Hugging Face's ``generate`` (candidates, length normalisation, when an
-utterance is done), and so are the results. What differs is how the beams are laid out. There,
-every beam is a batch row: the prefix, here hundreds of audio and video tokens, is encoded and
-kept ``beam_size`` times, and the whole cache is copied whenever beams are reordered. Here an
-utterance is one row, and its beams are tokens side by side in that row, told apart by the
-attention mask: the prefix is encoded and stored once, and reordering moves a mask of booleans.
-Utterances that are done leave the batch, and every utterance has its own length limit.
+utterance is done), and so are the results. The layout of the beams differs. There, every beam is a
+batch row: the prefix, here hundreds of audio and video tokens, is encoded and stored ``beam_size``
+times, and the whole cache is copied whenever beams are reordered. Here an utterance is one row, and
+its beams are tokens side by side in that row, separated by the attention mask: the prefix is
+encoded and stored once, and reordering moves a mask of booleans. Utterances that are done leave the
+batch, and every utterance has its own length limit.
 """
 
 import math
@@ -21,7 +21,7 @@ _NEVER = -math.inf
 
 
 class LanguageModel(Protocol):
-    """What the search needs to know of an LLM."""
+    """What the search needs of an LLM."""
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Map token ids ``(...)`` to input embeddings ``(..., E)``."""
@@ -71,8 +71,8 @@ def beam_search(
     Args:
         model: the LLM.
         prefix: ``(B, P, E)`` embeddings, right-padded.
-        prefix_lengths: ``(B,)`` valid embeddings of each prefix.
-        max_tokens: ``(B,)`` most tokens to generate, EOS included; at least 1.
+        prefix_lengths: ``(B,)`` number of valid embeddings of each prefix.
+        max_tokens: ``(B,)`` maximum number of tokens to generate, EOS included; at least 1.
         eos: id of the token that ends a text.
         beam_size: K; 1 is greedy search.
         nbest: hypotheses to return per utterance, at most ``beam_size``; fewer are returned if
@@ -93,7 +93,7 @@ def beam_search(
     k = beam_size
     noise = torch.Generator().manual_seed(seed) if sample else None
 
-    # One row an utterance, (A, ...) with A the number of utterances not yet done.
+    # One row per utterance, (A, ...) with A the number of utterances not yet done.
     utterance = torch.arange(batch, device=device)
     max_tokens = max_tokens.to(device)
     positions = prefix_lengths.to(device)
@@ -129,7 +129,7 @@ def beam_search(
         texts = _pick(running, parents)
         texts[:, :, step] = tokens
 
-        # b. Those that end now, if among the K best, compete with the complete ones.
+        # b. Candidates that end now and are among the K best compete with the complete ones.
         is_eos = tokens == eos
         at_limit = max_tokens == step + 1
         ends = is_eos | at_limit[:, None]
@@ -142,7 +142,7 @@ def beam_search(
         best = merged[0].topk(k, dim=1).indices
         complete = tuple(_pick(field, best) for field in merged)
 
-        # c. The K best of the others go on.
+        # c. The K best of the others continue.
         order = scores if noise is None else -torch.arange(0.0, ends.size(1), device=device)
         best = order.expand_as(scores).masked_fill(ends, _NEVER).topk(k, dim=1).indices
         running_scores = scores.masked_fill(ends, _NEVER).gather(1, best)

@@ -1,4 +1,4 @@
-"""Where an LLM is, and its tokenizer without it."""
+"""Locates an LLM and loads its tokenizer without the weights."""
 
 import os
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def locate_llm(model: str, gguf_file: str | None, *, weights: bool) -> tuple[Pat
     Args:
         model: a local directory, a hub id, or a ``.gguf`` file.
         gguf_file: name of a GGUF file inside ``model``.
-        weights: whether the weights have to be fetched as well.
+        weights: whether to fetch the weights as well.
     """
     path = Path(model).expanduser()
     if path.suffix == ".gguf" and path.is_file():
@@ -36,12 +36,12 @@ def load_tokenizer(model: str, gguf_file: str | None = None) -> Any:
 
 
 class TextEncoder:
-    """Turns transcripts into token ids; for data loading, where no LLM is at hand.
+    """Turns transcripts into token ids, for data loading, which has no LLM.
 
     Args:
         model: as in `locate_llm`.
         gguf_file: as in `locate_llm`.
-        tokenizer: directory or hub id of another tokenizer than that of ``model``.
+        tokenizer: directory or hub id of a tokenizer to use instead of that of ``model``.
     """
 
     def __init__(self, model: str, gguf_file: str | None = None, tokenizer: str | None = None):
@@ -54,8 +54,8 @@ class TextEncoder:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Return the numbers of ids of many texts; several times faster than one by one."""
-        # Threads of the tokenizer and the processes that load data later do not go together.
+        """Return the number of ids of each text; several times faster than one by one."""
+        # The tokenizer's threads do not survive the fork of the data loader's processes.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         portions = (texts[i : i + _PORTION] for i in range(0, len(texts), _PORTION))
         return [

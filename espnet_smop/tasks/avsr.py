@@ -147,8 +147,8 @@ class AVSRTask(AbsTask):
             "--nonfinite_patience",
             type=int,
             default=10,
-            help="So many batches in a row may have a loss that is NaN or infinite (their update "
-            "is left out); one more ends the training, names the utterances, keeps the batch",
+            help="Abort after more than this many consecutive batches with a NaN or infinite loss. "
+            "Their updates are skipped; the error names the utterances and the batch is saved",
         )
         group = parser.add_argument_group(description="Preprocess related")
         group.add_argument(

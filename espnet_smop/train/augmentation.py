@@ -1,22 +1,22 @@
 """Augmentation of mouth crops and waveforms, and its test-time counterpart.
 
 Source: Llama-SMoP, Section 3.1 (horizontal flip, random crop and adaptive time masking of the
-video, adaptive time masking of the audio); mask widths and densities are those customary on LRS3.
+video, adaptive time masking of the audio), with the mask widths and densities common on LRS3.
 """
 
 import numpy as np
 
 CROP_SIZE = 88
-"""Side of the square that the encoder sees, in pixels (AV-HuBERT)."""
+"""Side of the square that AV-HuBERT takes, in pixels."""
 
 
 def crop(video: np.ndarray, *, size: int = CROP_SIZE, random: bool) -> np.ndarray:
-    """Cut one square out of all frames.
+    """Crop the same square from all frames.
 
     Args:
         video: ``(T, H, W)``.
         size: side of the square in pixels.
-        random: at a random place (training) or at the centre (test).
+        random: crop at a random position (training) or at the centre (test).
 
     Raises:
         ValueError: a frame is smaller than the square.
@@ -24,7 +24,7 @@ def crop(video: np.ndarray, *, size: int = CROP_SIZE, random: bool) -> np.ndarra
     height, width = video.shape[1:]
     if height < size or width < size:
         raise ValueError(
-            f"video frames are {width}x{height} pixels, less than the {size}x{size} crop: "
+            f"video frames are {width}x{height} pixels, smaller than the {size}x{size} crop: "
             "prepare mouth crops of 96x96 (stage 3)"
         )
     if random:
@@ -41,15 +41,15 @@ def horizontal_flip(video: np.ndarray, *, probability: float = 0.5) -> np.ndarra
 
 
 def adaptive_time_mask(signal: np.ndarray, *, max_width: int, stride: int) -> np.ndarray:
-    """Silence random stretches; longer signals get more of them.
+    """Mask random segments; longer signals get more of them.
 
-    One stretch per ``stride`` samples begun, each of uniform length below ``max_width`` at a
-    uniform place.
+    One segment for each ``stride`` samples, rounded up, of uniform length below ``max_width`` at a
+    uniform position.
 
     Args:
         signal: ``(T, …)``; masked samples become 0, so mask after normalisation.
-        max_width: upper bound of a stretch, in samples or frames.
-        stride: samples or frames per stretch.
+        max_width: upper bound of a segment's length, in samples or frames.
+        stride: samples or frames per segment.
 
     Returns:
         A masked copy.

@@ -1,4 +1,4 @@
-"""One training at a time in an experiment's directory."""
+"""A lock so that only one process trains in an experiment's directory."""
 
 import contextlib
 import errno
@@ -10,24 +10,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LOCK = ".lock"
-"""File that is locked; it stays there, the lock ends with its process."""
+"""The locked file. It is never removed; the lock ends with its process."""
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
 class ExperimentInUseError(RuntimeError):
-    """Another process trains in the directory; the message says which."""
+    """Another process is training in the directory; the message says which."""
 
 
 @contextlib.contextmanager
 def experiment_lock(directory: str | Path) -> Iterator[None]:
-    """Hold an experiment's directory for this process.
+    """Lock an experiment's directory for this process.
 
-    The lock is the operating system's: it ends with the process however that ends, and children,
-    such as the data loader's, do not inherit it.
+    The operating system releases the lock however the process ends, and child processes, such as
+    the data loader's, do not inherit it.
 
     Raises:
-        ExperimentInUseError: another process holds it.
+        ExperimentInUseError: another process holds the lock.
     """
     path = Path(directory) / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,13 +37,13 @@ def experiment_lock(directory: str | Path) -> Iterator[None]:
         except (BlockingIOError, PermissionError):
             file.seek(0)
             raise ExperimentInUseError(
-                f"{directory}: {file.read().strip() or 'another process'} trains here; wait for "
-                "its end, or give another --avsr_tag"
+                f"{directory}: {file.read().strip() or 'another process'} trains here; wait until "
+                "it ends, or choose another --avsr_tag"
             ) from None
         except OSError as e:
             if e.errno not in _NO_LOCKS:
                 raise
-            logging.warning("%s: its file system has no locks; nobody else must train here", path)
+            logging.warning("%s: the file system has no locks; start no second training here", path)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

@@ -12,7 +12,7 @@ from espnet_smop.modality import SAMPLE_RATE
 
 
 def mix(speech: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
-    """Return ``speech + g · noise`` with g such that the energies' ratio is ``snr`` dB.
+    """Return ``speech + g · noise`` with the gain g that gives an energy ratio of ``snr`` dB.
 
     Args:
         speech: ``(samples,)`` float.
@@ -29,10 +29,10 @@ def mix(speech: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
 
 @functools.cache
 def load(path: str) -> np.ndarray:
-    """Read a noise file, float32 ``(samples,)`` at 16 kHz; kept in memory for the process.
+    """Read a noise file, float32 ``(samples,)`` at 16 kHz; cached in this process.
 
     Raises:
-        ValueError: the file is missing, not 16 kHz or has no samples.
+        ValueError: the file is missing, is not at 16 kHz or has no samples.
     """
     if not Path(path).is_file():
         raise ValueError(f"noise file {path} does not exist (stage 7 makes babble noise)")
@@ -45,15 +45,15 @@ def load(path: str) -> np.ndarray:
 
 
 class NoiseAdder:
-    """Adds a random stretch of a noise file.
+    """Adds a random segment of a noise file.
 
     Args:
         file: noise at 16 kHz.
-        snr: one ratio in dB, or several to choose from at random. None adds no noise; 0 is 0 dB.
+        snr: signal-to-noise ratio in dB, or several to draw from. None adds no noise; 0 is 0 dB.
         probability: share of utterances that get noise.
-        deterministic: derive stretch and ratio from the utterance id, so that a noisy test set
-            is the same in every run and whatever the batching. Otherwise NumPy's global random
-            state decides (training).
+        deterministic: derive segment and ratio from the utterance id, so that a noisy test set is
+            the same in every run and for any batching. Otherwise they are drawn from NumPy's global
+            random state (training).
         seed: changes the deterministic choice.
     """
 

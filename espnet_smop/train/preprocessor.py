@@ -1,4 +1,4 @@
-"""From what a data directory holds to what the model takes, utterance by utterance."""
+"""Turns the data of an utterance into what the model takes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from espnet_smop.train.augmentation import adaptive_time_mask, crop, horizontal_
 from espnet_smop.train.noise import NoiseAdder
 
 VIDEO_MEAN, VIDEO_STD = 0.421, 0.165
-"""Of grey mouth crops in [0, 1]; what published AV-HuBERT weights were trained with."""
+"""Of grey mouth crops in [0, 1], as in the training of the published AV-HuBERT weights."""
 
 
 def normalise_speech(speech: np.ndarray) -> np.ndarray:
@@ -28,21 +28,21 @@ def normalise_video(video: np.ndarray) -> np.ndarray:
 class AVSRPreprocessor(AbsAVPreprocessor):
     """Tokenises the text; crops, augments and normalises the video; adds noise to the speech.
 
-    Augmentation acts in training only.
+    Augmentation applies in training only.
 
     Args:
-        train: whether this is for training batches.
-        encode_text: from a sentence to token ids, without BOS and EOS.
-        flip_probability: of mirroring a video.
-        random_crop: cut the 88 x 88 square at a random place (training).
-        video_mask: adaptive time masking, ``{max_width, stride}`` in seconds; None for none.
+        train: True for training batches, False for evaluation.
+        encode_text: maps a sentence to token ids, without BOS and EOS.
+        flip_probability: probability of mirroring a video.
+        random_crop: crop the 88 x 88 square at a random position (training).
+        video_mask: adaptive time masking, ``{max_width, stride}`` in seconds; None disables it.
         speech_mask: the same for the waveform.
-        speech_normalise: zero mean and unit variance per utterance, after the noise.
-        video_multiple: leave out the frames at a video's end that do not fill a group of so many,
-            as the public Llama-AVSR code does before it encodes and downsamples.
+        speech_normalise: zero mean and unit variance per utterance, after adding noise.
+        video_multiple: cut videos to a multiple of this many frames, as the public Llama-AVSR code
+            does before it encodes and downsamples.
         noise: arguments of :class:`~espnet_smop.train.noise.NoiseAdder`; None adds none. In
             evaluation it is deterministic per utterance.
-        noise_in_validation: whether validation hears noise as well.
+        noise_in_validation: add noise in validation as well.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class AVSRPreprocessor(AbsAVPreprocessor):
         """Turn ``speech`` ``(samples,)``, ``video`` uint8 ``(T, H, W)`` and ``text`` into arrays.
 
         Raises:
-            ValueError: an utterance has no samples, no frames or frames too small.
+            ValueError: an utterance has no or non-finite samples, or too few or too small frames.
         """
         out = {}
         for name, value in data.items():

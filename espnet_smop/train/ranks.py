@@ -1,4 +1,4 @@
-"""Several processes that train one model: what ESPnet leaves to be done in each."""
+"""Distributed training: what each process needs beyond ESPnet's support."""
 
 import ctypes
 import signal
@@ -10,13 +10,13 @@ from torch.utils.data import DataLoader
 
 _PR_SET_PDEATHSIG = 1
 _BETWEEN_RANKS = 10007
-"""Between the seeds of two ranks; more than a rank has workers."""
+"""Distance between the seeds of two ranks; greater than the number of a rank's workers."""
 
 
 def end_with_parent() -> None:
-    """Ask Linux to end this process when the one that started it ends, even by SIGKILL.
+    """Ask Linux to end this process when its parent ends, even by SIGKILL.
 
-    ESPnet's parent of the ranks passes no signal on: they would keep the GPUs.
+    ESPnet's launcher does not forward signals to the ranks, which would keep the GPUs.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "prctl"):
@@ -24,11 +24,11 @@ def end_with_parent() -> None:
 
 
 class RankIterFactory(SequenceIterFactory):
-    """ESPnet's, with augmentation of its own in each process; there it is the same in all.
+    """ESPnet's factory with other random augmentation on each rank; ESPnet's is the same on all.
 
     Args:
-        rank: of this process; 0 has ESPnet's seeds.
-        kwargs: of ESPnet's factory.
+        rank: of this process; rank 0 has ESPnet's seeds.
+        kwargs: arguments of ESPnet's factory.
     """
 
     def __init__(self, *, rank: int, **kwargs: Any):
@@ -36,7 +36,7 @@ class RankIterFactory(SequenceIterFactory):
         self.rank = rank
 
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> DataLoader:
-        """Return the batches of an epoch; their order is not the rank's matter."""
+        """Return the batches of an epoch, in the same order on every rank."""
         loader = super().build_iter(epoch, shuffle)
         seed = epoch + self.seed + _BETWEEN_RANKS * self.rank
         loader.worker_init_fn = partial(worker_init_fn, base_seed=seed)

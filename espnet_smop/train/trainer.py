@@ -23,10 +23,10 @@ from espnet_smop.train.watch import TrainingWatch
 
 @contextlib.contextmanager
 def atomic_torch_save() -> Iterator[None]:
-    """Make ``torch.save`` to a path write a temporary file first and rename it when complete.
+    """Make ``torch.save`` write a temporary file first and rename it when complete.
 
-    ESPnet's trainer and model averaging call ``torch.save`` themselves, so this replaces it for
-    as long as the context lasts.
+    ESPnet's trainer and model averaging call ``torch.save`` themselves, so it is replaced within
+    this context.
     """
     plain_save = torch.save
 
@@ -53,8 +53,8 @@ def atomic_torch_save() -> Iterator[None]:
 def complete_last_epoch(output_dir: Path) -> None:
     """Bring ``<N>epoch.pth`` and ``latest.pth`` in line with ``checkpoint.pth``.
 
-    The trainer writes ``checkpoint.pth`` first: a kill right after it leaves an epoch that counts
-    as done without its model file. What is missing is taken from the checkpoint.
+    The trainer writes ``checkpoint.pth`` first: a kill right after that leaves a finished epoch
+    without its model file. It is then written from the checkpoint.
     """
     checkpoint = output_dir / "checkpoint.pth"
     if not checkpoint.exists():
@@ -72,12 +72,12 @@ def complete_last_epoch(output_dir: Path) -> None:
 
 
 class WithProgress:
-    """Batches of one epoch that log, every ten seconds, how far training is and the time left.
+    """The batches of one epoch; iterating logs progress and the time left every ten seconds.
 
     Args:
-        batches: of the epoch.
-        epoch: which one.
-        max_epoch: the last one.
+        batches: the batches of the epoch.
+        epoch: its number.
+        max_epoch: number of the last epoch.
     """
 
     def __init__(self, batches: Collection, epoch: int, max_epoch: int):
@@ -106,22 +106,23 @@ class WithProgress:
 
 @dataclasses.dataclass
 class AVSRTrainerOptions(TrainerOptions):
-    """ESPnet's options, and after how many losses that are no numbers training ends."""
+    """ESPnet's options and one more."""
 
     nonfinite_patience: int
+    """Abort training after more than this many consecutive batches with a NaN or infinite loss."""
 
 
 class AVSRTrainer(Trainer):
-    """ESPnet's trainer with atomic checkpoints, a lock, an eye on losses, and the time left."""
+    """ESPnet's trainer with atomic checkpoints, a lock, checks of the losses and a progress log."""
 
     @classmethod
     def build_options(cls, args: argparse.Namespace) -> AVSRTrainerOptions:
-        """Take the options out of all arguments."""
+        """Select the trainer's options from all arguments."""
         return build_dataclass(AVSRTrainerOptions, args)
 
     @classmethod
     def run(cls, *, trainer_options, distributed_option, **kwargs) -> None:
-        """Train, resuming from the last complete epoch if asked to."""
+        """Train; with ``resume``, from the last complete epoch on."""
         is_main = not distributed_option.distributed or distributed_option.dist_rank == 0
         directory = Path(trainer_options.output_dir)
         with experiment_lock(directory) if is_main else contextlib.nullcontext():

@@ -1,4 +1,4 @@
-"""Watching a training: losses that are no numbers, and routers that use one expert only."""
+"""Detects non-finite losses and routers that collapse to one expert."""
 
 import logging
 import re
@@ -12,18 +12,18 @@ from torch import nn
 from espnet_smop.fileio.atomic import atomic_path
 
 DUMP = "nonfinite_batch.pth"
-"""File in the experiment's directory with the batch at which a training was stopped."""
+"""File in the experiment's directory with the batch at which training was aborted."""
 
 _COLLAPSED = 0.9
 _FIRST = re.compile(r"(?P<router>router_.+)_first_(?P<expert>\d+)")
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss was NaN or infinite too often; the message names the batch's utterances."""
+    """Too many consecutive losses were NaN or infinite; the message names the last utterances."""
 
 
 class TrainingWatch:
-    """Looks at what the model returns in training; used as a context around an epoch.
+    """Checks what the model returns during training; a context around an epoch.
 
     Example::
 
@@ -32,10 +32,10 @@ class TrainingWatch:
         watch.report_collapse(epoch)
 
     Args:
-        model: its ``forward`` returns loss, statistics and weight, and gets ``utt_id``.
-        output_dir: gets the dump.
-        patience: so many batches in a row may have a loss that is NaN or infinite (their update
-            is left out by the trainer); one more ends the training.
+        model: its ``forward`` takes ``utt_id`` and returns loss, statistics and weight.
+        output_dir: where to write the batch at which training was aborted.
+        patience: abort after more than this many consecutive batches with a NaN or infinite loss;
+            the trainer skips their updates.
     """
 
     def __init__(self, model: nn.Module, output_dir: str | Path, patience: int):
@@ -60,14 +60,14 @@ class TrainingWatch:
         self.batches += 1
         for name, value in stats.items():
             if _FIRST.fullmatch(name):
-                # Summed where it is: a GPU need not be waited for.
+                # Summed on its device, so that the host does not wait for a GPU.
                 self.shares[name] = self.shares.get(name, 0) + value.detach()
         if torch.isfinite(loss).all():
             self.in_a_row = 0
             return
         self.in_a_row += 1
         ids = list(batch.get("utt_id", ()))
-        # Of ranks but the first ESPnet logs nothing less.
+        # As an error: on ranks other than the first, ESPnet logs nothing below that level.
         logging.error("the loss is %s in the batch of %s", loss.item(), " ".join(ids))
         if self.in_a_row > self.patience:
             self._stop(ids, batch)
@@ -77,16 +77,19 @@ class TrainingWatch:
         with atomic_path(self.output_dir / DUMP) as partial:
             torch.save({"utt_id": list(ids), **tensors}, partial)
         raise NonFiniteLossError(
-            f"the loss was NaN or infinite in {self.in_a_row} batches in a row, last in that of "
-            f"{' '.join(ids)}: it lies in {self.output_dir / DUMP}. Look at these utterances; if "
-            "there is nothing wrong with them, lower the learning rate or grad_clip"
+            f"the loss was NaN or infinite in {self.in_a_row} batches in a row, the last with "
+            f"{' '.join(ids)} (saved as {self.output_dir / DUMP}). Check these utterances; if "
+            "nothing is wrong with them, lower the learning rate or grad_clip"
         )
 
     def report_collapse(self, epoch: int) -> list[str]:
-        """Warn of each router that sent more than 90 % of its tokens to one expert; return these.
+        """Warn about each router that sent more than 90 % of its tokens to one expert.
 
         Args:
-            epoch: which one, for the warning.
+            epoch: number of the epoch, for the warnings.
+
+        Returns:
+            The warnings.
         """
         routers: dict[str, dict[int, float]] = {}
         for name, total in self.shares.items():
