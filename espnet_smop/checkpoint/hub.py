@@ -5,7 +5,8 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from espnet_smop.checkpoint.package import PackageError, is_local, open_package, package_files
+from espnet_smop.checkpoint.archive import PackageError
+from espnet_smop.checkpoint.package import is_local, open_package, package_files
 
 
 def upload(packed: str, repo: str, *, private: bool, dry_run: bool) -> None:

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from espnet_smop.base_model import BaseModelError
 from espnet_smop.bin.package import main as package_main
-from espnet_smop.checkpoint import package
-from espnet_smop.checkpoint.package import PackageError, extract, open_package, pack
+from espnet_smop.checkpoint import archive
+from espnet_smop.checkpoint.archive import PackageError, extract
+from espnet_smop.checkpoint.package import open_package, pack
 from espnet_smop.config import ConfigError
 from espnet_smop.inference import DEFAULTS, AVSRSpeech2Text
 from espnet_smop.tasks.avsr import AVSRTask
@@ -207,11 +208,11 @@ def test_with_one_input_of_two(experiment, utterance, modality):
 
 
 def write_zip(path, entries):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in entries:
             info = name if isinstance(name, zipfile.ZipInfo) else zipfile.ZipInfo(name)
             info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, content)
+            file.writestr(info, content)
     return path
 
 
@@ -256,7 +257,7 @@ def test_zip_files_that_are_up_to_something_are_refused(tmp_path, entries, messa
 
 
 def test_the_total_size_is_limited(tmp_path, monkeypatch):
-    monkeypatch.setattr(package, "_MAX_BYTES", 10)
+    monkeypatch.setattr(archive, "_MAX_BYTES", 10)
     path = write_zip(tmp_path / "p.zip", [("a.txt", "123456"), ("b.txt", "123456")])
     with pytest.raises(PackageError, match="it would take"), open_package(path):
         pass
@@ -285,8 +286,8 @@ def test_damaged_content_is_noticed(tmp_path):
 
 
 def test_other_compressions_are_refused(tmp_path):
-    with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_BZIP2) as archive:
-        archive.writestr("a.txt", "some words")
+    with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_BZIP2) as file:
+        file.writestr("a.txt", "some words")
     (tmp_path / "inside").mkdir()
     with pytest.raises(PackageError, match="neither stored nor deflated"):
         extract(tmp_path / "p.zip", tmp_path / "inside")
@@ -302,7 +303,7 @@ def test_no_zip_at_all(tmp_path):
     ("spoil", "message"),
     [
         (lambda e: (e / "valid.acc.ave.pth").unlink(), "there is no checkpoint"),
-        (lambda e: torch.save({"model": {}}, e / "valid.acc.ave.pth"), "is no model file"),
+        (lambda e: torch.save({"model": {}}, e / "valid.acc.ave.pth"), "is not a model file"),
         (lambda e: (e / "config.yaml").unlink(), "does not exist"),
         (lambda e: (e / "config.yaml").write_text("a: b"), "no decoder_conf"),
         (lambda e: (e / "decode.yaml").write_text("[beam_size, 4]"), "not a mapping of settings"),
@@ -351,7 +352,7 @@ def test_packing_replaces_packages_only(experiment, tmp_path):
         pack(experiment, "valid.acc.ave.pth", tmp_path / "p")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(PackageError, match="no package"):
+    with pytest.raises(PackageError, match="is not a package"):
         pack(experiment, "valid.acc.ave.pth", tmp_path / "mine")
 
 

@@ -30,11 +30,11 @@ import numpy as np
 import torch
 
 from espnet_smop.base_model import BaseModelError
+from espnet_smop.checkpoint.archive import PackageError, extract
 from espnet_smop.checkpoint.ctranslate2 import read_model
 from espnet_smop.checkpoint.fairseq import read_checkpoint
 from espnet_smop.checkpoint.llama_smop.names import CheckpointError
 from espnet_smop.checkpoint.llama_smop.weights import read_state
-from espnet_smop.checkpoint.package import PackageError, extract
 from espnet_smop.config import ConfigError, load_config
 from espnet_smop.corpus.landmarks import LandmarkError, read_landmarks
 from espnet_smop.corpus.media import MediaError, read_audio, read_pictures
