@@ -23,6 +23,7 @@ import torch
 
 from espnet_smop.command import CommandHelp, run
 from espnet_smop.fileio.atomic import atomic_write
+from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.precomputed import FeatureCacheError, open_cache, write_cache
 from espnet_smop.tasks.avsr import AVSRTask, audio_frontend_choices, video_frontend_choices
 from espnet_smop.tasks.cached_features import (
@@ -73,27 +74,30 @@ def main(cmd: Sequence[str] | None = None) -> None:
     has = [m for m in _CHOICES if getattr(args, f"{m}_frontend") is not None]
     report = ""
     for modality in options.modality or has:
-        reasons = (
-            varying_settings(args, modality)
-            if modality in has
-            else [f"there is no {modality}_frontend"]
-        )
+        if modality in has:
+            reasons = varying_settings(args, modality)
+        else:
+            reasons = [f"there is no {modality}_frontend"]
+        if not reasons:
+            class_ = _CHOICES[modality].get_class(getattr(args, f"{modality}_frontend"))
+            frontend = class_(**getattr(args, f"{modality}_frontend_conf"))
+            reasons = varying_settings(args, modality, frontend)
         if reasons and options.report is None:
             raise FeatureCacheError(
                 f"{modality} features are not cached with {options.config}: " + "; ".join(reasons)
             )
         if not reasons:
-            cache_modality(args, modality, options)
+            cache_modality(args, modality, frontend, options)
         report += f"{modality} {'; '.join(reasons) or 'cached'}\n"
     if options.report is not None:
         with atomic_write(options.report) as file:
             file.write(report)
 
 
-def cache_modality(args: argparse.Namespace, modality: str, options: argparse.Namespace) -> None:
+def cache_modality(
+    args: argparse.Namespace, modality: str, frontend: AbsAVFrontend, options: argparse.Namespace
+) -> None:
     """Make, or check, the caches of a modality and print the paths of their ``feats.scp``."""
-    class_ = _CHOICES[modality].get_class(getattr(args, f"{modality}_frontend"))
-    frontend = class_(**getattr(args, f"{modality}_frontend_conf"))
     model = describe(args, modality, frontend.fingerprints())
     for data_dir in options.data_dir:
         out = options.out / f"{data_dir.name}_{modality}"

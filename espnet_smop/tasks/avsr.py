@@ -40,7 +40,7 @@ from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.abs_projector import AbsProjector
 from espnet_smop.projector.mlp import MLPProjector
 from espnet_smop.projector.smop import SMoPProjector
-from espnet_smop.tasks.cached_features import check_caches, has_precomputed
+from espnet_smop.tasks.cached_features import check_caches, check_replaceable, has_precomputed
 from espnet_smop.tasks.class_choices import OpenClassChoices
 from espnet_smop.tasks.config_parser import BasedConfigParser
 from espnet_smop.text_table import text_table
@@ -294,6 +294,7 @@ class AVSRTask(AbsTask):
                 conf = getattr(args, f"{choices.name}_conf")
                 frontend = _build(choices.name, choices.get_class(name), conf)
                 if has_precomputed(args, modality):
+                    check_replaceable(args, modality, frontend)
                     frontend = PrecomputedFeatures(frontend)
                 frontends[modality] = frontend
         if not frontends:

@@ -51,8 +51,18 @@ def has_precomputed(args: argparse.Namespace, modality: str) -> bool:
     return name in train
 
 
-def varying_settings(args: argparse.Namespace, modality: str) -> list[str]:
-    """Return why the features of a modality are not the same in every epoch, or not all stored."""
+def varying_settings(
+    args: argparse.Namespace, modality: str, frontend: AbsAVFrontend | None = None
+) -> list[str]:
+    """Return why the features of a modality are not the same in every epoch, or not all stored.
+
+    Args:
+        args: of the training.
+        modality: ``audio`` or ``video``.
+        frontend: of the modality; None checks the settings alone.
+    """
+    if args.preprocessor != "avsr":
+        return [f"preprocessor {args.preprocessor} may change the {modality} in every epoch"]
     preprocessor = AVSRPreprocessor(train=True, **args.preprocessor_conf)
     reasons = [
         f"preprocessor_conf.{name} is on (set {str(off).lower() if off is not None else 'null'})"
@@ -70,7 +80,25 @@ def varying_settings(args: argparse.Namespace, modality: str) -> list[str]:
         reasons.append(
             f"projector_conf.fusion.{modality} wants all layers, of which a cache has one"
         )
+    if not reasons and frontend is not None and frontend.is_trained:
+        reasons.append(f"training changes the {modality}_frontend")
+    elif not reasons and frontend is not None and frontend.has_checkpoint_state:
+        reasons.append(f"the experiment's checkpoint has weights of the {modality}_frontend")
     return reasons
+
+
+def check_replaceable(args: argparse.Namespace, modality: str, frontend: AbsAVFrontend) -> None:
+    """Check that features computed before training can replace a frontend.
+
+    Raises:
+        FeatureCacheError: its output varies, or all its layers are needed; names the setting.
+    """
+    reasons = varying_settings(args, modality, frontend)
+    if reasons:
+        raise FeatureCacheError(
+            f"'{MODALITIES[modality].feats_name}' cannot replace the {modality}_frontend of this "
+            f"config: {'; '.join(reasons)}"
+        )
 
 
 def describe(
@@ -111,8 +139,8 @@ def check_caches(
         shape_files: they have the ids of the utterances that are used.
 
     Raises:
-        FeatureCacheError: a cache is of other base models or settings, lacks an utterance, or
-            cannot stand for a frontend whose output varies; the message says which.
+        FeatureCacheError: a cache is of other base models or settings, or lacks an utterance; the
+            message says which.
     """
     caches = {
         _BY_FEATS_NAME[name]: Path(path)
@@ -120,11 +148,6 @@ def check_caches(
         if name in _BY_FEATS_NAME
     }
     for modality, scp in caches.items():
-        reasons = varying_settings(args, modality)
-        if reasons:
-            raise FeatureCacheError(
-                f"{scp} cannot replace the {modality}_frontend of this config: {'; '.join(reasons)}"
-            )
         part = f"{modality}_frontend."
         prints = {
             name.removeprefix(part): value

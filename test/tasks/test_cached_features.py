@@ -119,3 +119,19 @@ def test_utterances_that_the_cache_lacks_are_named(command, caches):
     scp.write_text("".join(lines[1:]))
     with pytest.raises(FeatureCacheError, match="and 1 more of"):
         options(command("exp", cached=("video",)))
+
+
+def test_what_only_the_built_frontend_tells_is_refused(model_args, monkeypatch):
+    """An encoder of one's own that is trained has no setting that says so."""
+    args = model_args(
+        preprocessor_conf=QUIET,
+        train_data_path_and_name_and_type=[("feats.scp", "speech_feats", "kaldi_ark")],
+        valid_data_path_and_name_and_type=[("feats.scp", "speech_feats", "kaldi_ark")],
+    )
+    AVSRTask.build_model(args)
+    monkeypatch.setattr("espnet_smop.frontend.whisper.freeze", lambda encoder: encoder)
+    with pytest.raises(FeatureCacheError, match="'speech_feats' .*changes the audio_frontend"):
+        AVSRTask.build_model(args)
+    args.preprocessor = "minimal_parts:PlainPreprocessor"
+    with pytest.raises(FeatureCacheError, match="minimal_parts:PlainPreprocessor may change the"):
+        AVSRTask.build_model(args)
