@@ -46,7 +46,7 @@ def mix_babble(
     if len(audio) < num_utts:
         raise DataDirError(
             f"babble of {num_utts} utterances needs as many, the training set has {len(audio)}; "
-            "give a larger set or a smaller --num_utts"
+            "give a larger set or a smaller --num_utts (the driver's --babble_utts)"
         )
     random = np.random.default_rng(seed)
     length = round(seconds * SAMPLE_RATE)

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Begins a recipe for a corpus of your own, as egs2/own_corpus shows it.
+set -euo pipefail
+
+template="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)"
+example="$(dirname "$(dirname "${template}")")/own_corpus/avsr_smop1"
+
+if [ $# -ne 1 ] || [[ $1 == -* ]]; then
+    echo "Usage: $0 egs2/NAME/avsr_smop1" >&2
+    exit 2
+fi
+target="$1"
+if [ -e "${target}" ] || [ -L "${target}" ]; then
+    echo "$0: ${target} exists; give a new directory or remove it" >&2
+    exit 1
+fi
+
+mkdir -p "${target}/conf" "${target}/local"
+for name in avsr_smop.sh cmd.sh path.sh scripts conf/slurm.conf; do
+    ln -s "$(realpath --relative-to "$(dirname "${target}/${name}")" "${template}/${name}")" \
+        "${target}/${name}"
+done
+cp "${example}"/{run.sh,db.sh,README.md} "${target}"
+cp "${example}"/conf/*.yaml "${target}/conf"
+cp -L "${example}"/local/{data.sh,base_models.sh} "${target}/local"
+echo "${target}: set the path of your corpus in db.sh and start ./run.sh; see README.md"

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# A corpus of your own, from a folder of clips to RESULTS.md. Set its path in db.sh or by CORPUS=DIR.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+task=avsr
+ngpu=auto
+avsr_args=""
+
+help_message="Usage: ./run.sh [--option VALUE]…
+
+  --task T          What to train: asr (audio), vsr (lips) or avsr (both), by conf/train_T.yaml
+                    (default ${task}).
+  --ngpu N          GPUs for training; unless it is 0, decoding takes one as well (default: 1 where
+                    nvidia-smi finds one, else 0).
+  --avsr_args ARGS  More arguments for training, e.g. \"--max_epoch 1\".
+
+All other options go to the driver, avsr_smop.sh, and override what is set here:
+"
+help_of=./avsr_smop.sh
+own_options="task ngpu avsr_args"
+# shellcheck source=scripts/utils/take_options.sh
+. scripts/utils/take_options.sh
+case "${task}" in
+    asr | vsr | avsr) ;;
+    *) echo "run.sh: --task is asr, vsr or avsr, not '${task}'" >&2; exit 2 ;;
+esac
+# shellcheck source=scripts/utils/gpu_args.sh
+. scripts/utils/gpu_args.sh
+if [ "${ngpu}" = 0 ]; then avsr_args+=" --use_amp false"; fi
+
+./avsr_smop.sh \
+    --train_set train --valid_set valid --test_sets test \
+    --nj "$(env -u OMP_NUM_THREADS nproc)" "${gpu_args[@]}" \
+    --avsr_config "conf/train_${task}.yaml" --avsr_args "${avsr_args}" \
+    --inference_config conf/decode.yaml "${other_args[@]}"
