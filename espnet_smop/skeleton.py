@@ -1,11 +1,11 @@
-"""Base models without their weights: the sizes of published ones, for counting and checking.
+"""Published base models without their weights, to count and check models of their sizes.
 
-A *skeleton* is a directory with a base model's ``config.json`` and, for an LLM, a tokenizer of
-bytes in place of its own. Within ``with torch.device("meta")`` (`base_model.on_meta`) a model is
-built from it like from the real directory, without network, weights or memory.
+A *skeleton* is a directory with a base model's ``config.json`` and, for an LLM, a byte tokenizer
+in place of its own. Within ``with torch.device("meta")`` (`base_model.on_meta`) a model is built
+from it as from the real directory, without network, weights or memory.
 
-Source of the sizes: each model's ``config.json`` as published under its hub id; AV-HuBERT's is the
-config within the authors' checkpoint.
+Source of the sizes: the ``config.json`` published under each hub id; for AV-HuBERT, the config in
+the authors' checkpoint.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from espnet_smop.base_model import BaseModelError
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.frontend.avhubert import AVHuBERTConfig
 
-# Width, layers and heads of Whisper's encoder and, alike, of its decoder.
+# Width, layers and heads, which are the same in Whisper's encoder and decoder.
 _WHISPER = {
     "tiny": (384, 4, 6),
     "base": (512, 6, 8),
@@ -30,7 +30,7 @@ _WHISPER = {
     "large-v3": (1280, 32, 20),
 }
 
-# Width, inner width, layers, heads, heads of keys and values, vocabulary, tied embeddings.
+# Width, inner width, layers, heads, key/value heads, vocabulary size, tied embeddings.
 _LLAMA = {
     "meta-llama/Llama-3.2-1B": (2048, 8192, 16, 32, 8, 128256, True),
     "meta-llama/Llama-3.2-3B": (3072, 8192, 28, 24, 8, 128256, True),
@@ -78,7 +78,7 @@ def published_config(model: str) -> PretrainedConfig | AVHuBERTConfig:
         model: a hub id, or a path whose name begins with ``avhubert_large``.
 
     Raises:
-        BaseModelError: it is none of those known here.
+        BaseModelError: the sizes of this model are not known here.
     """
     size = model.removeprefix("openai/whisper-")
     if size != model and size.removesuffix(".en") in _WHISPER:
@@ -88,17 +88,17 @@ def published_config(model: str) -> PretrainedConfig | AVHuBERTConfig:
     if Path(model).name.startswith("avhubert_large"):
         return AVHuBERTConfig()
     raise BaseModelError(
-        f"the sizes of base model '{model}' are not known here. Fetch it, or at least its "
-        "config.json and tokenizer, into a directory and set `model: DIR`"
+        f"the sizes of base model '{model}' are not known here. Download it, or at least its "
+        "config.json and tokenizer, to a directory and set `model: DIR`"
     )
 
 
 def skeleton(model: str, directory: Path) -> Path:
-    """Return a directory to build a base model from where only its shapes matter.
+    """Return a directory from which a base model can be built on the meta device.
 
     Args:
         model: a local directory, which is returned as it is, or a published model.
-        directory: below it a skeleton of a published model is written.
+        directory: parent directory of the skeletons of published models.
 
     Raises:
         BaseModelError: neither a directory nor a published model known here.
@@ -119,14 +119,14 @@ def skeleton(model: str, directory: Path) -> Path:
 
 
 def use_skeletons(args: argparse.Namespace, directory: Path) -> dict[str, str]:
-    """Let a training config's base models be built from skeletons.
+    """Replace the base models of a training config by skeletons.
 
     Args:
-        args: of the task; its ``*_conf`` of base models are replaced.
-        directory: below it skeletons are written.
+        args: of the task; ``model`` in its ``*_conf`` is replaced.
+        directory: parent directory of the skeletons.
 
     Returns:
-        Part (``audio_frontend``, ``video_frontend``, ``decoder``) → base model, as far as set.
+        Part (``audio_frontend``, ``video_frontend``, ``decoder``) → base model that was replaced.
 
     Raises:
         BaseModelError: the sizes of a base model are not known.

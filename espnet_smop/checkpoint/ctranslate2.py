@@ -1,4 +1,4 @@
-"""Whisper models in CTranslate2's format, turned into Hugging Face's."""
+"""Conversion of Whisper models from CTranslate2's format to Hugging Face's."""
 
 import struct
 from pathlib import Path
@@ -30,17 +30,17 @@ _LINEARS = {
 
 
 def read_model(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the variables of a CTranslate2 ``model.bin`` of a Whisper.
+    """Read the variables of a Whisper in CTranslate2's ``model.bin``.
 
     Raises:
-        BaseModelError: it is another format, version or model, or cut short.
+        BaseModelError: another format, version or model, or an incomplete file.
     """
     try:
         with open(path, "rb") as file:
             (version,) = struct.unpack("<I", _exactly(file, 4))
             if version != _VERSION:
                 raise BaseModelError(
-                    f"{path}: CTranslate2 format {version}, only {_VERSION} is known"
+                    f"{path}: CTranslate2 format {version}, only {_VERSION} is supported"
                 )
             kind = _string(file)
             if kind != "WhisperSpec":
@@ -62,7 +62,7 @@ def read_model(path: str | Path) -> dict[str, np.ndarray]:
 def _exactly(file: BinaryIO, size: int) -> bytes:
     data = file.read(size)
     if len(data) != size:
-        raise EOFError("it ends too early")
+        raise EOFError("the file is incomplete")
     return data
 
 
@@ -72,13 +72,13 @@ def _string(file: BinaryIO) -> str:
 
 
 def to_hugging_face(variables: dict[str, np.ndarray]) -> WhisperForConditionalGeneration:
-    """Build the Hugging Face model that computes what the CTranslate2 model does.
+    """Build the Hugging Face model with the variables of a CTranslate2 model.
 
     Raises:
-        BaseModelError: the weights are quantised, or some are missing or unknown.
+        BaseModelError: the weights are quantised, missing or unknown.
     """
     if any(name.endswith("/weight_scale") for name in variables):
-        raise BaseModelError("the CTranslate2 model is quantised: take a float16 or float32 one")
+        raise BaseModelError("the CTranslate2 model is quantised: use one in float16 or float32")
     state = {}
     for name, value in variables.items():
         if value.dtype in (np.float16, np.float32):
@@ -111,7 +111,7 @@ def _rename(name: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
         return {f"{prefix}{target}.{'weight' if kind == 'gamma' else 'bias'}": value}
     targets = _LINEARS.get(module, [module.replace("/", ".")])
     parts = value.chunk(len(targets))
-    # Hugging Face's k_proj has no bias; here it is there, and zero.
+    # Hugging Face's k_proj has no bias; CTranslate2's is zero.
     return {
         f"{prefix}{target}.{kind}": part
         for target, part in zip(targets, parts, strict=True)

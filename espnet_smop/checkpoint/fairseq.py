@@ -1,4 +1,4 @@
-"""Published fairseq checkpoints of AV-HuBERT, read without fairseq and without running a pickle."""
+"""Published AV-HuBERT checkpoints, read without fairseq and without executing their pickle."""
 
 import pickle
 import types
@@ -10,8 +10,7 @@ import torch
 from espnet_smop.base_model import BaseModelError
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel, check_weights
 
-# What a pickle may call: constructors of containers and tensors. Storages are resolved by
-# torch.load itself.
+# What a pickle may call: constructors of containers and tensors. torch.load resolves storages.
 _ADMITTED = {
     ("collections", "OrderedDict"),
     ("torch", "Size"),
@@ -19,13 +18,13 @@ _ADMITTED = {
     ("torch._utils", "_rebuild_tensor_v2"),
     ("torch._utils", "_rebuild_parameter"),
 }
-# Packages whose objects lie in training state that nobody here reads: stand-ins will do.
+# Packages whose objects are in training state that is not used here and get stand-ins.
 _INERT = {"argparse", "fairseq", "numpy", "omegaconf", "hubert", "hubert_asr", "hubert_pretraining"}
 
-# Parts that only pretraining uses.
+# Parts used only in pretraining.
 _HEADS = ("mask_emb", "label_embs_concat", "final_proj.", "target_glu.")
 _STEM = "feature_extractor_video.resnet.frontend3D.0.weight"
-# Settings of which every published model has the same, and the only, value supported here.
+# Settings that have the same value in all published models; no other is supported.
 _FIXED = {
     "layer_norm_first": True,
     "activation_fn": "gelu",
@@ -35,7 +34,7 @@ _FIXED = {
 
 
 class _StandIn:
-    """Takes any construction and any state, and does nothing but keep what it was given."""
+    """Accepts any arguments and any state, and only keeps the state."""
 
     def __init__(self, *args, **kwargs):
         self.state = None
@@ -66,7 +65,7 @@ def _load(file, **kwargs):
     return _RestrictedUnpickler(file, **kwargs).load()
 
 
-# What torch.load asks of a pickle module.
+# The interface that torch.load expects of a pickle module.
 _RESTRICTED = types.SimpleNamespace(
     __name__=__name__,
     Unpickler=_RestrictedUnpickler,
@@ -78,12 +77,12 @@ _RESTRICTED = types.SimpleNamespace(
 def read_checkpoint(path: str | Path) -> dict:
     """Read a checkpoint of tensors and plain containers.
 
-    A pickle may call functions of its author's choice while it is read. Here it gets tensors,
-    containers, and, for objects of fairseq and of the packages its training state refers to,
-    stand-ins that do nothing; the first other name it asks for ends the reading.
+    Reading a pickle may call any function that its author chose. Here it may construct tensors and
+    containers; objects of fairseq, and of the packages that its training state refers to, become
+    stand-ins that do nothing. Any other name is refused.
 
     Raises:
-        BaseModelError: the file is no checkpoint, or asks for anything else; names it.
+        BaseModelError: the file is not a checkpoint, or refers to any other name; names it.
     """
     if not Path(path).is_file():
         raise BaseModelError(f"there is no file {path}")
@@ -91,7 +90,7 @@ def read_checkpoint(path: str | Path) -> dict:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                    # torch.load would hand it to torch.jit, which no unpickler restrains.
+                    # torch.load would pass it to torch.jit, which this unpickler cannot restrict.
                     raise BaseModelError(f"{path} is a TorchScript archive, not a checkpoint")
         checkpoint = torch.load(
             path, map_location="cpu", pickle_module=_RESTRICTED, weights_only=False
@@ -100,14 +99,14 @@ def read_checkpoint(path: str | Path) -> dict:
         raise
     except pickle.UnpicklingError as e:
         raise BaseModelError(
-            f"{path} was not read: its pickle asks for '{e}', which no AV-HuBERT checkpoint "
+            f"{path} was not read: its pickle refers to '{e}', which no AV-HuBERT checkpoint "
             "needs. The file may be damaged or malicious: fetch it again from its publisher"
         ) from e
     except Exception as e:  # a damaged pickle may raise anything
         cause = next(iter(str(e).splitlines()), type(e).__name__)
         raise BaseModelError(f"{path} cannot be read as a PyTorch checkpoint: {cause}") from e
     if not isinstance(checkpoint, dict) or "model" not in checkpoint:
-        raise BaseModelError(f"{path} is no fairseq checkpoint: it has no entry 'model'")
+        raise BaseModelError(f"{path} is not a fairseq checkpoint: it has no entry 'model'")
     return checkpoint
 
 
@@ -116,12 +115,15 @@ def convert(
 ) -> tuple[AVHuBERTConfig, dict[str, torch.Tensor]]:
     """Turn a fairseq checkpoint of AV-HuBERT into a config and weights for `AVHuBERTModel`.
 
-    Pretrained and fine-tuned checkpoints (the encoder under a prefix, a decoder beside it) are
-    taken, in any floating-point precision, which is kept. Pretraining heads are left out.
+    Pretrained and fine-tuned checkpoints (with the encoder under a prefix, beside a decoder) are
+    supported, in any floating-point precision, which is kept. Pretraining heads are dropped.
+
+    Args:
+        checkpoint: from `read_checkpoint`.
+        source: name of the checkpoint in errors.
 
     Raises:
-        BaseModelError: it is not an AV-HuBERT, its config lacks a size or has a setting that is
-            not supported, or its weights do not fit; lists them.
+        BaseModelError: not an AV-HuBERT, or its config or weights are incomplete or unsupported.
     """
     state = checkpoint["model"]
     prefixes = [name.removesuffix(_STEM) for name in state if name.endswith(_STEM)]
@@ -142,14 +144,14 @@ def convert(
 
 
 def _as_dict(value) -> dict:
-    """View a nested config as a dict, also where it was an ``argparse.Namespace``."""
+    """Return a nested config as a dict, also if it was an ``argparse.Namespace``."""
     if isinstance(value, _StandIn):
         value = value.state
     return value if isinstance(value, dict) else {}
 
 
 def _model_settings(checkpoint: dict) -> dict:
-    """Find the encoder's settings; a fine-tuned checkpoint carries the pretrained one's inside."""
+    """Find the encoder's settings; a fine-tuned checkpoint has those of the pretrained one."""
     top = _as_dict(checkpoint.get("cfg")) or {"model": checkpoint.get("args")}
     settings = _as_dict(top.get("model"))
     while "encoder_layers" not in settings and settings.get("w2v_args") is not None:
@@ -167,7 +169,7 @@ def _config(settings: dict, weights: dict[str, torch.Tensor], source: str) -> AV
     )
     missing = [name for name in required if name not in settings]
     if missing:
-        raise BaseModelError(f"{source}: its config does not give {', '.join(missing)}")
+        raise BaseModelError(f"{source}: its config lacks {', '.join(missing)}")
     unsupported = [
         f"{name}: {settings[name]} (only {value})"
         for name, value in _FIXED.items()
@@ -186,6 +188,6 @@ def _config(settings: dict, weights: dict[str, torch.Tensor], source: str) -> AV
     return AVHuBERTConfig(
         **{name: settings[name] for name in required},
         **{name: settings[name] for name in optional if name in settings},
-        # The config has -1 here for models whose task sets it.
+        # The config has -1 here where the task sets the size.
         audio_feat_dim=audio.shape[1] if audio is not None else settings.get("audio_feat_dim", 104),
     )

@@ -242,7 +242,7 @@ def test_prepared_trees_that_are_no_text(tmp_path):
         (b"a: 2001-99-99\n", "is not YAML"),
         (b"a: " + b"[" * 5000 + b"\n", "is not YAML"),
         (b"a: !!python/object/apply:os.system ['touch executed']\n", "is not YAML"),
-        (b"base: 3\n", "base is a path"),
+        (b"base: 3\n", "base must be a path"),
     ],
 )
 def test_configs_that_are_none(tmp_path, content, message, capsys):
