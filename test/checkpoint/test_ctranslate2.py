@@ -116,7 +116,7 @@ def test_other_files_are_refused(tiny, tmp_path):
         read_model(path)
     write_model(path, tiny)
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(BaseModelError, match="too early"):
+    with pytest.raises(BaseModelError, match="file is incomplete"):
         read_model(path)
     with pytest.raises(BaseModelError, match="cannot be read"):
         read_model(tmp_path / "absent")
