@@ -20,6 +20,7 @@ from espnet2.tasks.abs_task import AbsTask, IteratorOptions
 from espnet2.torch_utils.safe_torch_load import safe_torch_load
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.distributed_utils import DistributedOption
+from espnet2.utils.build_dataclass import build_dataclass
 from espnet2.utils.get_default_kwargs import get_default_kwargs
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool
@@ -45,8 +46,10 @@ from espnet_smop.tasks.class_choices import OpenClassChoices
 from espnet_smop.tasks.config_parser import BasedConfigParser
 from espnet_smop.text_table import text_table
 from espnet_smop.train.abs_preprocessor import AbsAVPreprocessor
+from espnet_smop.train.lock import experiment_lock
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 from espnet_smop.train.ranks import RankIterFactory, end_with_parent
+from espnet_smop.train.resume import check_resumed_config
 from espnet_smop.train.token_batches import Counts, TokenBatchSampler, prefix_lengths
 from espnet_smop.train.trainer import AVSRTrainer
 
@@ -144,11 +147,18 @@ class AVSRTask(AbsTask):
             "of its transcripts (text)",
         )
         group.add_argument(
+            "--allow_changed_config",
+            type=str2bool,
+            default=False,
+            help="Resume although settings of the training differ from those in the experiment's "
+            "config.yaml. Settings of the model can never change",
+        )
+        group.add_argument(
             "--nonfinite_patience",
             type=int,
             default=10,
-            help="Abort after more than this many consecutive batches with a NaN or infinite loss. "
-            "Their updates are skipped; the error names the utterances and the batch is saved",
+            help="Abort after this many consecutive batches with a NaN or infinite loss, whose "
+            "updates are skipped. The last batch is saved and its utterances are named",
         )
         group = parser.add_argument_group(description="Preprocess related")
         group.add_argument(
@@ -271,10 +281,26 @@ class AVSRTask(AbsTask):
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
-        """Train as one process, of several perhaps, which ESPnet starts for the GPUs of a node."""
+        """Train as one process, or as one of those that ESPnet starts for the GPUs of a node.
+
+        The first process locks the experiment's directory and compares its config with these
+        arguments before anything is loaded or written.
+
+        Raises:
+            ExperimentInUseError: another training runs in the directory.
+            ChangedConfigError: it holds a training with other settings.
+        """
         if args.multiprocessing_distributed:
             end_with_parent()
-        super().main_worker(args)
+        option = build_dataclass(DistributedOption, args)
+        option.init_options()
+        trains = not (args.dry_run or args.collect_stats)
+        if not trains or (option.distributed and option.dist_rank != 0):
+            super().main_worker(args)
+            return
+        with experiment_lock(args.output_dir):
+            check_resumed_config(args)
+            super().main_worker(args)
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetAVSRModel:

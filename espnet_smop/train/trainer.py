@@ -17,7 +17,6 @@ from espnet2.utils.build_dataclass import build_dataclass
 
 from espnet_smop.fileio.atomic import atomic_path
 from espnet_smop.train.encode_ahead import encoding_ahead, has_fixed_features
-from espnet_smop.train.lock import experiment_lock
 from espnet_smop.train.watch import TrainingWatch
 
 
@@ -113,7 +112,7 @@ class AVSRTrainerOptions(TrainerOptions):
 
 
 class AVSRTrainer(Trainer):
-    """ESPnet's trainer with atomic checkpoints, a lock, checks of the losses and a progress log."""
+    """ESPnet's trainer with atomic checkpoints, an eye on losses, and the time left."""
 
     @classmethod
     def build_options(cls, args: argparse.Namespace) -> AVSRTrainerOptions:
@@ -124,14 +123,12 @@ class AVSRTrainer(Trainer):
     def run(cls, *, trainer_options, distributed_option, **kwargs) -> None:
         """Train; with ``resume``, from the last complete epoch on."""
         is_main = not distributed_option.distributed or distributed_option.dist_rank == 0
-        directory = Path(trainer_options.output_dir)
-        with experiment_lock(directory) if is_main else contextlib.nullcontext():
-            if trainer_options.resume and is_main:
-                complete_last_epoch(directory)
-            with atomic_torch_save():
-                super().run(
-                    trainer_options=trainer_options, distributed_option=distributed_option, **kwargs
-                )
+        if trainer_options.resume and is_main:
+            complete_last_epoch(Path(trainer_options.output_dir))
+        with atomic_torch_save():
+            super().run(
+                trainer_options=trainer_options, distributed_option=distributed_option, **kwargs
+            )
 
     @classmethod
     def train_one_epoch(cls, *, model, iterator, reporter, options, **kwargs) -> bool:

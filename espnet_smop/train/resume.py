@@ -1,0 +1,98 @@
+"""Which settings a resumed training may change."""
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espnet_smop.text_table import text_table
+
+_MODEL = (
+    "audio_frontend", "audio_frontend_conf", "video_frontend", "video_frontend_conf",
+    "projector", "projector_conf", "decoder", "decoder_conf", "model_conf",
+)  # fmt: skip
+# Of the model's settings: where a base model is (its fingerprint is compared) and how it runs.
+_NOT_OF_THE_CHECKPOINT = {
+    "model", "tokenizer", "gguf_file", "dtype", "compile", "gradient_checkpointing",
+    "chunk_seconds",
+}  # fmt: skip
+# The machine, logging, and what the task fills in or others use.
+_NOT_COMPARED = {
+    "allow_changed_config", "base_fingerprints", "config", "dry_run", "inference_conf",
+    "local_rank", "log_interval", "log_level", "multiprocessing_distributed", "ngpu",
+    "nonfinite_patience", "num_att_plot", "num_workers", "output_dir", "pretrain_path",
+    "print_config", "required", "resume", "use_matplotlib", "use_tensorboard", "version",
+}  # fmt: skip
+_NOT_COMPARED_PREFIXES = ("dist_", "wandb_", "use_wandb", "cudnn_")
+
+
+class ChangedConfigError(ValueError):
+    """An experiment's directory holds a training with other settings; names them."""
+
+
+def check_resumed_config(args: argparse.Namespace) -> None:
+    """Compare the arguments of a training with the config of the experiment that it would resume.
+
+    Nothing is compared before the first epoch has ended: there is no checkpoint to protect.
+
+    Args:
+        args: of the training; ``allow_changed_config`` accepts changes that leave the model as
+            it is.
+
+    Raises:
+        ChangedConfigError: the checkpoints are of another model, or other settings changed and are
+            not accepted.
+    """
+    directory = Path(args.output_dir)
+    config = directory / "config.yaml"
+    if not config.is_file() or not any(directory.glob("*.pth")):
+        return
+    before = yaml.safe_load(config.read_text(encoding="utf-8"))
+    changes = list(_changes(before, vars(args)))
+    of_model = [c for c in changes if c[0].split(".")[0] in _MODEL and not _is_place(c[0])]
+    if of_model:
+        listed = "; ".join(f"{name} is {new}, was {old}" for name, old, new in of_model)
+        raise ChangedConfigError(
+            f"{directory} holds the training of another model: {listed}. Train this one elsewhere "
+            "(--avsr_tag NAME)"
+        )
+    if not changes:
+        return
+    table = text_table(("setting", "before", "now"), changes)
+    if not args.allow_changed_config:
+        raise ChangedConfigError(
+            f"{directory} was trained with other settings. Train elsewhere (--avsr_tag NAME), or "
+            f"resume with them by --allow_changed_config true:\n{table}"
+        )
+    logging.warning("resuming with changed settings:\n%s", table)
+
+
+def _is_place(name: str) -> bool:
+    return name.split(".")[-1] in _NOT_OF_THE_CHECKPOINT
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield name, old and new value of what differs. Settings unknown before have no old value."""
+    for key in sorted(before.keys() & now.keys()):
+        if key in _NOT_COMPARED or key.startswith(_NOT_COMPARED_PREFIXES):
+            continue
+        old, new = _flat(before[key], key), _flat(now[key], key)
+        if new.get("decoder_conf.prompt") is None:  # the task fills it in
+            old.pop("decoder_conf.prompt", None)
+            new.pop("decoder_conf.prompt", None)
+        for name in sorted(old.keys() | new.keys()):
+            values = old.get(name, "none"), new.get(name, "none")
+            if values[0] != values[1]:
+                yield name, *map(str, values)
+
+
+def _flat(value: Any, name: str) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return {
+            k: v for key, item in value.items() for k, v in _flat(item, f"{name}.{key}").items()
+        }
+    return {name: json.loads(json.dumps(value, default=str))}  # tuples as lists, as in the file

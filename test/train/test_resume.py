@@ -1,0 +1,104 @@
+import pytest
+import torch
+import yaml
+
+from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.train.lock import ExperimentInUseError
+from espnet_smop.train.resume import ChangedConfigError, check_resumed_config
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """A function that makes the arguments of a training in an experiment's directory."""
+    directory = tmp_path / "an exp"
+    directory.mkdir()
+    (directory / "1epoch.pth").touch()
+
+    def arguments(**changes):
+        args = AVSRTask.get_parser().parse_args(["--output_dir", str(directory)])
+        args.decoder_conf = {**args.decoder_conf, "model": "llm"}
+        args.optim_conf = {"lr": 1e-3}
+        for name, value in changes.items():
+            old = getattr(args, name)
+            setattr(args, name, {**old, **value} if isinstance(value, dict) else value)
+        return args
+
+    def write(**changes):
+        config = vars(arguments(**changes))
+        (directory / "config.yaml").write_text(yaml.safe_dump({**config, "version": "1"}))
+
+    arguments.write = write
+    arguments.directory = directory
+    return arguments
+
+
+def test_the_same_settings_on_another_machine_are_accepted(experiment):
+    # The task fills in the prompt and the fingerprints
+    experiment.write(decoder_conf={"prompt": "Transcribe."}, base_fingerprints={"a": "b"})
+    check_resumed_config(experiment(ngpu=4, num_workers=7, log_level="DEBUG", dist_world_size=2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"projector_conf": {"routing": "jejr"}}, "projector_conf.routing is jejr, was dedr"),
+        ({"projector": "mlp"}, "projector is mlp, was smop"),
+        ({"decoder_conf": {"lora": {"r": 8}}}, r"decoder_conf\.lora\.r is 8, was none"),
+        ({"video_frontend": None}, "video_frontend is None, was avhubert"),
+        ({"decoder_conf": {"prompt": "Write."}}, r"decoder_conf\.prompt is Write\."),
+    ],
+)
+def test_another_model_is_refused_whatever_is_allowed(experiment, changes, message):
+    experiment.write(projector_conf={"routing": "dedr"})
+    defaults = {"projector_conf": {"routing": "dedr"}, "allow_changed_config": True}
+    with pytest.raises(ChangedConfigError, match=f"another model: .*{message}.*--avsr_tag"):
+        check_resumed_config(experiment(**{**defaults, **changes}))
+
+
+def test_other_settings_need_permission(experiment, caplog):
+    experiment.write()
+    changes = {"optim_conf": {"lr": 5e-4}, "max_epoch": 7, "decoder_conf": {"model": "moved/llm"}}
+    with pytest.raises(ChangedConfigError, match="--allow_changed_config true") as error:
+        check_resumed_config(experiment(**changes))
+    rows = [line.split() for line in str(error.value).splitlines()[1:]]
+    assert rows[0] == ["setting", "before", "now"]
+    assert ["optim_conf.lr", "0.001", "0.0005"] in rows
+    assert ["decoder_conf.model", "llm", "moved/llm"] in rows
+    check_resumed_config(experiment(**changes, allow_changed_config=True))
+    assert "optim_conf.lr" in caplog.text
+
+
+def test_without_a_checkpoint_nothing_is_compared(experiment):
+    experiment.write()
+    (experiment.directory / "1epoch.pth").unlink()
+    check_resumed_config(experiment(projector="mlp"))
+
+
+@pytest.mark.parametrize("how", ["locked", "another model"])
+def test_a_refused_training_leaves_the_experiment_as_it_was(train_command, tmp_path, how):
+    AVSRTask.main(cmd=train_command("exp", max_epoch=1))
+    directory = tmp_path / "exp"
+    before = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+    if how == "locked":
+        import subprocess
+        import sys
+
+        hold = (
+            "import sys, time; from espnet_smop.train.lock import experiment_lock\n"
+            "with experiment_lock(sys.argv[1]):\n    print(flush=True)\n    time.sleep(60)"
+        )
+        holder = subprocess.Popen([sys.executable, "-c", hold, directory], stdout=subprocess.PIPE)
+        holder.stdout.readline()
+        with pytest.raises(ExperimentInUseError):
+            AVSRTask.main(cmd=train_command("exp", max_epoch=2))
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    else:
+        with pytest.raises(ChangedConfigError):
+            AVSRTask.main(cmd=train_command("exp", projector_conf={"num_experts": 5}))
+    after = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+    after.pop(directory / ".lock")
+    before.pop(directory / ".lock")
+    assert after == before
+    assert torch.load(directory / "1epoch.pth", weights_only=True)
