@@ -31,10 +31,10 @@ from espnet_smop.checkpoint.archive import (
     extract,
     write_zip,
 )
+from espnet_smop.class_path import check_outside
 from espnet_smop.decoder.tokenizer import load_tokenizer
 from espnet_smop.fileio.atomic import atomic_directory, atomic_path
 from espnet_smop.modality import MODALITIES
-from espnet_smop.tasks.class_choices import check_outside
 
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"

@@ -9,7 +9,6 @@ the crops need no second decoding. Providers by name are in `PROVIDERS`;
 single pictures becomes a provider by `DetectedLandmarks`.
 """
 
-import importlib
 import importlib.util
 import io
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from espnet_smop.class_path import import_class
 from espnet_smop.corpus import array_pickle
 from espnet_smop.corpus.media import Picture, Video
 from espnet_smop.corpus.mouth import check_landmarks, fill_missing
@@ -315,14 +315,13 @@ def build_landmarks(
     try:
         if name in PROVIDERS:
             return PROVIDERS[name](paths or {}, **options)
-        module, separator, attribute = name.partition(":")
-        if not separator:
+        if ":" not in name:
             raise LandmarkError(
                 f"unknown landmark provider '{name}'; choose from {', '.join(PROVIDERS)} "
                 "or name your own as module:Class"
             )
-        return getattr(importlib.import_module(module), attribute)(**options)
-    except (ImportError, AttributeError, TypeError) as e:
+        return import_class(name)(**options)
+    except (ImportError, TypeError, ValueError) as e:
         raise LandmarkError(
             f"landmark provider '{name}' cannot be built ({e}); check --landmarks and "
             "--landmarks_conf"

@@ -189,6 +189,16 @@ def test_base_model_and_parameters_of_the_frontend(tiny_hubert, model_args):
     assert not frontend.is_trained and not frontend.has_checkpoint_state
 
 
+def test_code_in_a_package_is_not_run(tmp_path, monkeypatch):
+    (tmp_path / "brought.py").write_text("open('it_ran', 'w')\n")
+    (tmp_path / "config.yaml").write_text("decoder_conf: {}\nprojector: brought:Projector\n")
+    monkeypatch.chdir(tmp_path)  # where `python -m` looks for modules first
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match="brought:Projector is in .* code that comes with a model"):
+        AVSRSpeech2Text.from_pretrained(tmp_path)
+    assert not (tmp_path / "it_ran").exists()
+
+
 def test_dry_run(own, train_command, tmp_path):
     settings = {"batch_type": "tokens", "batch_bins": 400, "batch_limits": {"frames": 120}}
     train_command("exp", **settings, max_epoch=3, num_iters_per_epoch=4, **own)

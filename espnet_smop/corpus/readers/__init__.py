@@ -6,10 +6,10 @@
 """
 
 import argparse
-import importlib
 from pathlib import Path
 from typing import Protocol
 
+from espnet_smop.class_path import import_class
 from espnet_smop.corpus.readers.any_lrs3 import AnyLRS3Reader
 from espnet_smop.corpus.readers.auto_avsr import AutoAVSRReader
 from espnet_smop.corpus.readers.av_hubert import AVHuBERTReader
@@ -62,15 +62,14 @@ def reader_class(name: str) -> type[CorpusReader]:
     """
     if name in READERS:
         return READERS[name]
-    module, separator, attribute = name.partition(":")
-    if not separator:
+    if ":" not in name:
         raise CorpusError(
             f"unknown reader '{name}'; choose from {', '.join(READERS)} or give your own as "
             "module:Class"
         )
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as e:
+        return import_class(name)
+    except ValueError as e:
         raise CorpusError(f"reader '{name}' cannot be imported ({e})") from None
 
 

@@ -1,0 +1,109 @@
+"""Classes by their path, ``module:Class``: a class of one's own needs no edit of the package.
+
+Modules are found as Python finds them (installed packages, ``PYTHONPATH``), then in the working
+directory: a recipe's ``local/my_reader.py`` is the module ``local.my_reader``.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import os
+import pkgutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def import_class(path: str, base: type | None = None) -> type:
+    """Import a class.
+
+    Args:
+        path: ``module:Class``.
+        base: what it has to derive from, without abstract methods left; None takes any.
+
+    Raises:
+        ValueError: there is no such module or class, or it does not fit; says why in one line.
+    """
+    module_name, _, class_name = path.partition(":")
+    module = _import_module(module_name, path)
+    found = getattr(module, class_name, None)
+    if found is None:
+        fitting = [
+            name
+            for name, value in vars(module).items()
+            if inspect.isclass(value) and issubclass(value, base or object)
+        ]
+        raise ValueError(
+            f"module {module_name} has no class '{class_name}'" + suggestion(class_name, fitting)
+        )
+    if base is None:
+        return found
+    if not inspect.isclass(found) or not issubclass(found, base):
+        raise ValueError(f"{path} is no {base.__name__}: derive it from {_path_of(base)}")
+    if inspect.isabstract(found):
+        raise ValueError(
+            f"{path} lacks {', '.join(sorted(found.__abstractmethods__))}, which {_path_of(base)} "
+            "asks for"
+        )
+    return found
+
+
+def check_outside(class_path: str, directory: Path) -> None:
+    """Refuse a class of a module within a directory, without importing anything.
+
+    Args:
+        class_path: ``module:Class``.
+        directory: of files that others made, such as an unpacked model.
+
+    Raises:
+        ValueError: the module is found there.
+    """
+    top, *rest = class_path.partition(":")[0].split(".")
+    _search_working_directory()
+    spec = importlib.util.find_spec(top) if top else None
+    if spec is None:
+        return
+    places = [Path(p, *rest) for p in spec.submodule_search_locations or ()]
+    places += [Path(spec.origin)] if spec.has_location else []
+    if any(place.resolve().is_relative_to(directory.resolve()) for place in places):
+        raise ValueError(
+            f"the class {class_path} is in {directory} itself, and code that comes with a model is "
+            "not run: read it, then put its module on PYTHONPATH from another directory"
+        )
+
+
+def _import_module(name: str, path: str):
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"'{path}' is no class path of the form module:Class")
+    _search_working_directory()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as e:
+        if e.name is None or not f"{name}.".startswith(f"{e.name}."):
+            raise ValueError(f"module {name} cannot be imported: {e}") from e
+        parent = sys.modules.get(e.name.rpartition(".")[0])
+        near = (m.name for m in pkgutil.iter_modules(getattr(parent, "__path__", None)))
+        raise ValueError(
+            f"there is no module '{e.name}' in the working directory, on PYTHONPATH or installed"
+            + suggestion(e.name.rpartition(".")[2], near)
+        ) from e
+    except Exception as e:  # anything may happen in it
+        raise ValueError(f"module {name} cannot be imported: {type(e).__name__}: {e}") from e
+
+
+def _search_working_directory() -> None:
+    # Last, so that it hides no installed module. It stays: processes that training starts need it.
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
+        importlib.invalidate_caches()
+
+
+def _path_of(class_: type) -> str:
+    return f"{class_.__module__}:{class_.__name__}"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return ``. Did you mean '…'?`` with the known name that is closest, if one is close."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f". Did you mean '{near[0]}'?" if near else ""
