@@ -2,6 +2,8 @@
 
 import gzip
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,16 +14,13 @@ import pytest
 import soundfile
 
 from espnet_smop.config import load_config
+from espnet_smop.fileio.table import read_table
 from espnet_smop.results.parameters import count_parameters
 from espnet_smop.tasks.avsr import AVSRTask
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "egs2" / "real_speech" / "avsr_smop1"
 SETS = ("train", "valid", "test_human", "test_synthetic")
-
-
-def table(path):
-    return dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +49,33 @@ def make_speech(*arguments):
 
 @pytest.mark.slow
 def test_sets_share_neither_sentences_nor_test_voices(asterisk, tmp_path):
+    """The recipe's stages 1 to 4."""
     pytest.importorskip("espeakng_loader")
-    done = make_speech("--out", tmp_path / "raw", "--synthetic", 40, "--nj", 1, *asterisk)
-    assert done.returncode == 0, done.stderr
+    egs2 = tmp_path / "a clone" / "egs2"
+    made = shutil.ignore_patterns("data", "dump", "exp", "downloads")
+    shutil.copytree(ROOT / "egs2", egs2, symlinks=True, ignore=made)
+    recipe = egs2 / "real_speech/avsr_smop1"
+    options = ["--local_data_opts", shlex.join(["--synthetic", "40", *asterisk])]
+    done = subprocess.run(
+        ["./run.sh", "--stop_stage", "4", "--ngpu", "0", "--systems", "smop4", *options],
+        cwd=recipe, capture_output=True, text=True, timeout=500,
+        env={**os.environ, "ESPNET_SMOP_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     texts, people = {}, {}
     for name in SETS:
-        directory = tmp_path / "raw" / name
-        texts[name] = table(directory / "text")
-        people[name] = set(table(directory / "utt2spk").values())
-        samples = table(directory / "utt2num_samples")
-        for key, path in table(directory / "wav.scp").items():
-            info = soundfile.info(path)
+        written, directory = recipe / "data" / name, recipe / "dump/raw" / name
+        texts[name] = read_table(directory / "text")
+        people[name] = set(read_table(directory / "utt2spk").values())
+        assert texts[name] == read_table(written / "text")
+        samples = read_table(directory / "utt2num_samples")
+        sources = read_table(written / "wav.scp")
+        for key, path in read_table(directory / "wav.scp").items():
+            info = soundfile.info(recipe / path)
             assert (info.samplerate, info.frames) == (16000, int(samples[key]))
             assert info.frames > 4000
+            # Stage 3 changes no sample.
+            assert soundfile.info(recipe / sources[key]).frames == info.frames
     for test in ("test_human", "test_synthetic"):
         assert not set(texts[test].values()) & set(texts["train"].values())
     assert people["test_human"] == {"allison"}
@@ -73,16 +86,19 @@ def test_sets_share_neither_sentences_nor_test_voices(asterisk, tmp_path):
     words = {word for name in SETS for text in texts[name].values() for word in text.split()}
     assert all(word.replace("'", "").isalpha() and word.islower() for word in words)
 
-    before = (tmp_path / "raw/train/text").stat().st_mtime_ns
-    assert make_speech("--out", tmp_path / "raw", "--synthetic", 40, *asterisk).stdout == ""
-    assert (tmp_path / "raw/train/text").stat().st_mtime_ns == before
-    assert "with 40 synthetic sentences, not 41" in (
-        make_speech("--out", tmp_path / "raw", "--synthetic", 41, *asterisk).stderr
+    text = recipe / "data/train/text"
+    before = text.stat().st_mtime_ns
+    where = ["--out", recipe / "data", "--audio_dir", tmp_path / "none"]
+    assert make_speech(*where, "--synthetic", 40, *asterisk).stdout == ""
+    assert text.stat().st_mtime_ns == before
+    assert "has 40 synthetic sentences, not 41" in (
+        make_speech(*where, "--synthetic", 41, *asterisk).stderr
     )
 
 
 def test_missing_prompts_are_named(tmp_path):
-    done = make_speech("--out", tmp_path / "raw", "--sounds", tmp_path / "none")
+    where = ["--out", tmp_path / "data", "--audio_dir", tmp_path / "audio"]
+    done = make_speech(*where, "--sounds", tmp_path / "none")
     assert done.returncode == 1
     assert "install Debian's packages asterisk-core-sounds-en-g722" in done.stderr
 

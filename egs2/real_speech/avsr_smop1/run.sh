@@ -19,7 +19,7 @@ help_message="Usage: ./run.sh [--option VALUE]…
                     nvidia-smi finds one, else 0).
   --synthetic N     Sentences spoken by eSpeak NG in the training set (default ${synthetic}).
 
-All other options go to the driver, avsr_smop.sh, and win over what is set here:
+All other options go to the driver, avsr_smop.sh, and override what is set here:
 "
 help_of=./avsr_smop.sh
 own_options="systems seeds synthetic ngpu avsr_args"
@@ -33,15 +33,18 @@ own_options="systems seeds synthetic ngpu avsr_args"
 use_amp=true
 if [ "${ngpu}" = 0 ]; then use_amp=false; fi
 
-# The driver's stages 1 to 4 prepare audio with video; here there is only audio, 16 kHz already.
-"${SMOP_PYTHON}" local/make_speech.py --out dump/raw --synthetic "${synthetic}" --nj "${SMOP_CORES}"
+shared=()
 for seed in ${seeds}; do
     for system in ${systems}; do
-        ./avsr_smop.sh --stage 6 --skip_stages "7 16" \
+        ./avsr_smop.sh --skip_stages "7 16" --nj "${SMOP_CORES}" \
+            --local_data_opts "--synthetic ${synthetic}" --max_wav_duration 16 \
             --train_set train --valid_set valid --test_sets "test_human test_synthetic" \
             --inference_nj 1 "${gpu_args[@]}" \
             --avsr_config "conf/train_asr_${system}.yaml" --avsr_tag "${system}_seed${seed}" \
-            --avsr_args "--seed ${seed} --use_amp ${use_amp} ${avsr_args}" "${other_args[@]}"
+            --avsr_args "--seed ${seed} --use_amp ${use_amp} ${avsr_args}" "${other_args[@]}" "${shared[@]}"
+        # Data and base models are made for the first system and serve the others.
+        shared=(--skip_data_prep true)
     done
 done
-"${SMOP_PYTHON}" -m espnet_smop.bin.results table exp
+# There is nothing to show before the first training.
+if [ -d exp ]; then "${SMOP_PYTHON}" -m espnet_smop.bin.results table exp; fi

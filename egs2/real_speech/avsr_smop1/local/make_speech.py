@@ -27,8 +27,9 @@ import av
 import numpy as np
 import soundfile
 
-from espnet_smop.corpus.datadir import read_table, write_data_dir
+from espnet_smop.corpus.datadir import write_data_dir
 from espnet_smop.fileio.atomic import atomic_path
+from espnet_smop.fileio.table import read_table
 from espnet_smop.modality import SAMPLE_RATE
 from talking_face.difficulty import Difficulty
 from talking_face.speakers import speaker
@@ -92,19 +93,19 @@ def say(numbered: tuple[int, str], voices: range) -> tuple[str, str, np.ndarray]
     return f"{person.name}-{number:05d}", text, speak(text, person.voice)
 
 
-def write(out: Path, utterances: Iterator[tuple[str, str, np.ndarray]]) -> None:
-    """Write a formatted data directory."""
-    tables = {n: {} for n in ("wav.scp", "text", "utt2spk", "utt2num_samples")}
+def write(out: Path, audio_dir: Path, utterances: Iterator[tuple[str, str, np.ndarray]]) -> None:
+    """Write a set's sound files and its data directory."""
+    tables = {n: {} for n in ("wav.scp", "text", "utt2spk")}
+    seconds = 0.0
     for key, text, samples in utterances:
         person = key.split("-")[0]
-        path = out / "data" / person / f"{key}.flac"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = audio_dir / person / f"{key}.flac"
         with atomic_path(path) as partial_path:
             soundfile.write(partial_path, samples, SAMPLE_RATE, format="FLAC")
-        for table, value in zip(tables.values(), (path, text, person, len(samples)), strict=True):
+        for table, value in zip(tables.values(), (path, text, person), strict=True):
             table[key] = value
+        seconds += len(samples) / SAMPLE_RATE
     write_data_dir(out, tables)
-    seconds = sum(tables["utt2num_samples"].values()) / SAMPLE_RATE
     print(f"{out}: {len(tables['text'])} utterances, {seconds / 3600:.2f} hours", flush=True)
 
 
@@ -115,7 +116,10 @@ def main() -> None:
     )
     asterisk = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
     listed = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
-    parser.add_argument("--out", type=Path, required=True, help="gets a directory for each set")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="gets a data directory for each set"
+    )
+    parser.add_argument("--audio_dir", type=Path, required=True, help="where the sound files go")
     parser.add_argument("--sounds", type=Path, default=asterisk, help=f"default {asterisk}")
     parser.add_argument("--texts", type=Path, default=listed, help=f"default {listed}")
     parser.add_argument("--synthetic", type=int, default=3000, help="sentences of the training set")
@@ -127,8 +131,8 @@ def main() -> None:
         count = sum(not key.startswith("allison-") for key in keys)
         if count != args.synthetic:
             sys.exit(
-                f"make_speech: {args.out} is there with {count} synthetic sentences, not "
-                f"{args.synthetic}: remove it with exp/, or give --synthetic {count}"
+                f"make_speech: {args.out} has {count} synthetic sentences, not "
+                f"{args.synthetic}: remove it with dump/ and exp/, or give --synthetic {count}"
             )
         return
     if not (args.sounds.is_dir() and args.texts.is_file()):
@@ -156,12 +160,12 @@ def main() -> None:
             yield from pool.imap(partial(say, voices=voices), numbered, chunksize=8)
 
         seen, unseen = range(VOICES), range(VOICES, VOICES + TEST_VOICES)
-        write(args.out / "test_human", spoken(0, 4))
-        write(args.out / "test_synthetic", synthetic(0, TESTS, unseen))
+        write(args.out / "test_human", args.audio_dir, spoken(0, 4))
+        write(args.out / "test_synthetic", args.audio_dir, synthetic(0, TESTS, unseen))
         few = args.synthetic // 20
-        write(args.out / "valid", chain(spoken(4, 5), synthetic(TESTS, few, seen)))
+        write(args.out / "valid", args.audio_dir, chain(spoken(4, 5), synthetic(TESTS, few, seen)))
         rest = synthetic(TESTS + few, args.synthetic, seen)
-        write(args.out / "train", chain(spoken(5, 20), rest))
+        write(args.out / "train", args.audio_dir, chain(spoken(5, 20), rest))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Stage 1: write the sentences, a human's and a synthesiser's, as Kaldi data directories.
+set -euo pipefail
+
+synthetic=3000
+audio_dir=downloads/speech
+data_dir=data
+sounds=/usr/share/asterisk/sounds/en_US_f_Allison
+texts=/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz
+
+help_message="Usage: $0 [--option VALUE]…
+  --synthetic N    sentences spoken by eSpeak NG in the training set (default ${synthetic})
+  --audio_dir DIR  where the sound files go (default ${audio_dir})
+  --data_dir DIR   where the data directories go (default ${data_dir})
+  --sounds DIR     human prompts, G.722 (default ${sounds})
+  --texts FILE     their transcripts (default ${texts})"
+# shellcheck source=scripts/utils/parse_options.sh
+. scripts/utils/parse_options.sh
+[ $# -eq 0 ] || smop_option_error "unexpected argument '$1'"
+# shellcheck source=path.sh
+. ./path.sh
+
+"${SMOP_PYTHON}" local/make_speech.py --out "${data_dir}" --audio_dir "${audio_dir}" \
+    --sounds "${sounds}" --texts "${texts}" --synthetic "${synthetic}" --nj "${SMOP_CORES}"
