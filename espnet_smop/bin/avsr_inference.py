@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from espnet2.fileio.datadir_writer import DatadirWriter
-from espnet2.fileio.read_text import read_2columns_text
 from espnet2.legacy.utils.cli_utils import get_commandline_args
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from espnet2.train.dataset import ESPnetDataset
@@ -30,6 +29,7 @@ from torch.utils.data import DataLoader
 from espnet_smop.command import run
 from espnet_smop.fileio.atomic import atomic_directory
 from espnet_smop.fileio.durations import longest_first, read_durations
+from espnet_smop.fileio.table import read_table
 from espnet_smop.inference import DEFAULTS, AVSRSpeech2Text
 from espnet_smop.modality import FRAME_RATE, SAMPLE_RATE
 from espnet_smop.results.costs import DecodingCosts
@@ -95,7 +95,7 @@ def inference(
         list(data_path_and_name_and_type), preprocess=speech2text.preprocess, float_dtype="float32"
     )
     AVSRTask.check_task_requirements(dataset, allow_variable_data_keys, False, inference=True)
-    keys = read_2columns_text(key_file) if key_file else dataset
+    keys = read_table(key_file) if key_file else dataset
     keys = longest_first(keys, read_durations(data_path_and_name_and_type))
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
     loader = DataLoader(

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from espnet2.fileio.read_text import read_2columns_text
-
+from espnet_smop.fileio.table import read_table
 from espnet_smop.modality import MODALITIES
 
 
@@ -19,7 +18,7 @@ def read_durations(sources: Iterable[tuple[str, str, str]]) -> dict[str, float]:
     for path, name, _ in sources:
         modality = by_data_name.get(name)
         if modality and (file := Path(path).parent / modality.lengths_file).is_file():
-            lengths = read_2columns_text(file)
+            lengths = read_table(file)
             return {key: int(value) / modality.rate for key, value in lengths.items()}
     return {}
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from espnet2.fileio.read_text import load_num_sequence_text, read_2columns_text
+from espnet2.fileio.read_text import load_num_sequence_text
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.tasks.abs_task import AbsTask, IteratorOptions
 from espnet2.torch_utils.safe_torch_load import safe_torch_load
@@ -31,6 +31,7 @@ from espnet_smop.base_model import BaseModelError, resolve_relative_to
 from espnet_smop.decoder.abs_decoder import AbsAVDecoder
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.decoder.prompt import prompt_for
+from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import register
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.avhubert import AVHuBERTFrontend
@@ -414,7 +415,7 @@ def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
             "use_preprocessor: true"
         )
     shapes = load_num_sequence_text(iter_options.shape_files[0], loader_type="csv_int")
-    transcripts = {k: t for k, t in read_2columns_text(texts[0]).items() if k in shapes}
+    transcripts = {k: t for k, t in read_table(texts[0]).items() if k in shapes}
     counts = iter_options.preprocess_fn.count_text(list(transcripts.values()))
     model = _models.get(id(args))
     if model is None:

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from espnet2.fileio.read_text import read_2columns_text
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.dataset import ESPnetDataset
 
 from espnet_smop.base_model import base_dtype
 from espnet_smop.fileio.durations import longest_first, read_durations
+from espnet_smop.fileio.table import read_table
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.precomputed import FeatureCacheError, open_cache
 from espnet_smop.modality import MODALITIES
@@ -155,9 +155,9 @@ def check_caches(
             if name.startswith(part)
         }
         open_cache(scp.parent, describe(args, modality, prints), ignore={"data"})
-        cached = read_2columns_text(scp).keys()
+        cached = read_table(scp).keys()
         for file in shape_files:
-            missing = sorted(read_2columns_text(file).keys() - cached)
+            missing = sorted(read_table(file).keys() - cached)
             if missing:
                 more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                 raise FeatureCacheError(
@@ -188,7 +188,7 @@ def compute_features(
     conf = {**args.preprocessor_conf, "noise": None}
     dataset = ESPnetDataset(source, preprocess=AVSRPreprocessor(train=False, **conf))
     collate = CommonCollateFn(float_pad_value=0.0)
-    uids = longest_first(read_2columns_text(source[0][0]), read_durations(source))
+    uids = longest_first(read_table(source[0][0]), read_durations(source))
     for start in range(0, len(uids), batch_size):
         batch_uids, batch = collate([dataset[uid] for uid in uids[start : start + batch_size]])
         features, lengths = frontend(batch[name].to(device), batch[f"{name}_lengths"].to(device))

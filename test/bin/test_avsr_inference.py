@@ -6,10 +6,10 @@ import pytest
 import soundfile
 import torch
 import yaml
-from espnet2.fileio.read_text import read_2columns_text
 
 from espnet_smop.bin.avsr_inference import get_parser, main
 from espnet_smop.command import run
+from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import read_video
 from espnet_smop.inference import AVSRSpeech2Text
 from espnet_smop.results.costs import DecodingCosts
@@ -75,7 +75,7 @@ def test_speech2text_gives_what_the_command_writes(experiment, dump_dir, tmp_pat
         experiment / "config.yaml", experiment / "model.pth",
         beam_size=2, nbest=1, length_penalty=0.0, max_new_tokens=10,
     )  # fmt: skip
-    scps = [read_2columns_text(dump_dir / name) for name in ("wav.scp", "video.scp")]
+    scps = [read_table(dump_dir / name) for name in ("wav.scp", "video.scp")]
     uid = min(scps[0])
     [(text, tokens, ids, score)] = speech2text(
         speech=soundfile.read(scps[0][uid])[0], video=read_video(scps[1][uid])
@@ -95,7 +95,7 @@ def test_the_log_has_the_lines_that_espnet_measures_rtf_with(
     starts = [m for m in messages if m.startswith("speech length: ")]
     ends = [m for m in messages if m.startswith("best hypo")]
     assert len(starts) == len(ends) == 2  # batches of 8 and 4
-    samples = sum(map(int, read_2columns_text(dump_dir / "utt2num_samples").values()))
+    samples = sum(map(int, read_table(dump_dir / "utt2num_samples").values()))
     assert sum(int(m.split()[-1]) for m in starts) == samples
     assert any(m.startswith("RTF: ") for m in messages)
     assert any("reached max_new_tokens" in m for m in messages)  # a random model never stops
@@ -154,7 +154,7 @@ def test_decoding_writes_what_it_took(experiment, dump_dir, tmp_path):
     main(arguments(experiment, dump_dir, tmp_path / "out", "--beam_size", "1"))
     costs = DecodingCosts.read(tmp_path / "out")
     assert costs.utterances == 12
-    samples = sum(map(int, read_2columns_text(dump_dir / "utt2num_samples").values()))
+    samples = sum(map(int, read_table(dump_dir / "utt2num_samples").values()))
     assert costs.speech_seconds == pytest.approx(samples / 16000)
     assert costs.rtf > 0
     assert costs.peak_memory_mib > 50  # Python alone takes more

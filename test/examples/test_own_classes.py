@@ -13,11 +13,11 @@ import pytest
 import soundfile
 import torch
 import yaml
-from espnet2.fileio.read_text import read_2columns_text
 from transformers import HubertConfig, HubertModel
 
 from espnet_smop.bin import avsr_inference, avsr_train, package, results
 from espnet_smop.experiments.dry_run import dry_run
+from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import read_video
 from espnet_smop.inference import AVSRSpeech2Text
 from espnet_smop.tasks.avsr import AVSRTask
@@ -117,7 +117,7 @@ def test_from_training_to_the_report(own, train_command, dump_dir, tmp_path, cap
 
 
 def inputs(dump_dir, uid):
-    paths = [read_2columns_text(dump_dir / name)[uid] for name in ("wav.scp", "video.scp")]
+    paths = [read_table(dump_dir / name)[uid] for name in ("wav.scp", "video.scp")]
     return {"speech": soundfile.read(paths[0])[0], "video": read_video(paths[1])}
 
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from espnet2.fileio.read_text import read_2columns_text
 from espnet2.iterators.sequence_iter_factory import worker_init_fn
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from espnet2.train.collate_fn import CommonCollateFn
@@ -36,6 +35,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from espnet_smop.command import run
 from espnet_smop.corpus.shapes import durations
 from espnet_smop.fileio.atomic import atomic_directory
+from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import register
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
 from espnet_smop.frontend.log_mel import LogMel
@@ -174,7 +174,7 @@ class Batches:
         self.name = MODALITIES[modality].data_name
         source = MODALITIES[modality].source(data_dir)
         self.dataset = ESPnetDataset([source], preprocess=preprocess)
-        self.text = read_2columns_text(data_dir / "text")
+        self.text = read_table(data_dir / "text")
         self.units = units
         lengths = durations(data_dir)
         keys = sorted(lengths, key=lambda key: (lengths[key], key))
@@ -251,7 +251,7 @@ def pretrain(
         )
     set_all_random_seed(config.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    sentences = read_2columns_text(train_dir / "text").values()
+    sentences = read_table(train_dir / "text").values()
     units = [Units("", sentences), Units(" ", sentences)]
     # What is masked cannot be spelt
     conf = {"speech_mask": None, "video_mask": None}
