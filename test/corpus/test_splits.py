@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from espnet_smop.corpus.splits import split_by_list, split_by_speaker
-from espnet_smop.corpus.utterance import CorpusError, Utterance
+from espnet_smop.corpus.splits import split, split_by_list, split_by_speaker
+from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance
 
 
 def utterance(part, speaker, clip):
@@ -47,3 +47,28 @@ def test_by_list(utterances):
     assert sum(u.speaker == "s03" for u in valid) == 1
     with pytest.raises(CorpusError, match="--valid_list names none"):
         split_by_list(utterances, ["nobody"], "--valid_list")
+
+
+def test_sets_that_a_corpus_lacks_are_split_off(utterances, tmp_path):
+    corpus = Corpus("a form", train=utterances)
+    with pytest.raises(CorpusError, match="DIR: holds no test clips; .*--test_share or"):
+        split(corpus, "DIR", valid_share=0.1)
+    sets = split(corpus, "DIR", valid_share=0.1, test_share=0.1)
+    speakers = [{u.speaker for u in s} for s in (sets.train, sets.valid, sets.test)]
+    assert all(speakers) and len(set.union(*speakers)) == sum(map(len, speakers))
+    assert split(corpus, "DIR", valid_share=0.1, test_share=0.1) == sets
+    (tmp_path / "test").write_text("\ufefftrainval/s03/1\r\ns04\n\n")
+    listed = split(corpus, "DIR", valid_share=0.1, test_list=tmp_path / "test", test_share=0.1)
+    assert {u.speaker for u in listed.test} == {"s03", "s04"}
+    with pytest.raises(CorpusError, match="none: No such file or directory; check --valid_list"):
+        split(corpus, "DIR", valid_share=0.1, test_share=0.1, valid_list=tmp_path / "none")
+
+
+def test_a_corpus_keeps_its_own_sets(utterances):
+    train, valid, test = utterances[:20], utterances[20:25], utterances[25:]
+    corpus = Corpus("a form", train=train, valid=valid, test=test)
+    assert split(corpus, "DIR", valid_share=0.1, test_share=0.1) == corpus
+    corpus.test_problems = {"clip": "no text"}
+    with pytest.raises(CorpusError, match="would lose 1 clips: clip: no text. Repair them"):
+        split(corpus, "DIR", valid_share=0.1)
+    assert split(corpus, "DIR", valid_share=0.1, allow_broken=True).test == test
