@@ -79,8 +79,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         else:
             reasons = [f"there is no {modality}_frontend"]
         if not reasons:
-            class_ = _CHOICES[modality].get_class(getattr(args, f"{modality}_frontend"))
-            frontend = class_(**getattr(args, f"{modality}_frontend_conf"))
+            frontend = _CHOICES[modality].build(args)
             reasons = varying_settings(args, modality, frontend)
         if reasons and options.report is None:
             raise FeatureCacheError(

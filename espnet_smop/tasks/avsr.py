@@ -1,12 +1,10 @@
-"""The ESPnet task: which classes there are, their arguments, and how they become a model."""
+"""The ESPnet task: the kinds of classes, their arguments, and how they become a model."""
 
 import argparse
-import difflib
-import inspect
 import itertools
 import logging
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +41,7 @@ from espnet_smop.projector.abs_projector import AbsProjector
 from espnet_smop.projector.mlp import MLPProjector
 from espnet_smop.projector.smop import SMoPProjector
 from espnet_smop.tasks.cached_features import check_caches, check_replaceable, has_precomputed
-from espnet_smop.tasks.class_choices import OpenClassChoices
+from espnet_smop.tasks.class_choices import OpenClassChoices, build
 from espnet_smop.tasks.config_parser import BasedConfigParser
 from espnet_smop.text_table import text_table
 from espnet_smop.train.abs_preprocessor import AbsAVPreprocessor
@@ -94,7 +92,7 @@ _models: weakref.WeakValueDictionary[int, ESPnetAVSRModel] = weakref.WeakValueDi
 
 
 class AVSRTask(AbsTask):
-    """Trains and decodes :class:`~espnet_smop.model.ESPnetAVSRModel`."""
+    """Training and loading of :class:`~espnet_smop.model.ESPnetAVSRModel`."""
 
     num_optimizers = 1
     trainer = AVSRTrainer
@@ -119,8 +117,8 @@ class AVSRTask(AbsTask):
             "--base_fingerprints",
             action=NestedDictAction,
             default={},
-            help="Fingerprints of the frozen base models, written into config.yaml by training; "
-            "a model is built only with the bases that they name",
+            help="Fingerprints of the frozen base models. Training writes them into config.yaml, "
+            "and a model refuses other base models than those of its training",
         )
         group.add_argument(
             "--model_conf",
@@ -133,8 +131,8 @@ class AVSRTask(AbsTask):
             "--inference_conf",
             action=NestedDictAction,
             default={},
-            help="How this model is meant to be decoded (beam_size, length_penalty, …): used where "
-            "avsr_inference is not told otherwise",
+            help="Decoding settings of this model (beam_size, length_penalty, …), the defaults of "
+            "avsr_inference",
         )
         for action in parser._actions:
             if action.dest in ("batch_type", "valid_batch_type"):
@@ -143,9 +141,9 @@ class AVSRTask(AbsTask):
             "--batch_limits",
             action=NestedDictAction,
             default={},
-            help="With batch_type: tokens, batch_bins limits the LLM's positions in a batch, with "
-            "padding; this limits, likewise, its duration in video frames (frames) and the tokens "
-            "of its transcripts (text)",
+            help="For batch_type: tokens, where batch_bins limits the LLM positions of a batch, "
+            "padding included: further limits of its video frames (frames) and of its transcripts' "
+            "tokens (text)",
         )
         group.add_argument(
             "--allow_changed_config",
@@ -166,7 +164,7 @@ class AVSRTask(AbsTask):
             "--use_preprocessor",
             type=str2bool,
             default=True,
-            help="Apply the preprocessor to the data or not",
+            help="Apply the preprocessor to the data",
         )
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
@@ -191,13 +189,7 @@ class AVSRTask(AbsTask):
         if not args.use_preprocessor:
             return None
         encode_text = decoder_choices.get_class(args.decoder).text_encoder(args.decoder_conf)
-        return _build(
-            "preprocessor",
-            preprocessor_choices.get_class(args.preprocessor),
-            args.preprocessor_conf,
-            train,
-            encode_text,
-        )
+        return preprocessor_choices.build(args, train, encode_text)
 
     @classmethod
     def set_noise(cls, args: argparse.Namespace, noise: dict[str, Any] | None) -> None:
@@ -210,7 +202,7 @@ class AVSRTask(AbsTask):
         Raises:
             ValueError: the preprocessor takes no noise.
         """
-        if _takes(preprocessor_choices.get_class(args.preprocessor), "noise"):
+        if preprocessor_choices.takes(args, "noise"):
             added = {"noise": noise, "noise_in_validation": noise is not None}
             args.preprocessor_conf = {**args.preprocessor_conf, **added}
         elif noise is not None:
@@ -218,14 +210,14 @@ class AVSRTask(AbsTask):
 
     @classmethod
     def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
-        """Speech and video are optional here: the model says which of them it misses."""
+        """Return ``text``; the model itself reports missing speech or video."""
         return () if inference else ("text",)
 
     @classmethod
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
-        """Return the inputs of which the model takes those it has a frontend for.
+        """Return all inputs; the model takes those that it has a frontend for.
 
-        Training may read a frozen frontend's features in place of its input.
+        In training, features of a frozen frontend can replace its input.
         """
         names = tuple(modality.data_name for modality in MODALITIES.values())
         if inference:
@@ -236,10 +228,10 @@ class AVSRTask(AbsTask):
     def build_iter_options(
         cls, args: argparse.Namespace, distributed_option: DistributedOption, mode: str
     ):
-        """Return ESPnet's options of an iterator, after a check of cached features.
+        """Check precomputed features, then return ESPnet's options of an iterator.
 
         Raises:
-            FeatureCacheError: they are not those of the model, or do not cover the data.
+            FeatureCacheError: the features are of another model, or lack an utterance.
         """
         options = super().build_iter_options(args, distributed_option, mode)
         check_caches(args, options.data_path_and_name_and_type, options.shape_files)
@@ -252,7 +244,7 @@ class AVSRTask(AbsTask):
         """Return ESPnet's iterator, or with ``batch_type: tokens`` one over token batches.
 
         Raises:
-            ValueError: no batches can be made within the limits.
+            ValueError: the limits are too small for an utterance, or settings are missing.
         """
         if iter_options.batch_type != TOKENS:
             return super().build_sequence_iter_factory(args, iter_options, mode)
@@ -305,41 +297,37 @@ class AVSRTask(AbsTask):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetAVSRModel:
-        """Build the model and check, or note in ``args``, which base models it stands on.
+        """Build the model. The fingerprints of its base models are checked, or noted in ``args``.
 
         Raises:
             BaseModelError: a base model is missing or is not the one of the experiment.
-            ValueError: no frontend, or a wrong argument in a ``*_conf``.
+            FeatureCacheError: precomputed features cannot replace a frontend.
+            ValueError: no frontend, an unknown class, or a wrong key in a ``*_conf``.
         """
         frontends: dict[str, AbsAVFrontend] = {}
         for modality, choices in (
             ("audio", audio_frontend_choices),
             ("video", video_frontend_choices),
         ):
-            name = getattr(args, choices.name)
-            if name is not None:
-                conf = getattr(args, f"{choices.name}_conf")
-                frontend = _build(choices.name, choices.get_class(name), conf)
-                if has_precomputed(args, modality):
-                    check_replaceable(args, modality, frontend)
-                    frontend = PrecomputedFeatures(frontend)
+            frontend = choices.build(args)
+            if frontend is not None and has_precomputed(args, modality):
+                check_replaceable(args, modality, frontend)
+                frontend = PrecomputedFeatures(frontend)
+            if frontend is not None:
                 frontends[modality] = frontend
         if not frontends:
             raise ValueError("set audio_frontend (whisper), video_frontend (avhubert) or both")
-        decoder_class = decoder_choices.get_class(args.decoder)
-        if _takes(decoder_class, "prompt") and args.decoder_conf.get("prompt") is None:
+        if decoder_choices.takes(args, "prompt") and args.decoder_conf.get("prompt") is None:
             # The prompt belongs to the experiment: inference takes it from config.yaml
             args.decoder_conf = {**args.decoder_conf, "prompt": prompt_for(frontends)}
-        decoder = _build("decoder", decoder_class, args.decoder_conf)
-        projector = _build(
-            "projector",
-            projector_choices.get_class(args.projector),
-            args.projector_conf,
+        decoder = decoder_choices.build(args)
+        projector = projector_choices.build(
+            args,
             {modality: frontend.output_size() for modality, frontend in frontends.items()},
             decoder.embed_size,
             {modality: frontend.num_layers for modality, frontend in frontends.items()},
         )
-        model = _build(
+        model = build(
             "model",
             partial(
                 ESPnetAVSRModel,
@@ -361,25 +349,23 @@ class AVSRTask(AbsTask):
     ) -> tuple[ESPnetAVSRModel, argparse.Namespace]:
         """Build the model of an experiment and load its trained parameters.
 
-        Unlike ESPnet's ``build_model_from_file`` this accepts no missing key, and finds base models
-        that are named relative to the experiment from any working directory.
+        Unlike ESPnet's ``build_model_from_file``, missing keys are an error, and base models whose
+        paths are relative to the experiment are found from any working directory.
 
         Args:
             config_file: ``config.yaml`` of the experiment.
-            model_file: checkpoint, as training writes it or in safetensors' format; None leaves
-                the random initialisation.
-            device: where the model shall be.
+            model_file: checkpoint of a training, or a safetensors file; None keeps the random
+                initialisation.
+            device: ``cpu`` or ``cuda``.
         """
         with open(config_file, encoding="utf-8") as file:
             args = argparse.Namespace(**yaml.safe_load(file))
         # Decoding starts from waveforms and pictures, whatever the training read.
         args.train_data_path_and_name_and_type = args.valid_data_path_and_name_and_type = []
         for choices in (audio_frontend_choices, video_frontend_choices, decoder_choices):
-            name, conf = getattr(args, choices.name), getattr(args, f"{choices.name}_conf")
-            if name is None:
-                continue
+            conf = getattr(args, f"{choices.name}_conf")
             on_cpu = torch.device(device).type == "cpu"
-            if on_cpu and _takes(choices.get_class(name), "dtype") and not conf.get("dtype"):
+            if on_cpu and choices.takes(args, "dtype") and not conf.get("dtype"):
                 conf["dtype"] = "float32"  # null means bfloat16 where there is a GPU
             for key in ("model", "tokenizer"):
                 if conf.get(key):
@@ -404,14 +390,14 @@ def _collate(
 
 
 def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
-    """Return how long the utterances of the shape file are, as the model will see them."""
+    """Return the lengths of the shape file's utterances: frames, text and LLM positions."""
     unknown = sorted(set(args.batch_limits) - {"frames", "text"})
     if unknown:
         raise ValueError(f"batch_limits has an unknown key '{unknown[0]}'. Known: frames, text")
     texts = [path for path, name, _ in iter_options.data_path_and_name_and_type if name == "text"]
     if len(iter_options.shape_files) != 1 or not texts or iter_options.preprocess_fn is None:
         raise ValueError(
-            "batch_type: tokens needs one shape file, duration_shape, the data name 'text' and "
+            "batch_type: tokens needs one shape file (duration_shape), the data name 'text' and "
             "use_preprocessor: true"
         )
     shapes = load_num_sequence_text(iter_options.shape_files[0], loader_type="csv_int")
@@ -432,35 +418,6 @@ def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
     )
 
 
-def _takes(class_: type, option: str) -> bool:
-    return option in inspect.signature(class_).parameters
-
-
-def _build(kind: str, class_: type, conf: dict, *args):
-    """Call ``class_(*args, **conf)``; an unknown or missing key of ``conf`` is named."""
-    if not isinstance(conf, Mapping):
-        raise ValueError(f"{kind}_conf is {conf!r}, expected settings of the form 'key: value'")
-    parameters = list(inspect.signature(class_).parameters.values())[len(args) :]
-    known = [p.name for p in parameters]
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    for key in conf:
-        if key not in known and not takes_any:
-            raise ValueError(f"{kind}_conf has an unknown key '{key}'. {_suggest(key, known)}")
-    try:
-        return class_(*args, **conf)
-    except TypeError as e:
-        if "missing" in str(e):
-            raise ValueError(f"{kind}_conf lacks a key: {e}") from e
-        raise ValueError(f"{kind}_conf has a value of a wrong type: {e}") from e
-
-
-def _suggest(key: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(key), known, n=1)
-    if near:
-        return f"Did you mean '{near[0]}'?"
-    return f"Known: {', '.join(sorted(known))}"
-
-
 def _check_fingerprints(args: argparse.Namespace, found: dict[str, str]) -> None:
     expected = getattr(args, "base_fingerprints", None) or {}
     differing = [name for name, value in expected.items() if found.get(name) != value]
@@ -470,7 +427,7 @@ def _check_fingerprints(args: argparse.Namespace, found: dict[str, str]) -> None
             for name in differing
         )
         raise BaseModelError(
-            f"other base models than this experiment was trained with: {details}. "
+            f"base models differ from those of the experiment's training: {details}. "
             "Check the `model:` settings in config.yaml"
         )
     args.base_fingerprints = found

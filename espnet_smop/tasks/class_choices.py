@@ -8,6 +8,10 @@ Example::
 """
 
 import argparse
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from espnet2.train.class_choices import ClassChoices
 
@@ -42,6 +46,22 @@ class OpenClassChoices(ClassChoices):
             + suggestion(name.lower(), self.classes)
         )
 
+    def build(self, args: argparse.Namespace, *positional: Any) -> Any:
+        """Build what the arguments name, with its ``_conf``; None for null.
+
+        Raises:
+            ValueError: the class is not found, or its ``_conf`` is wrong; names the key.
+        """
+        class_ = self.get_class(getattr(args, self.name))
+        if class_ is None:
+            return None
+        return build(self.name, class_, getattr(args, f"{self.name}_conf"), *positional)
+
+    def takes(self, args: argparse.Namespace, option: str) -> bool:
+        """Whether the class that the arguments name has this option."""
+        class_ = self.get_class(getattr(args, self.name))
+        return class_ is not None and option in inspect.signature(class_).parameters
+
     def parse(self, name: str) -> str | None:
         """Check a name or class path of the command line or a config, and return it."""
         try:
@@ -61,3 +81,33 @@ class OpenClassChoices(ClassChoices):
 
     def _names(self) -> list[str]:
         return [*self.classes, *(["null"] if self.optional else []), "module:Class"]
+
+
+def build(kind: str, class_: Callable, conf: Mapping[str, Any], *positional: Any) -> Any:
+    """Call ``class_(*positional, **conf)``.
+
+    Args:
+        kind: its name in the config, for messages.
+        class_: what to call.
+        conf: ``<kind>_conf``.
+        positional: arguments that the task gives.
+
+    Raises:
+        ValueError: ``conf`` is no mapping, or a key is unknown, missing or of a wrong type.
+    """
+    if not isinstance(conf, Mapping):
+        raise ValueError(f"{kind}_conf is {conf!r}, expected settings of the form 'key: value'")
+    parameters = list(inspect.signature(class_).parameters.values())[len(positional) :]
+    known = [p.name for p in parameters]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for key in conf:
+        if key not in known and not takes_any:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(sorted(known))}"
+            raise ValueError(f"{kind}_conf has an unknown key '{key}'. {hint}")
+    try:
+        return class_(*positional, **conf)
+    except TypeError as e:
+        if "missing" in str(e):
+            raise ValueError(f"{kind}_conf lacks a key: {e}") from e
+        raise ValueError(f"{kind}_conf has a value of a wrong type: {e}") from e
