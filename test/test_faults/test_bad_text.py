@@ -297,7 +297,7 @@ def test_a_base_model_of_another_size_is_named(model_args, make_llm, tmp_path):
     state = model.state_dict()
     other = model_args(base_fingerprints=dict(args.base_fingerprints))
     other.decoder_conf = {**other.decoder_conf, "model": make_llm("mistral")}
-    with pytest.raises(RuntimeError, match=r"other base models .*decoder\.llm \(expected"):
+    with pytest.raises(RuntimeError, match=r"base models differ .*decoder\.llm \(expected"):
         AVSRTask.build_model(other)
     wide = model_args(projector_conf={"routing": "dedr", "num_experts": 3, "hidden_size": 8})
     with pytest.raises(RuntimeError, match=r"of another shape: .*\(checkpoint .*, model "):
