@@ -137,7 +137,7 @@ def load(file: io.BufferedIOBase) -> Any:
 
 
 class _Maker:
-    """Puts arrays in place of what stands for them."""
+    """Replaces the stand-ins by arrays."""
 
     def __init__(self):
         self.items = 0

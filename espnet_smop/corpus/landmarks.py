@@ -24,7 +24,7 @@ from espnet_smop.corpus.media import Picture, Video
 from espnet_smop.corpus.mouth import check_landmarks, fill_missing
 
 SUFFIXES = (".npy", ".npz", ".pkl")
-"""Of landmark files, in the order in which they are looked for beside a clip."""
+"""Suffixes of landmark files, in the order in which they are looked for beside a clip."""
 
 LandmarkProvider = Callable[[str, str], np.ndarray]
 
@@ -96,7 +96,7 @@ def _stack(content: Any) -> np.ndarray:
 
 
 def find_beside(clip: Path) -> Path | None:
-    """Return the landmark file that lies beside a clip (same name, `SUFFIXES`), or None."""
+    """Return the landmark file beside a clip (same name, `SUFFIXES`), or None."""
     return next((p for s in SUFFIXES if (p := clip.with_suffix(s)).is_file()), None)
 
 
@@ -257,7 +257,7 @@ class DlibLandmarks(DetectedLandmarks):
 
 
 def _packaged_predictor() -> str:
-    # Found, not imported: the package's own code needs the departed pkg_resources.
+    # Found, not imported: the package's own code needs pkg_resources, which setuptools has dropped.
     package = importlib.util.find_spec("face_recognition_models")
     if package is None:
         raise LandmarkError(

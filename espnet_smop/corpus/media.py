@@ -20,7 +20,7 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 # Containers round: a stream counts as truncated when more than this is missing at its end.
 _MISSING_FRAMES = 2
 _MISSING_SECONDS = 0.2
-# Pictures may be so many frames off their times before one is repeated or left out.
+# A picture is repeated or dropped when pictures are more than this many frames off their times.
 _DRIFT_FRAMES = 2
 # A longer silence of the clock is a clock that was set anew, as where recordings were joined.
 _LONGEST_GAP_SECONDS = 10.0

@@ -3,7 +3,7 @@
 The face is brought to a reference face on a canvas of 256×256 pixels by a similarity transform
 (rotation, scale, shift) of points that speech does not move, and the crop is the square around
 the mouth's centre on that canvas. Weights trained on crops of this geometry lose accuracy on
-crops of another one, so the constants here are not for tuning.
+crops of another one, so these constants must not be tuned.
 
 Landmarks are ``(T, P, 2)`` in pixels, x before y, with P = 68 (iBUG's order) or P = 4 (eye on the
 picture's left, eye on its right, tip of the nose, centre of the mouth), and NaN in frames without
@@ -19,7 +19,7 @@ SMOOTHING_RADIUS = 6
 
 _STABLE = {68: [33, 36, 39, 42, 45], 4: [0, 1, 2]}
 _MOUTH = {68: slice(48, 68), 4: slice(3, 4)}
-# Where the stable points lie on the reference face.
+# Positions of the stable points on the reference face.
 _REFERENCE = {
     68: np.array(
         [
@@ -104,7 +104,7 @@ def similarity(points: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def crop_transforms(landmarks: np.ndarray) -> np.ndarray:
     """Return per frame the transform from the picture to its crop, ``(T, 2, 3)``.
 
-    The crop lies on whole pixels of the canvas, as in the published preparation.
+    The crop is aligned to whole pixels of the canvas, as in the published preparation.
 
     Raises:
         NoFaceError: no frame has a face.

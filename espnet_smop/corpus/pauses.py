@@ -1,4 +1,4 @@
-"""Cutting long recordings into pieces where nobody speaks."""
+"""Cut long recordings at pauses."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import numpy as np
 from espnet_smop.corpus.media import SAMPLES_PER_FRAME
 from espnet_smop.modality import FRAME_RATE
 
-_PAUSE_FRAMES = 10  # 0.4 s: shorter gaps lie within words and phrases
+_PAUSE_FRAMES = 10  # 0.4 s: shorter gaps occur within words and phrases
 # Of the limit. An earliest cut at half of it leaves each cut a choice; what is left for the last
 # piece may be less, but no fragment of a word.
 _EARLIEST = 0.5
@@ -19,9 +19,9 @@ def cut_at_pauses(
 ) -> list[tuple[int, int]]:
     """Cut a recording into pieces of at most ``max_seconds``.
 
-    Each cut is where the sound is softest over 0.4 s, in the second half of what the piece may
-    last; at least a tenth of that is left for the last piece. Without sound the pieces are of
-    equal length.
+    Each cut is where the sound is softest over 0.4 s, in the second half of the longest allowed
+    piece; the last piece keeps at least a tenth of that length. Without sound, pieces have equal
+    lengths.
 
     Args:
         samples: waveform ``(N,)`` at 16 kHz, or None.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from espnet_smop.corpus.prepare import left_out
@@ -30,7 +30,10 @@ def split(
     """
     train, valid, test = list(corpus.train), corpus.valid, list(corpus.test)
     if test_list:
-        train, test = split_by_list(train, _names(test_list, "--test_list"), "--test_list")
+        names = _names(test_list, "--test_list")
+        train, test = split_by_list(train, names, "--test_list")
+        if not allow_broken:
+            _check_all_found(test_list, names, test, corpus.train_problems)
     elif not (test or corpus.test_problems):
         if not test_share:
             raise CorpusError(
@@ -120,9 +123,25 @@ def split_by_list(
     return rest, taken
 
 
+def _check_all_found(
+    path: Path, names: Iterable[str], found: Iterable[Utterance], problems: Mapping[str, str]
+) -> None:
+    """Raise CorpusError if the test set would lose clips that its list names."""
+    known = {key for u in found for key in (u.id, u.name, u.speaker)}
+    lost = [name for name in names if name not in known]
+    if lost:
+        reasons = {name: why for name in lost for clip, why in problems.items() if name in clip}
+        raise CorpusError(
+            f"{path}: {len(lost)} of the names are of no clip that can be used: "
+            f"{'; '.join(left_out({n: reasons.get(n, 'no such clip') for n in lost}))}. Repair "
+            "them, or accept their loss by --allow_broken"
+        )
+
+
 def _names(path: Path, option: str) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return [line.strip() for line in lines if line.strip()]
     except OSError as e:
         raise CorpusError(f"{path}: {e.strerror}; check {option}") from None
     except UnicodeDecodeError:

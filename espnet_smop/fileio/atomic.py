@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 PARTIAL = ".part-"
-"""Beginning of the name of a file that is being written, or that a killed process left."""
+"""Prefix of the name of a file that is being written, or that a killed process left."""
 
 
 @contextlib.contextmanager
@@ -45,7 +45,7 @@ def atomic_directory(directory: str | Path) -> Iterator[Path]:
     """Yield an empty directory that takes the place of ``directory`` when the block succeeds.
 
     A block that fails, or a process that is killed, leaves ``directory`` as it was; the killed
-    process's temporary directory lies beside it, named ``.NAME.*``.
+    process's temporary directory remains beside it, named ``.NAME.*``.
     """
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)

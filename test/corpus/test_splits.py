@@ -60,6 +60,14 @@ def test_sets_that_a_corpus_lacks_are_split_off(utterances, tmp_path):
     (tmp_path / "test").write_text("\ufefftrainval/s03/1\r\ns04\n\n")
     listed = split(corpus, "DIR", valid_share=0.1, test_list=tmp_path / "test", test_share=0.1)
     assert {u.speaker for u in listed.test} == {"s03", "s04"}
+    (tmp_path / "test").write_text("s04\ntrainval/s03/9\ns99\n")
+    corpus.train_problems = {"/lrs3/trainval/s03/9.mp4": "no text"}
+    lost = "2 of the names .*: trainval/s03/9: no text; s99: no such clip. Repair"
+    with pytest.raises(CorpusError, match=lost):
+        split(corpus, "DIR", valid_share=0.1, test_list=tmp_path / "test")
+    assert split(
+        corpus, "DIR", valid_share=0.1, test_list=tmp_path / "test", allow_broken=True
+    ).test
     with pytest.raises(CorpusError, match="none: No such file or directory; check --valid_list"):
         split(corpus, "DIR", valid_share=0.1, test_share=0.1, valid_list=tmp_path / "none")
 

@@ -101,8 +101,8 @@ class Segment:
 def cut(words: Sequence[Word], max_seconds: float) -> list[Segment]:
     """Cut a clip between words into pieces of at most ``max_seconds``.
 
-    A piece ends at the longest pause between half and the whole of what is allowed (where a last
-    cut is left: between a quarter and three quarters of the rest, so that no crumb remains).
+    A piece ends at the longest pause between half and the whole of the limit (at the last cut:
+    between a quarter and three quarters of the rest, so that the last piece is not too short).
     Pieces meet in the middle of the pause; of pauses longer than 0.96 s each keeps 0.48 s. Times
     are rounded to frames.
 

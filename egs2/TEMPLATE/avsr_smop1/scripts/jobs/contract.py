@@ -36,7 +36,7 @@ def parse(arguments: list[str]) -> Request:
     """Parse a back end's command line.
 
     ``JOB=first:last`` (any name) makes an array: in LOG and COMMAND the name is replaced by the
-    job's number wherever it stands alone between characters that are not letters or digits.
+    job's number wherever it is not next to a letter or digit.
     An option that is given twice has its last value, but ``--num_threads`` its largest.
 
     Raises:

@@ -3,7 +3,7 @@
 
     slurm.py [--config conf/slurm.conf] [--gpu N] [--mem M] … [JOB=1:n] LOG COMMAND…
 
-What an option means to sbatch stands in the config, in the form of Kaldi's slurm.pl:
+The config says what an option means to sbatch, in the form of Kaldi's slurm.pl:
 
     command sbatch --account=lab            flags for every job
     default gpu=0                           the value of an option that is not given
@@ -84,7 +84,7 @@ def sbatch_flags(config: str, options: dict[str, str]) -> dict[str, str | bool]:
     for key, value in values.items():
         if key not in rules:
             raise ValueError(f"the config has no line 'option {key}=…' for --{key} {value}")
-        # An exact value goes before the wildcard, wherever the lines stand.
+        # An exact value takes precedence over the wildcard, whatever the order of the lines.
         for pattern, flags in sorted(rules[key], key=lambda rule: "*" in rule[0]):
             if fnmatch.fnmatchcase(value, pattern):
                 words += [flag.replace("$0", value) for flag in flags]
