@@ -5,10 +5,10 @@
     python benchmarks/decode.py --device cuda    # a Llama 3.2-1B with random weights, beam 15
 
 Utterances have as many audio and video tokens as 1 to 6 seconds of speech after stacking 3 frames
-(16.7 and 8.3 a second); the tokens are random rows of the LLM's embedding table, so texts are
-nonsense, but their lengths and the work are not. The ways take turns, so that other load
-on the machine meets all of them, and the fastest round of each counts. On a CPU too busy even for
-that, compare the processor times of one thread (``OMP_NUM_THREADS=1``).
+(16.7 and 8.3 a second). The tokens are random rows of the LLM's embedding table: the texts are
+nonsense, but their lengths and the amount of work are realistic. The methods take turns, so that
+other load on the machine affects all of them, and the fastest round of each counts. On a busy CPU
+compare the processor times of one thread (``OMP_NUM_THREADS=1``).
 """
 
 import argparse
@@ -18,36 +18,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import timing
 import torch
-from tokenizers import Tokenizer, models
-from transformers import (
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, GenerationConfig, LlamaForCausalLM
 
 from espnet_smop.decoder.llm import LLMDecoder
-
-LLAMA_3_2_1B = {
-    "vocab_size": 128256,
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 64,
-    "max_position_embeddings": 131072,
-    "tie_word_embeddings": True,
-    "rope_parameters": {
-        "rope_type": "llama3",
-        "rope_theta": 500000.0,
-        "factor": 32.0,
-        "high_freq_factor": 4.0,
-        "low_freq_factor": 1.0,
-        "original_max_position_embeddings": 8192,
-    },
-}
+from espnet_smop.skeleton import skeleton
 
 
 def smollm2():
@@ -58,16 +34,12 @@ def smollm2():
 
 
 def random_1b(directory, device):
-    """Write a Llama 3.2-1B with random weights, and a tokenizer for it."""
-    tokens = {token: i for i, token in enumerate(["<s>", "</s>", *map(chr, range(32, 127))])}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.BPE(tokens, [])), bos_token="<s>", eos_token="</s>"
-    )
-    tokenizer.save_pretrained(directory)
+    """Write a Llama 3.2-1B with random weights, whose tokens are bytes."""
+    model = skeleton("meta-llama/Llama-3.2-1B", Path(directory))
     torch.manual_seed(0)
     with torch.device(device):
-        LlamaForCausalLM(LlamaConfig(**LLAMA_3_2_1B)).bfloat16().save_pretrained(directory)
-    return directory
+        LlamaForCausalLM(AutoConfig.from_pretrained(model)).bfloat16().save_pretrained(model)
+    return str(model)
 
 
 def utterances(decoder, count, device):
@@ -173,31 +145,17 @@ def measure(decoder, args):
 
 
 def table(rows, count):
-    columns = [
-        "",
-        "utterances/s",
-        "RTF",
-        "speed-up",
-        "CPU s",
-        "same texts",
-        "tokens/text",
-        "peak GiB",
-    ]
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    for name, row in rows.items():
-        memory = f"{row['memory_gib']:.1f}" if "memory_gib" in row else "–"
-        cells = [
-            name,
-            f"{row['utterances_per_second']:.2f}",
-            f"{row['rtf']:.3f}",
-            f"{row['ratio']:.2f}",
-            f"{row['cpu_seconds']:.1f}",
-            f"{row['same_texts']}/{count}",
+    header = ["", "utterances/s", "RTF", "speed-up", "CPU s", "same texts", "tokens/text"]
+    cells = [
+        [
+            name, f"{row['utterances_per_second']:.2f}", f"{row['rtf']:.3f}",
+            f"{row['ratio']:.2f}", f"{row['cpu_seconds']:.1f}", f"{row['same_texts']}/{count}",
             f"{row['mean_tokens']:.1f}",
-            memory,
+            f"{row['memory_gib']:.1f}" if "memory_gib" in row else "–",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        for name, row in rows.items()
+    ]  # fmt: skip
+    return timing.markdown([*header, "peak GiB"], cells)
 
 
 def main():

@@ -6,13 +6,12 @@
 A layer routes tokens of width 1024 to 2 of N experts 1024 → 2048 → 2048; router and sums
 included. Contenders run by turns in one process, and each figure is the median over rounds of the
 ratio to the dense MLP (1024 → 2 · 2048 → 2048) of the same round, so that other work on the
-machine hits both. `loop` is the algorithm of published code: expert by expert picks its tokens by a
-one-hot mask and adds what it makes of them by index.
+machine hits both. `loop` is the algorithm of published code: each expert selects its tokens by a
+one-hot mask and adds its outputs by index.
 """
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import time
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+import timing
 import torch
 from torch import nn
 
@@ -117,37 +117,15 @@ def step(
 
 def measure(run: Callable[[], None], args: argparse.Namespace) -> float:
     """Return milliseconds per run."""
-    clock = time.process_time if args.clock == "process" else time.perf_counter
-    if args.device == "cuda":
-        torch.cuda.synchronize()
-    start = clock()
+    clock = timing.now if args.clock == "process" or args.device == "cuda" else _wall
+    start = clock(args.device)
     for _ in range(args.inner):
         run()
-    if args.device == "cuda":
-        torch.cuda.synchronize()
-    return (clock() - start) / args.inner * 1e3
+    return (clock(args.device) - start) / args.inner * 1e3
 
 
-def peak_memory(run: Callable[[], None], args: argparse.Namespace) -> float:
-    """Return the peak of one run above what was there before, in MiB: activations and gradients."""
-    if args.device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
-        run()
-    events = profile.profiler.kineto_results.events()
-    now = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            peak = max(peak, now)
-    return peak / 2**20
+def _wall(device: str) -> float:
+    return time.perf_counter()
 
 
 def compare(args: argparse.Namespace, num_experts: int, tokens: int) -> dict:
@@ -177,27 +155,23 @@ def compare(args: argparse.Namespace, num_experts: int, tokens: int) -> dict:
             }
             for m, ts in times.items()
         }
-    result["memory"] = {m: peak_memory(run, args) for m, run in runs.items()}
+    result["memory"] = {m: timing.peak_memory(run, args.device) for m, run in runs.items()}
     return result
 
 
 def table(results: list[dict], key: str, columns: list[str]) -> str:
-    """Return a markdown table of one quantity."""
-    lines = [
-        f"| N | tokens | mlp | {' | '.join(columns)} | auto is |",
-        "|---" * (len(columns) + 4) + "|",
-    ]
+    """Return a Markdown table of one quantity."""
+    rows = []
     for r in results:
         if key == "memory":
             first = f"{r[key]['mlp']:.0f} MiB"
-            cells = [f"{r[key][c] / r[key]['loop']:.2f}" if c in r[key] else "–" for c in columns]
+            ratios = {c: value / r[key]["loop"] for c, value in r[key].items()}
         else:
             first = f"{r[key]['mlp']['ms']:.2f} ms"
-            cells = [f"{r[key][c]['ratio']:.2f}" if c in r[key] else "–" for c in columns]
-        lines.append(
-            f"| {r['experts']} | {r['tokens']} | {first} | {' | '.join(cells)} | {r['auto']} |"
-        )
-    return "\n".join(lines)
+            ratios = {c: value["ratio"] for c, value in r[key].items()}
+        cells = (f"{ratios[c]:.2f}" if c in ratios else "–" for c in columns)
+        rows.append([str(r["experts"]), str(r["tokens"]), first, *cells, r["auto"]])
+    return timing.markdown(["N", "tokens", "mlp", *columns, "auto is"], rows)
 
 
 def main() -> None:

@@ -23,6 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import timing
+
 SIZES = (15000, 50000, 150000)
 WORDS = ("the", "of", "people", "this", "because", "so", "have", "what", "with", "different")
 
@@ -96,16 +98,18 @@ def main() -> None:
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found[count] = json.loads(done.stdout.splitlines()[-1])
     empty = found.pop(12)
-    print("| utterances | batches | CPU seconds | MiB | MiB beyond 12 utterances |")
-    print("|---" * 5 + "|")
-    for count, row in found.items():
-        print(
-            f"| {count:,} | {row['batches']:,} | {row['seconds']:.1f} | {row['mib']:.0f} "
-            f"| {row['mib'] - empty['mib']:.0f} |"
-        )
+    rows = [
+        [
+            f"{count:,}", f"{row['batches']:,}", f"{row['seconds']:.1f}", f"{row['mib']:.0f}",
+            f"{row['mib'] - empty['mib']:.0f}",
+        ]
+        for count, row in found.items()
+    ]  # fmt: skip
+    header = ["utterances", "batches", "CPU seconds", "MiB", "MiB beyond 12 utterances"]
+    print(timing.markdown(header, rows))
     few, many = found[min(found)], found[max(found)]
-    ratio = (many["seconds"] - empty["seconds"]) / (few["seconds"] - empty["seconds"])
-    print(f"slope of seconds: {math.log(ratio) / math.log(max(found) / min(found)):.2f}")
+    growth = timing.slope({n: row["seconds"] - empty["seconds"] for n, row in found.items()})
+    print(f"slope of seconds: {growth:.2f}")
     bytes_each = (many["mib"] - few["mib"]) * 2**20 / (max(found) - min(found))
     print(f"memory of a further utterance: {bytes_each:.0f} bytes")
 

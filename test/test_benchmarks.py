@@ -1,6 +1,5 @@
 """The benchmarks of training run, at sizes that say nothing about speed."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -42,7 +41,7 @@ def test_start_up():
 
 def test_processes_share_the_corpus_and_step_together(tmp_path):
     words = ["--utterances", "16", "--rounds", "1", "--json", tmp_path / "scale.json"]
-    run("benchmarks/scale.py", "processes", *words)
+    run("benchmarks/processes.py", *words)
     rows = json.loads((tmp_path / "scale.json").read_text())["rows"]
     assert rows["1"]["utterances"] == [16] and sum(rows["2"]["utterances"]) == 16
     assert len(rows["2"]["steps"]) == 2 and len(set(rows["2"]["steps"])) == 1
@@ -51,7 +50,7 @@ def test_processes_share_the_corpus_and_step_together(tmp_path):
 
 def test_preparation_grows_with_the_corpus(tmp_path):
     words = ["--sizes", "60", "100", "--parts", "prepare", "--json", tmp_path / "scale.json"]
-    run("benchmarks/scale.py", "corpus", *words)
+    run("benchmarks/corpus_size.py", *words)
     found = json.loads((tmp_path / "scale.json").read_text())
     costs = [found["parts"]["prepare"][size] for size in ("40", "60", "100")]
     # With the test set, without the utterances that long clips are made of
@@ -60,12 +59,13 @@ def test_preparation_grows_with_the_corpus(tmp_path):
     assert found["slopes"].keys() == {"prepare"}
 
 
-def test_slopes_are_of_what_is_beyond_the_smallest():
-    spec = importlib.util.spec_from_file_location("scale", ROOT / "benchmarks" / "scale.py")
-    scale = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(scale)
+def test_slopes_are_of_what_is_beyond_the_smallest(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import corpus_size
+    import timing
+
     rows = {n: {"utterances": n + 5, "cpu": 20 + 0.1 * (n - 40) ** 1.5} for n in (40, 200, 600)}
-    assert scale.slope(scale.beyond(rows)) == pytest.approx(1.5)
+    assert timing.slope(corpus_size.beyond(rows)) == pytest.approx(1.5)
     rows[600]["cpu"] = 1
     with pytest.raises(ValueError, match="took no more time"):
-        scale.beyond(rows)
+        corpus_size.beyond(rows)
