@@ -89,11 +89,11 @@ def find_in_package(package: str, pattern: str) -> Path:
 
 
 def resolve_relative_to(model: str, directory: str | Path) -> str:
-    """Return a config's ``model:`` as it is found from where the config lies.
+    """Resolve a config's ``model:`` relative to the config's directory.
 
-    A relative directory is looked for in the config's directory and in those above it: a package
-    may hold its bases, and an experiment's are named from its recipe's directory. What is not
-    there stays as it is, relative to the working directory or a hub id.
+    A relative directory is searched in ``directory`` and its parents: a package may contain its
+    bases, and an experiment names them from its recipe's directory. Anything not found there is
+    returned unchanged: a path relative to the working directory, or a hub id.
     """
     if Path(model).is_absolute():
         return model

@@ -143,7 +143,7 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
     def decode(
         self, projected: ProjectorOutput, text: torch.Tensor, text_lengths: torch.Tensor
     ) -> DecoderOutput:
-        """Return the LLM's loss on the transcripts, or in its place the warm start's."""
+        """Return the LLM's loss on the transcripts, or that of the warm start instead."""
         if self.warm_start is not None:
             return self.warm_start(self.decoder, projected, text, text_lengths)
         return self.decoder(projected.tokens, projected.lengths, text, text_lengths)

@@ -27,7 +27,7 @@ help_message="Usage: tools/setup.sh [--option VALUE]…
   --quiet_if_complete B  Print nothing if there is nothing to do (default ${quiet_if_complete}).
 
 PyTorch from the package registry brings CUDA along: about 7 GB in all. Safe to run again: what is
-complete stays, what was interrupted is made anew, and a changed setup.py is installed."
+complete is kept, what was interrupted is made again, and a changed setup.py is installed."
 
 die() {
     echo "setup.sh: $*" >&2
@@ -236,7 +236,7 @@ else
     "${python}" -m venv "${venv}" || die "${python} -m venv failed, see above"
 fi
 install "${venv}/bin/python"
-# Last of all: an environment without its stamp is made anew by the next run.
+# Last: an environment without its stamp is made again by the next run.
 state > "${stamp}.partial"
 mv "${stamp}.partial" "${stamp}"
 echo "done: ${venv}. Recipes activate it themselves (path.sh); yourself: . tools/venv/bin/activate"

@@ -75,7 +75,7 @@ def _add_format_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="this is a test set, which must not lose an utterance: without a face the crop is "
         "the picture's centre, streams of unequal length are kept, both are reported, and "
-        "`combine` refuses to go on with broken clips",
+        "`combine` refuses broken clips",
     )
 
 

@@ -18,7 +18,7 @@ _SMALL = 2**20
 
 
 class PackageError(RuntimeError):
-    """A package, or what is to become one, is missing a part, damaged or unsafe."""
+    """A package, or a directory to pack, is incomplete, damaged or unsafe."""
 
 
 def write_zip(directory: Path, out: Path) -> None:

@@ -41,7 +41,7 @@ def upload(packed: str, repo: str, *, private: bool, dry_run: bool) -> None:
         for part in ("audio_frontend", "video_frontend", "decoder"):
             model = (config.get(f"{part}_conf") or {}).get("model", "")
             if config.get(part) and is_local(model) and not model.startswith("bases/"):
-                print(f"note: the {part} is {model}, which nobody else has: see --include_bases")
+                print(f"note: the {part} is {model}, which only you have: see --include_bases")
         what = f"{len(files)} files, {total / 2**20:.1f} MiB"
         if dry_run:
             print(f"dry run: {what} would go to {repo}")

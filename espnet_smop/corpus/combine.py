@@ -54,7 +54,7 @@ def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str
     if undone:
         raise datadir.DataDirError(
             f"{data_dir}: {len(undone)} utterances are not formatted yet ({undone[0]}, …); "
-            "run stage 3 again, it goes on where it stopped"
+            "run stage 3 again, it continues where it stopped"
         )
     for leftover in (out_dir / "data").rglob(f"{PARTIAL}*"):
         leftover.unlink()  # of a killed job; none runs now

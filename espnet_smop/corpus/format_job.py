@@ -152,7 +152,7 @@ def run_job(
         out_dir: where clips and records go.
         landmarks: builds the provider from the table of landmark files; called only when there
             is something to do.
-        settings: what else decides on the result; a change makes clips anew.
+        settings: other settings that decide on the result; if they change, clips are made again.
         num_jobs: number of jobs.
         job: number of this job, from 1.
         keep_all: for a test set (`cut_clips`).

@@ -22,7 +22,7 @@ _MISSING_FRAMES = 2
 _MISSING_SECONDS = 0.2
 # A picture is repeated or dropped when pictures are more than this many frames off their times.
 _DRIFT_FRAMES = 2
-# A longer silence of the clock is a clock that was set anew, as where recordings were joined.
+# After a longer gap the clock was reset, as where recordings were joined.
 _LONGEST_GAP_SECONDS = 10.0
 # Formats that name other files or addresses, which would be read in their place.
 _PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
@@ -58,7 +58,7 @@ class EmptyMediaError(MediaError):
 
 
 class BadSamplesError(MediaError):
-    """The sound holds values that are no numbers or infinite."""
+    """The sound has NaN or infinite samples."""
 
 
 _COPY_AGAIN = "copy it again from the corpus"
@@ -285,7 +285,7 @@ def _video_streams(container: av.container.InputContainer) -> list[av.VideoStrea
 
 
 def _continuous(pictures: Iterator[Picture], step: float) -> Iterator[Picture]:
-    """Let a clock that was set anew go on where it was."""
+    """Continue the time where a reset clock left it."""
     last, shift = None, 0.0
     for picture in pictures:
         if last is not None and not 0 <= picture.time - last <= _LONGEST_GAP_SECONDS:

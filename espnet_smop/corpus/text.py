@@ -4,9 +4,9 @@ LRS3 writes upper case without punctuation, apostrophes kept. Published results 
 (AV-HuBERT) and drop the braces of uncertain words while keeping the words (auto_avsr). Here:
 
 - lower case; runs of blanks become one space;
-- ``{NS}`` and ``{LG}`` (noise, laughter) are no words and go; of other ``{…}`` the words stay;
-- ``<…>`` markings go;
-- numbers, apostrophes and every other character stay as they are.
+- ``{NS}`` and ``{LG}`` (noise, laughter) are dropped; of other ``{…}`` the words are kept;
+- ``<…>`` markings are dropped;
+- numbers, apostrophes and all other characters are kept.
 """
 
 import re

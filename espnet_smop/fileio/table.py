@@ -19,7 +19,7 @@ def read_table(
 
     Args:
         path: the table, as `read_lines` reads it.
-        error: raised where the file cannot be read or is no table.
+        error: raised if the file cannot be read or is not a table.
         keep_first: the first of several lines with the same id counts; otherwise they are an
             error.
 
@@ -60,6 +60,6 @@ def read_lines(
     for number, line in enumerate(text.split("\n"), 1):
         key, *value = _GAP.split(line.strip(" \t\r"), maxsplit=1)
         if "\0" in line:
-            raise error(f"{path}:{number}: holds a NUL byte, it is no text; make the file again")
+            raise error(f"{path}:{number}: has a NUL byte, so it is not text; make the file again")
         if key:
             yield number, key, value[0] if value else ""

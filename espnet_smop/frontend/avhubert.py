@@ -33,8 +33,8 @@ _MODEL_TYPE = "avhubert"
 class AVHuBERTConfig:
     """Sizes of an AV-HuBERT; the defaults are those of LARGE.
 
-    Names are those of published checkpoints' configs. The ``resnet_*`` sizes are fixed there
-    and free here, so that a small model can be trained from scratch.
+    Names are those of published checkpoints' configs. The ``resnet_*`` sizes, which are fixed
+    there, can be set here, so that a small model can be trained from scratch.
     """
 
     encoder_layers: int = 24
@@ -278,7 +278,7 @@ class AVHuBERTModel(nn.Module):
 
 
 def check_weights(model: nn.Module, weights: dict[str, torch.Tensor], *, source: str) -> None:
-    """Raise `BaseModelError` with a list of what is missing, too much or of another shape."""
+    """Raise `BaseModelError` with the tensors that are missing, unexpected or of another shape."""
     wanted = model.state_dict()
     problems = [
         ("missing", sorted(wanted.keys() - weights.keys())),
@@ -310,7 +310,7 @@ def statistics_names(model: nn.Module) -> list[str]:
 def save(
     config: AVHuBERTConfig, weights: dict[str, torch.Tensor], directory: str | os.PathLike
 ) -> None:
-    """Write an AV-HuBERT directory from a config and the weights that go with it."""
+    """Write an AV-HuBERT directory from a config and its weights."""
     from safetensors.torch import save_file
 
     path = Path(directory)
@@ -415,7 +415,7 @@ class AVHuBERTFrontend(AbsAVFrontend):
         inside = torch.arange(frames, device=device) < lengths[:, None]
         with as_frozen(device, adapters=self.has_lora):
             if video is not None:
-                # The stem reaches beyond an utterance's end: nothing but zeros may be there.
+                # The stem reaches beyond an utterance's end, where there must be zeros.
                 video = torch.where(inside[..., None, None], video[:, :frames], 0.0)
             if audio is not None:
                 audio = audio[:, :frames]

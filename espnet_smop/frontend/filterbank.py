@@ -1,4 +1,4 @@
-"""The audio features that AV-HuBERT was trained on: log filterbanks, four frames stacked."""
+"""The audio features that AV-HuBERT was trained on: log filterbanks, stacked by four frames."""
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def stacked_filterbanks(
         emphasised = torch.cat([speech[:, :1], speech[:, 1:] - 0.97 * speech[:, :-1]], dim=1)
         inside = torch.arange(speech.shape[1], device=device) < lengths[:, None]
         emphasised = torch.where(inside, emphasised, 0.0)
-        # The last window is filled up with zeros, and so is the last stack.
+        # The last window is padded with zeros, and so is the last stack.
         windows = 1 + (lengths - _WINDOW).clamp(min=0).add(_HOP - 1).div(
             _HOP, rounding_mode="floor"
         )
@@ -56,7 +56,7 @@ def stacked_filterbanks(
         spectrum = torch.fft.rfft(emphasised.unfold(1, _WINDOW, _HOP), n=_FFT)
         power = torch.view_as_real(spectrum).square().sum(-1) / _FFT
         energies = power @ _filters().to(device)
-        # Silence exactly: what the reference takes the logarithm of instead of zero.
+        # For exact silence, the reference takes the logarithm of this value instead of zero.
         logs = torch.where(energies > 0, energies, torch.finfo(torch.float64).eps).log()
         real = torch.arange(total, device=device) < windows[:, None]
         logs = torch.where(real[..., None], logs, 0.0)

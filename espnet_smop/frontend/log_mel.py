@@ -14,8 +14,8 @@ _FFT = 400
 class LogMel(nn.Module):
     """Log-mel spectrogram of Whisper (Radford et al. 2022, section 2.2).
 
-    Equal to Hugging Face's ``WhisperFeatureExtractor``, but for a batch at once and without
-    leaving the device. Always float32: in bfloat16 the power spectrum loses the quiet bands.
+    Equal to Hugging Face's ``WhisperFeatureExtractor``, but for a whole batch and on the model's
+    device. Always float32: in bfloat16 the power spectrum loses the quiet bands.
 
     Args:
         num_mels: number of mel bands, 80 or (large-v3) 128.
@@ -32,7 +32,7 @@ class LogMel(nn.Module):
             norm="slaney",
             mel_scale="slaney",
         )
-        # What can be computed anew has no place in a checkpoint.
+        # Not persistent: what can be computed again need not be in a checkpoint.
         mel = torch.from_numpy(filters).float().T.contiguous()
         self.register_buffer("filters", mel, persistent=False)
         self.register_buffer("window", torch.hann_window(_FFT), persistent=False)
@@ -41,7 +41,7 @@ class LogMel(nn.Module):
         """Compute the spectrogram of each waveform followed by zeros up to ``samples``.
 
         Args:
-            speech: waveforms ``(B, N)``; what lies beyond an utterance's length is ignored.
+            speech: waveforms ``(B, N)``; samples beyond an utterance's length are ignored.
             lengths: number of samples ``(B,)``.
             samples: the common length, a multiple of 160, to cut or pad the waveforms to.
 

@@ -109,7 +109,7 @@ def write_cache(
 
     final = Path(directory).absolute()
     if final.exists():
-        raise FeatureCacheError(f"{final} exists already: remove it to make it anew")
+        raise FeatureCacheError(f"{final} exists already: remove it to make it again")
     with atomic_directory(final) as temporary:
         # Not through a Kaldi specifier, in which neither commas nor colons could be in a path.
         offsets = {}
@@ -139,7 +139,7 @@ def open_cache(
         ignore: keys of the description that are not compared.
 
     Raises:
-        FeatureCacheError: there is no cache, or it differs; names in what.
+        FeatureCacheError: there is no cache, or it differs; the message says how.
     """
     path = Path(directory)
     if not (path / _DESCRIPTION).is_file():
@@ -157,7 +157,7 @@ def open_cache(
     if differing:
         raise FeatureCacheError(
             f"the feature cache {path} was made with something else: {', '.join(differing)}. "
-            "Remove it to make it anew, or use another directory"
+            "Remove it to make it again, or use another directory"
         )
     return path / "feats.scp"
 

@@ -37,8 +37,8 @@ class BasicBlock(nn.Module):
 class VideoResNet(nn.Module):
     """3-D stem over five frames, then a 2-D residual trunk (Stafylakis & Tzimiropoulos 2017).
 
-    Nothing but the stem's convolution mixes frames, so the rest is computed for real frames only:
-    padding costs little, and in training it does not enter BatchNorm's statistics.
+    Only the stem's convolution mixes frames, so the rest is computed for real frames only: padding
+    costs little, and in training it does not enter BatchNorm's statistics.
 
     Args:
         stem_channels: channels of the stem, 64 in published models.
@@ -102,8 +102,8 @@ class VideoResNet(nn.Module):
         """
         x = self.frontend3D[0](video[:, None])  # (B, C, T, H', W')
         frames = x.transpose(1, 2)[inside]  # (N, C, H', W')
-        # BatchNorm needs all frames at once in training. Else small portions are faster, as they
-        # stay in the cache, and long videos need little more memory than short ones.
+        # BatchNorm needs all frames at once in training. Otherwise small portions are faster,
+        # because they fit into the cache, and long videos need little more memory than short ones.
         portion = len(frames) if self.training else _FRAMES_AT_ONCE
         encoded = torch.cat(
             [

@@ -92,13 +92,13 @@ def encode(
 ) -> list[torch.Tensor]:
     """Run a Whisper encoder on spectrograms of any length up to its maximum.
 
-    Unlike ``WhisperEncoder.forward`` it takes fewer than 3,000 frames and masks padding. It
-    is differentiable and respects ``encoder.training``, so encoders can be trained with it.
+    Unlike ``WhisperEncoder.forward``, it takes fewer than 3,000 frames and masks padding. It is
+    differentiable and respects ``encoder.training``, so encoders can be trained with it.
 
     Args:
         encoder: the encoder, frozen or not.
         mel: log-mel spectrograms ``(B, num_mels, 2 T)``.
-        lengths: output frames ``(B,)`` that may be attended; None attends all.
+        lengths: output frames ``(B,)`` that are attended; None attends all.
         all_layers: return every layer's hidden states, not the last one's alone.
 
     Returns:
@@ -130,9 +130,9 @@ class WhisperFrontend(AbsAVFrontend):
 
     - ``padding: 30s`` is what Whisper was trained on: the utterance is padded to 30 s with
       zeros, all of it is attended, and the output is cut to the utterance's frames.
-    - ``padding: longest`` computes only what is there. An utterance is still taken as followed
-      by silence, so spectrogram and convolutions give what ``30s`` gives, but only its own frames
-      are attended. That costs 4 to 16 times less at usual lengths.
+    - ``padding: longest`` computes only the utterance's frames. Silence is still assumed after
+      it, so spectrogram and convolutions give what ``30s`` gives, but only its own frames are
+      attended. That costs 4 to 16 times less at usual lengths.
 
     In both modes the result for an utterance is the same alone and in any batch.
 
@@ -228,7 +228,7 @@ class WhisperFrontend(AbsAVFrontend):
         return self._layers(input, input_lengths, all_layers=True)
 
     def num_frames(self, samples: torch.Tensor) -> torch.Tensor:
-        """Return the number of frames of utterances of so many samples."""
+        """Return the number of output frames of utterances with ``samples`` samples."""
         return (samples // SAMPLES_PER_FRAME).clamp(min=1)
 
     def _layers(
@@ -263,7 +263,7 @@ class WhisperFrontend(AbsAVFrontend):
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         pieces, owner = [], []
         for i, n in enumerate(samples.tolist()):
-            # A rest of less than a frame gives no frame, unless it is all there is.
+            # A remainder shorter than a frame is dropped, unless it is the whole utterance.
             chunks = speech[i, :n].split(self.chunk_samples)
             chunks = [c for c in chunks if len(c) >= SAMPLES_PER_FRAME] or [chunks[0]]
             pieces += chunks

@@ -60,7 +60,7 @@ class AbsProjector(nn.Module, ABC):
 
     @abstractmethod
     def num_tokens(self, modality: str, frames: torch.Tensor) -> torch.Tensor:
-        """Return the number of tokens that ``forward`` makes of so many frames.
+        """Return the number of tokens that ``forward`` makes of a number of frames.
 
         Args:
             modality: ``audio`` or ``video``.

@@ -46,7 +46,7 @@ class Downsample(nn.Module, ABC):
         """Reduce ``(B, T', rate, D)``, zero beyond ``lengths`` frames, to ``(B, T', D')``."""
 
     def num_tokens(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return the number of tokens of utterances of so many frames, integers of any shape."""
+        """Return the number of tokens for numbers of frames, integers of any shape."""
         kept = 0 if self.remainder == "drop" else self.rate - 1
         return (frames + kept) // self.rate
 

@@ -35,7 +35,7 @@ def choose_utterances(data_dir: Path, number: int, strip: str | None) -> tuple[l
     Args:
         data_dir: formatted data directory.
         number: how many, evenly spread over the sorted ids; 0 for all.
-        strip: the one to show; None takes one of median length.
+        strip: id of the utterance to show; None takes one of median length.
 
     Raises:
         ValueError: the utterance to show is not in the directory, or there is none.

@@ -74,7 +74,7 @@ def find_experiments(paths: Sequence[Path]) -> list[Path]:
     """Return the experiments among the paths and one level below them.
 
     Raises:
-        ScoringError: a path is no directory.
+        ScoringError: a path is not a directory.
     """
     found = []
     for path in paths:

@@ -162,7 +162,7 @@ def check_caches(
                 more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
                 raise FeatureCacheError(
                     f"the feature cache {scp.parent} lacks utterance {missing[0]}{more} of {file}. "
-                    "Remove it to make it anew"
+                    "Remove it to make it again"
                 )
 
 

@@ -93,7 +93,7 @@ def build(kind: str, class_: Callable, conf: Mapping[str, Any], *positional: Any
         positional: arguments that the task gives.
 
     Raises:
-        ValueError: ``conf`` is no mapping, or a key is unknown, missing or of a wrong type.
+        ValueError: ``conf`` is not a mapping, or a key is unknown, missing or of a wrong type.
     """
     if not isinstance(conf, Mapping):
         raise ValueError(f"{kind}_conf is {conf!r}, expected settings of the form 'key: value'")

@@ -64,7 +64,7 @@ class Counts:
         if missing:
             raise ValueError(
                 f"utterance {missing[0]} and {len(missing) - 1} more have no line in text: "
-                "make the shape files anew (stage 10)"
+                "make the shape files again (stage 10)"
             )
         durations = np.array([frames[key] for key in keys], dtype=np.int64)
         texts = np.array([text[key] for key in keys], dtype=np.int64) + 1
@@ -111,9 +111,9 @@ class TokenBatchSampler(AbsSampler):
     steps.
 
     Args:
-        counts: of the utterances.
-        limits: ``tokens``, and ``frames`` and ``text`` where they shall be bounded, too:
-            the largest number in a batch, as many rows as it has times its longest utterance.
+        counts: per-utterance lengths.
+        limits: the maximum number in a batch, i.e. its number of rows times its longest utterance:
+            of ``tokens``, and optionally of ``frames`` and ``text``.
         world_size: number of processes.
 
     Raises:

@@ -386,7 +386,7 @@ def test_upload(experiment, tmp_path, monkeypatch, capsys, name):
     package_main(["upload", "--packed", str(out), "--repo", "me/model", "--dry_run"])
     listed = capsys.readouterr().out
     assert "model.safetensors" in listed and "files" in listed and "me/model" in listed
-    assert "which nobody else has" in listed
+    assert "which only you have" in listed
     with pytest.raises(PackageError, match="HF_TOKEN"):
         package_main(["upload", "--packed", str(out), "--repo", "me/model"])
     assert Hub.calls == []

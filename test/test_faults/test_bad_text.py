@@ -59,7 +59,7 @@ def test_tables_as_windows_and_editors_write_them(reader, tmp_path, content):
     [
         (b"a one\na two\n", r"table:2.*(\ba\b.*twice|duplicate id a)"),
         (b"a one\nb caf\xe9\n", r"table:2: is not UTF-8"),
-        (b"a one\nb \0\n", r"table:2: holds a NUL byte"),
+        (b"a one\nb \0\n", r"table:2: has a NUL byte"),
     ],
 )
 def test_tables_that_are_none(reader, tmp_path, content, message):

@@ -519,7 +519,7 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
         opts+=(--init_param "${pretrained_model}")
     fi
     node_threads=$((num_threads * (ngpu > 1 ? ngpu : 1))) # a process for each GPU
-    log "model of ${modalities}; goes on after the last finished epoch, if there is one"
+    log "model of ${modalities}; continues after the last finished epoch, if there is one"
     OMP_NUM_THREADS="${num_threads}" "${python}" -m espnet2.bin.launch \
         --cmd "${cuda_cmd} --num_threads ${node_threads}" \
         --log "${avsr_exp}/train.log" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \

@@ -79,7 +79,7 @@ class FolderReader:
             "--normalise_text",
             action="store_true",
             help="lower the case of transcripts and drop {…} and <…>, as for LRS3; otherwise they "
-            "stay as they are",
+            "are not changed",
         )
         parser.add_argument(
             "--mouth_crops", action="store_true", help="the videos are 96×96 mouth crops already"

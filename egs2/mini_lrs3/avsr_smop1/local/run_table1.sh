@@ -15,8 +15,8 @@ help_message="Usage: local/run_table1.sh [--option VALUE]…
   --seed N        As in run.sh (default ${seed}).
   --systems LIST  Only these, of: ${systems}.
 
-All other options go to run.sh. What is finished is kept: a call that was interrupted goes on where it
-was, and a system whose RESULTS.md is newer than its model is not decoded again."
+All other options go to run.sh. What is finished is kept: an interrupted call continues where it
+stopped, and a system whose RESULTS.md is newer than its model is not decoded again."
 
 own_options="size seed systems"
 # shellcheck source=scripts/utils/take_options.sh

@@ -65,7 +65,7 @@ class Runner:
             futures = [pool.submit(self._one, k) for k in range(len(self.jobs))]
             while wait(futures, timeout=0.2).not_done:
                 if not all(map(_is_alive, drivers)):
-                    # Killed outright: a driver started anew must not meet writers left behind.
+                    # Killed outright: a restarted driver must not meet writers left behind.
                     self.stop()
                 now = time.monotonic()
                 if now - noted >= _NOTE_EVERY and not self.stopped:

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Takes a script's own options out of its arguments; sourced after they have got their defaults.
+# Parses a script's own options; sourced after they have got their defaults.
 #
-# `own_options` names them: `--name VALUE` sets the variable `name`. All else goes, as it is, into
-# the array `other_args`, for the script that is called. `--help` prints help_message and then the
-# help of that script, if `help_of` names one.
+# `own_options` names them: `--name VALUE` sets the variable `name`. All other arguments are put,
+# unchanged, into the array `other_args`, for the script that is called. `--help` prints
+# help_message and then the help of that script, if `help_of` names one.
 
 other_args=()
 while [ $# -gt 0 ]; do
