@@ -53,7 +53,7 @@ def _load(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     except UnicodeDecodeError as e:
         raise ConfigError(f"config {path}{named_by} is not UTF-8: {e.reason}") from None
     except Exception as e:  # the parser's own, and others for values that do not fit their tags
-        raise ConfigError(f"config {path}{named_by} is not YAML: {e}") from e
+        raise ConfigError(f"config {path}{named_by} is not YAML: {_one_line(e)}") from e
     if not isinstance(settings, dict):
         raise ConfigError(f"config {path}{named_by} is not a mapping of settings")
     bases = settings.pop(_BASE, None) or []
@@ -65,6 +65,10 @@ def _load(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     for base in bases:
         merged = merge(merged, _load(path.parent / base, (*above, path)))
     return merge(merged, settings)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def parse_assignment(assignment: str) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(value)
     except yaml.YAMLError as e:
-        raise ConfigError(f"'{assignment}': the value is not YAML: {e}") from e
+        raise ConfigError(f"'{assignment}': the value is not YAML: {_one_line(e)}") from e
     for key in reversed(keys.split(".")):
         settings = {key: settings}
     return settings
