@@ -27,7 +27,7 @@ class BaseModelError(RuntimeError):
 
 
 def locate(model: str, *, patterns: Iterable[str] | None = None) -> Path:
-    """Return the local directory of a base model, fetching it from the hub if need be.
+    """Return the local directory of a base model, fetched from the hub if necessary.
 
     Args:
         model: a local directory, or a hub id such as ``meta-llama/Llama-3.2-1B``.
@@ -102,7 +102,7 @@ def resolve_relative_to(model: str, directory: str | Path) -> str:
 
 
 def on_meta() -> bool:
-    """Whether models are wanted for their shapes alone: the default device is ``meta``.
+    """Return whether models are built for their shapes alone: the default device is ``meta``.
 
     Within ``with torch.device("meta")`` base models are built from their ``config.json``; weights
     are neither read nor needed, so that any size of model can be built and counted anywhere.
@@ -120,7 +120,7 @@ def base_dtype(name: str | None) -> torch.dtype:
 
 
 def freeze(base: nn.Module) -> nn.Module:
-    """Freeze a base model for good; adapters injected later stay trainable.
+    """Freeze a base model permanently; adapters injected later are trainable.
 
     Parameters lose their gradients, the module is put into evaluation mode, and its ``train``
     is replaced so that ``model.train()`` of an enclosing model reaches its adapters only
@@ -198,7 +198,7 @@ def frozen_keys(model: nn.Module) -> set[str]:
 
 @torch.no_grad()
 def fingerprint(base: nn.Module) -> str:
-    """Return a short hash that tells two base models apart.
+    """Return a short hash that differs between different base models.
 
     It covers every parameter's and buffer's name, shape and up to 256 of its values (evenly
     spaced, rounded to bfloat16, so that the dtype a model is loaded in does not matter).

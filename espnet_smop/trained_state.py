@@ -1,4 +1,4 @@
-"""What a checkpoint of a model with frozen base models holds: that which was trained."""
+"""Checkpoints that contain only what was trained, not the frozen base models."""
 
 from collections.abc import Mapping
 from typing import Self

@@ -302,7 +302,7 @@ def is_local(model: str) -> bool:
 
 @contextlib.contextmanager
 def open_package(model: str | Path) -> Iterator[Path]:
-    """Give the directory of a package, which may be a directory, a zip file or a hub id.
+    """Provide the directory of a package, which may be a directory, a zip file or a hub id.
 
     Raises:
         PackageError: the zip file is not a package, or is unsafe to extract.

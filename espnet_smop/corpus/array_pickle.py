@@ -1,4 +1,4 @@
-"""Pickles of numpy arrays, read without a class of theirs and without numpy's own constructors.
+"""Pickles of numpy arrays, read without their classes and without numpy's own constructors.
 
 Those trust what they are given: from a damaged or malicious file they crash the process. Here a
 pickle only says what its arrays are, as bytes, shape and type; arrays are made of that when all is

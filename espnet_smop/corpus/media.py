@@ -54,7 +54,7 @@ class TruncatedMediaError(MediaError):
 
 
 class EmptyMediaError(MediaError):
-    """The stream is there but holds nothing."""
+    """The stream is empty."""
 
 
 class BadSamplesError(MediaError):
@@ -296,7 +296,7 @@ def _continuous(pictures: Iterator[Picture], step: float) -> Iterator[Picture]:
 
 
 def _steady(pictures: Iterator[Picture]) -> Iterator[Picture]:
-    """Pass pictures of 25 per second on; repeat one, or leave it out, where time demands it."""
+    """Yield pictures at 25 per second: repeat or drop one where its time requires it."""
     ticks = 0
     previous = None
     start = 0.0

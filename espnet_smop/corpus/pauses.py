@@ -54,7 +54,7 @@ def cut_at_pauses(
 
 
 def _loudness(samples: np.ndarray, frames: int) -> np.ndarray:
-    """Return ``(frames + 1,)``: mean power in the 0.4 s around the beginning of each frame."""
+    """Return ``(frames + 1,)``: mean power in the 0.4 s around the start of each frame."""
     needed = frames * SAMPLES_PER_FRAME
     padded = np.pad(samples[:needed], (0, max(0, needed - len(samples))))
     # float64 for the sums alone: recordings of hours are large enough in float32.

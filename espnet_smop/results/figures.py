@@ -1,4 +1,4 @@
-"""Figures in colours that colour-blind readers tell apart, with a mark for each colour."""
+"""Figures in colours that colour-blind readers can distinguish, with a marker for each colour."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps

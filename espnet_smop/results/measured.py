@@ -1,4 +1,4 @@
-"""What a system's model tells beside its hypotheses: parameters, operations, expert usage."""
+"""What a system's model tells besides its hypotheses: parameters, operations, expert usage."""
 
 import logging
 import tempfile

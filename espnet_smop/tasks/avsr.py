@@ -1,4 +1,4 @@
-"""The ESPnet task: the kinds of classes, their arguments, and how they become a model."""
+"""The ESPnet task: the kinds of classes, their arguments, and building a model of them."""
 
 import argparse
 import itertools
@@ -193,7 +193,7 @@ class AVSRTask(AbsTask):
 
     @classmethod
     def set_noise(cls, args: argparse.Namespace, noise: dict[str, Any] | None) -> None:
-        """Let evaluation add this noise, or none, whatever training did.
+        """Set the noise of evaluation, or none, independently of training.
 
         Args:
             args: of the training; their ``preprocessor_conf`` is replaced.

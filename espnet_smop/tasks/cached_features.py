@@ -131,7 +131,7 @@ def check_caches(
     data_path_and_name_and_type: Iterable[tuple[str, str, str]],
     shape_files: Iterable[str],
 ) -> None:
-    """See that the cached features among the data are what the model's frontends would compute.
+    """Check that the cached features are those that the model's frontends would compute.
 
     Args:
         args: of the training, with the ``base_fingerprints`` of the model that was built.

@@ -14,7 +14,7 @@ Batch = tuple[list[str], dict[str, torch.Tensor]]
 
 
 def has_fixed_features(model: ESPnetAVSRModel) -> bool:
-    """Whether the projector needs of the frontends nothing but features that do not change."""
+    """Return whether the projector needs only features of the frontends that do not change."""
     trained = any(frontend.is_trained for frontend in model.frontends.values())
     return not trained and not model.projector.needs_layers
 

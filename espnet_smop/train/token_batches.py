@@ -27,7 +27,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Counts:
-    """How long utterances are.
+    """Lengths of utterances.
 
     Attributes:
         keys: ids of the N utterances.

@@ -1,4 +1,4 @@
-"""ESPnet's trainer, with checkpoints that a kill or a full disk cannot harm."""
+"""ESPnet's trainer with checkpoints that survive a kill or a full disk."""
 
 import argparse
 import contextlib
@@ -112,7 +112,7 @@ class AVSRTrainerOptions(TrainerOptions):
 
 
 class AVSRTrainer(Trainer):
-    """ESPnet's trainer with atomic checkpoints, an eye on losses, and the time left."""
+    """ESPnet's trainer with atomic checkpoints, checks of the losses and a progress log."""
 
     @classmethod
     def build_options(cls, args: argparse.Namespace) -> AVSRTrainerOptions:
