@@ -234,5 +234,5 @@ def test_environment_is_made_on_first_use_and_a_bad_one_is_named(recipe):
     (recipe.dir / "env/bin/python").unlink()
     done = recipe.run()
     assert done.returncode == 1
-    assert "cannot be run or lacks ESPnet" in done.stderr
+    assert "env/bin/python, named by --python or ESPNET_SMOP_PYTHON, cannot be run" in done.stderr
     assert "tools/setup.sh --into" in done.stderr

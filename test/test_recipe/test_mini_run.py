@@ -7,6 +7,7 @@ import pytest
 
 MINI = Path(__file__).resolve().parents[2] / "egs2" / "mini_lrs3" / "avsr_smop1"
 DRIVER = """#!/usr/bin/env bash
+if [ "${1:-}" = --help ]; then exec ../../TEMPLATE/avsr_smop1/avsr_smop.sh --help; fi
 printf '%s\\n' "$@" ENDOFCALL >> driver_calls
 exit "$(cat driver_status 2>/dev/null || echo 0)"
 """

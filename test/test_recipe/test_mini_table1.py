@@ -15,6 +15,7 @@ SYSTEMS = [
 ]  # fmt: skip
 # Makes a scored experiment out of the one beside it; fails where it is told to.
 RUN = """#!/usr/bin/env bash
+if [ "${1:-}" = --help ]; then exec ../../TEMPLATE/avsr_smop1/avsr_smop.sh --help; fi
 printf '%s\\n' "$@" ENDOFCALL >> run_calls
 experiment="${@: -1}"
 case "${experiment}" in *"$(cat fails 2>/dev/null || echo nothing)") exit 7 ;; esac
@@ -89,7 +90,7 @@ def test_what_is_scored_is_kept_and_what_is_older_than_its_model_is_not(mini):
 def test_errors(mini):
     done = mini.run("--systems", "dci smop5", script="local/run_table1.sh")
     assert done.returncode == 2
-    assert "no conf/train_avsr_smop5.yaml" in done.stderr
+    assert "no conf/train_avsr_smop5.yaml, only: llama_avsr" in done.stderr
     assert "not 'x'" in mini.run("--seed", "x", script="local/run_table1.sh").stderr
     assert "needs a value" in mini.run("--size", script="local/run_table1.sh").stderr
     assert calls(mini) == []

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = """#!/usr/bin/env bash
+if [ "${1:-}" = --help ]; then exec ../../TEMPLATE/avsr_smop1/avsr_smop.sh --help; fi
 set -euo pipefail
 echo "$*" >> run_calls
 exp="" snrs="" tag="" skip_train=false
@@ -110,7 +111,13 @@ def test_runs_what_is_not_done_and_prints_the_table(recipe):
         ([], "give --table or --figure, or --dry_run"),
         (["--table", "3"], "there are tables 1 and 2, figures 3, 4 and 5"),
         (["--figure"], "option --figure needs a value"),
-        (["--dry_run", "true"], "take no value"),
+        (["--dry_run", "yes"], "unexpected argument 'yes'"),
+        (["--tabel", "1"], "there is no option --tabel; did you mean --table?"),
+        (["--table", "1", "--ngpus", "1"], "there is no option --ngpus; did you mean --ngpu?"),
+        (["--table", "1", "--throughput", "20"], "--throughput is for --dry_run"),
+        (["--table", "1", "--noise", "none.wav"], "--noise none.wav does not exist"),
+        (["--dry_run", "--stage", "6"], "--stage is for run.sh"),
+        (["--table", "1", "--paper", "conf/papers.yaml"], "conf/papers.yaml does not exist"),
     ],
 )
 def test_wrong_options_are_explained(recipe, arguments, message):

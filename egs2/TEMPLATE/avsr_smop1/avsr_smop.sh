@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # The stages of an audio-visual recipe, from a corpus to RESULTS.md. A recipe's run.sh calls this
 # with what is special to its corpus; `--help` explains the options.
+if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 shopt -s inherit_errexit
 
 log() {
-    echo "$(date '+%Y-%m-%dT%H:%M:%S') (${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}:${FUNCNAME[1]}) $*"
+    echo "$(date '+%Y-%m-%dT%H:%M:%S') $*"
 }
 fail() {
-    log "Error: $*" >&2
+    echo "${smop_called##*/}: $*" >&2
     exit 1
 }
 
@@ -101,7 +102,7 @@ General
                         back end that has several, see cmd.sh (default ${num_nodes}).
   --nj N                Parallel jobs of data preparation (default ${nj}).
   --inference_nj N      Parallel jobs of decoding (default ${inference_nj}).
-  --gpu_inference B     Decode on GPUs (default ${gpu_inference}).
+  --gpu_inference B     Decode on GPUs; needs --ngpu 1 or more (default ${gpu_inference}).
   --num_threads N       CPU threads of each process of training; 0: all cores without GPU, 4 with
                         (default ${num_threads}).
   --datadir DIR         Data directories (default ${datadir}).
@@ -117,7 +118,7 @@ Data
                         trained on, so the training set should have others.
   --valid_set NAME      Validation set.
   --test_sets NAMES     Test sets, separated by spaces.
-  --local_data_opts O   Options for local/data.sh.
+  --local_data_opts O   Options for local/data.sh, which gets --data_dir as well.
   --landmarks NAME      Face landmarks of stage 3: see data_dir format --help (default ${landmarks}).
   --landmarks_conf CONF Its options, e.g. every=5.
   --allow_broken B      Continue when a test set loses broken clips (default ${allow_broken}).
@@ -133,8 +134,9 @@ Tokenizer and base models
   --base_models_opts O  Options for local/base_models.sh.
 
 Noise
-  --noise FILE          Noise at 16 kHz (default: babble of training utterances, made by stage 7
-                        in dumpdir/noise/babble.wav).
+  --noise FILE          Noise at 16 kHz for decoding, and for training where the config names
+                        dump/noise/babble.wav (default: babble of training utterances, made by
+                        stage 7 in dumpdir/noise/babble.wav).
   --babble_utts N       Number of utterances mixed in the babble (default ${babble_utts}).
   --snrs LIST           Decode each test set at these ratios in dB, e.g. \"clean 5 0 -5\"
                         (default ${snrs}). Without audio frontend only clean is decoded.
@@ -182,10 +184,15 @@ elif [ "${pretrain_set}" != "${train_set}" ]; then
 fi
 [ -n "${valid_set}" ] || smop_option_error "--valid_set is required"
 [ -n "${test_sets}" ] || smop_option_error "--test_sets is required"
-for value in stage stop_stage ngpu num_nodes nj inference_nj num_threads nbpe babble_utts; do
+for value in stage stop_stage ngpu num_nodes nj inference_nj num_threads nbpe babble_utts \
+    min_chars max_chars; do
     [[ ${!value} =~ ^[0-9]+$ ]] || smop_option_error "--${value} is a number, not '${!value}'"
 done
-for value in nj inference_nj num_nodes; do
+for value in min_wav_duration max_wav_duration; do
+    [[ ${!value} =~ ^[0-9]+(\.[0-9]+)?$ ]] \
+        || smop_option_error "--${value} is a number of seconds, not '${!value}'"
+done
+for value in nj inference_nj num_nodes babble_utts; do
     [ "${!value}" -gt 0 ] || smop_option_error "--${value} must be 1 or more"
 done
 for snr in ${snrs}; do
@@ -196,6 +203,70 @@ case "${modality}" in
     auto | asr | vsr | avsr) ;;
     *) smop_option_error "--modality is auto, asr, vsr or avsr, not '${modality}'" ;;
 esac
+
+# Which stages run
+known_stages="1 3 4 5 6 7 10 11 12 13 14 15 16"
+if [ "${stage}" -gt 16 ]; then
+    smop_option_error "there is no stage ${stage}; the stages are ${known_stages}"
+fi
+if [ "${stage}" -gt "${stop_stage}" ]; then
+    smop_option_error "--stage ${stage} comes after --stop_stage ${stop_stage}: nothing would run"
+fi
+for number in ${skip_stages}; do
+    [[ " ${known_stages} " == *" ${number} "* ]] || smop_option_error \
+        "--skip_stages: there is no stage '${number}'; the stages, separated by spaces, are ${known_stages}"
+done
+[ -z "${download_model}" ] || skip_train=true
+if "${skip_data_prep}"; then skip_stages+=" 1 3 4 5 6 7"; fi
+if "${skip_train}"; then skip_stages+=" 10 11"; fi
+if "${skip_eval}"; then skip_stages+=" 12 13 16"; fi
+if "${skip_packing}"; then skip_stages+=" 14"; fi
+if "${skip_upload}"; then skip_stages+=" 15"; fi
+stages_to_run=" "
+for number in ${known_stages}; do
+    if [ "${number}" -ge "${stage}" ] && [ "${number}" -le "${stop_stage}" ] \
+        && [[ " ${skip_stages} " != *" ${number} "* ]]; then
+        stages_to_run+="${number} "
+    fi
+done
+runs() { [[ ${stages_to_run} == *" $1 "* ]]; } # STAGE
+# These are skipped unless they are asked for: by --stage alone they would be passed over.
+if [ "${stage}" -eq 14 ] && ! runs 14; then
+    smop_option_error "stage 14 is skipped: add --skip_packing false"
+elif [ "${stage}" -eq 15 ] && ! runs 15; then
+    smop_option_error "stage 15 is skipped: add --skip_upload false"
+elif [ "${stages_to_run}" = " " ] && [ -n "${SMOP_DATA_IS_SHARED:-}" ]; then
+    exit 0 # run.sh calls again for each of its systems
+elif [ "${stages_to_run}" = " " ]; then
+    smop_option_error "nothing to do: of the stages ${stage} to ${stop_stage}, all are skipped"
+fi
+if runs 15 && [ -z "${hf_repo}" ]; then
+    smop_option_error "--hf_repo ID is required: where stage 15 uploads to"
+fi
+
+was_given() { [[ ${smop_given} == *" $1 "* ]]; }
+
+# Options that would have no effect
+if [ "${ngpu}" -eq 0 ] && "${gpu_inference}"; then
+    smop_option_error "--ngpu 0 decodes on the CPU: leave out --gpu_inference true, or give --ngpu 1"
+fi
+if ! "${train_tokenizer}" && was_given nbpe; then
+    smop_option_error "--nbpe needs --train_tokenizer true: a published LLM has its own tokenizer"
+fi
+if [ -n "${noise}" ] && was_given babble_utts; then
+    smop_option_error "--babble_utts has no effect with --noise: no babble is made"
+fi
+if [ -n "${base_models_opts}" ] && [ ! -x local/base_models.sh ]; then
+    smop_option_error "--base_models_opts: the recipe has no local/base_models.sh"
+fi
+if "${skip_packing}" && was_given pack_opts; then
+    smop_option_error "--pack_opts is for stage 14, which is skipped: add --skip_packing false"
+fi
+for value in hf_repo upload_dry_run; do
+    if "${skip_upload}" && was_given "${value}"; then
+        smop_option_error "--${value} is for stage 15, which is skipped: add --skip_upload false"
+    fi
+done
 
 # Splits a string of arguments as a shell would, quotes included, into the array `words`.
 split_words() {
@@ -215,12 +286,17 @@ split_words "${pack_opts}"
 pack_opts_array=("${words[@]}")
 split_words "${base_models_opts}"
 base_models_opts_array=("${words[@]}")
+if [[ " ${local_data_opts} " == *" --data_dir "* ]]; then
+    smop_option_error "--local_data_opts: data directories are named by --datadir, not --data_dir"
+fi
 
+# local/*.sh take it from there, too.
+[ -z "${python}" ] || export ESPNET_SMOP_PYTHON="${python}"
 # shellcheck source=path.sh
 . ./path.sh
 # shellcheck source=cmd.sh
 . ./cmd.sh
-python="${python:-${SMOP_PYTHON}}"
+python="${SMOP_PYTHON}"
 read -r -a train_cmd_array <<< "${train_cmd}"
 read -r -a cuda_cmd_array <<< "${cuda_cmd}"
 if "${gpu_inference}"; then
@@ -230,7 +306,7 @@ else
     read -r -a inference_cmd_array <<< "${decode_cmd}"
     inference_ngpu=0
 fi
-if [ "${num_nodes}" -gt 1 ] && ! "${skip_train}" && [ "${stage}" -le 11 ] && [ "${stop_stage}" -ge 11 ]; then
+if [ "${num_nodes}" -gt 1 ] && runs 11; then
     case "${cuda_cmd_array[0]##*/}" in
         local.py | run.pl | ssh.pl)
             smop_option_error "--num_nodes ${num_nodes}: ${cuda_cmd_array[0]##*/} has one node only." \
@@ -242,10 +318,13 @@ fi
 export AVSR_SMOP_DRIVER_PIDS="${AVSR_SMOP_DRIVER_PIDS:-} $$"
 
 data_feats="${dumpdir}/raw"
+default_noise=dump/noise/babble.wav
 noise_is_made=false
 if [ -z "${noise}" ]; then
     noise="${dumpdir}/noise/babble.wav"
     noise_is_made=true
+elif [ ! -s "${noise}" ]; then
+    smop_option_error "--noise ${noise} does not exist"
 fi
 noise_name="$(basename "${noise}")"
 noise_name="${noise_name%.*}"
@@ -267,7 +346,6 @@ tag_of_config() {
 }
 
 if [ -n "${download_model}" ]; then
-    skip_train=true
     avsr_exp="${avsr_exp:-${expdir}/$(as_tag "${download_model}")}"
 fi
 if [ -z "${avsr_exp}" ]; then
@@ -282,20 +360,13 @@ if [ -z "${inference_tag}" ]; then
     inference_tag+="_avsr_model_${inference_avsr_model%.pth}"
 fi
 
-if "${skip_data_prep}"; then skip_stages+=" 1 3 4 5 6 7"; fi
-if "${skip_train}"; then skip_stages+=" 10 11"; fi
-if "${skip_eval}"; then skip_stages+=" 12 13 16"; fi
-if "${skip_packing}"; then skip_stages+=" 14"; fi
-if "${skip_upload}"; then skip_stages+=" 15"; fi
-
 # Whether a stage runs; if so, says it and starts its clock.
 current_stage=0
 stage_times=()
 begin_stage() { # NUMBER TITLE
     local number="$1"
     end_stage
-    if [ "${number}" -lt "${stage}" ] || [ "${number}" -gt "${stop_stage}" ]; then return 1; fi
-    case " ${skip_stages} " in *" ${number} "*) return 1 ;; esac
+    runs "${number}" || return 1
     current_stage="${number}"
     stage_begin="${SECONDS}"
     log "Stage ${number}: $2"
@@ -335,6 +406,83 @@ need() { # STAGE FILE…
     done
 }
 
+# The names of what matches a pattern "*END" in a directory, without the end.
+names_in() { # DIR END
+    local path names=""
+    for path in "$1"/*"$2"; do
+        [ -s "${path}" ] || continue
+        path="${path#"$1"/}"
+        names+="${path%"$2"} "
+    done
+    echo "${names% }"
+}
+
+# Ends with a message unless the sets have been made; a set's name may be wrong.
+need_sets() { # STAGE DIR SET…
+    local number="$1" dir="$2" dset found
+    shift 2
+    for dset in "$@"; do
+        [ ! -s "${dir}/${dset}/text" ] || continue
+        found="$(names_in "${dir}" /text)"
+        [ -n "${found}" ] || need "${number}" "${dir}/${dset}/text"
+        fail "there is no set ${dset} in ${dir}, which has ${found}: correct the name, or run" \
+            "stage ${number} first"
+    done
+}
+
+# Ends with a message unless there is a trained model; the experiment's name or the checkpoint's may
+# be wrong.
+need_model() {
+    local found
+    if [ ! -s "${avsr_exp}/config.yaml" ]; then
+        found="$(names_in "$(dirname "${avsr_exp}")" /config.yaml)"
+        [ -n "${found}" ] || need 11 "${avsr_exp}/config.yaml"
+        fail "there is no experiment ${avsr_exp}, but ${found// /, }: see --avsr_tag, or run stage 11 first"
+    fi
+    if [ ! -s "${avsr_exp}/${inference_avsr_model}" ]; then
+        found="$(names_in "${avsr_exp}" .pth)"
+        [ -n "${found}" ] || need 11 "${avsr_exp}/${inference_avsr_model}"
+        fail "${avsr_exp} has no ${inference_avsr_model}, but ${found// /.pth, }.pth: see --inference_avsr_model"
+    fi
+}
+
+# Ends with a message if something is missing that no stage of this call makes.
+check_inputs() {
+    local dset sets=()
+    if runs 1; then
+        [ -x local/data.sh ] || fail "the recipe has no local/data.sh: begin with --stage 3"
+    fi
+    for dset in ${all_train_sets} "${valid_set}"; do sets+=("${dset}"); done
+    if runs 3 && ! runs 1; then
+        # shellcheck disable=SC2086 # names of sets
+        need_sets 1 "${datadir}" "${sets[@]}" ${test_sets}
+    fi
+    if runs 4 && ! runs 3; then need_sets 3 "${data_feats}/org" "${sets[@]}"; fi
+    if { runs 10 || runs 11; } && ! runs 4; then
+        need_sets 4 "${data_feats}" "${train_set}" "${valid_set}"
+    fi
+    if runs 11; then
+        [ -s "${avsr_config}" ] || fail "--avsr_config ${avsr_config} does not exist"
+        [ -z "${pretrained_model}" ] || [ -s "${pretrained_model%%:*}" ] \
+            || fail "--pretrained_model ${pretrained_model%%:*} does not exist"
+        if ! runs 10; then
+            for dset in "${train_set}" "${valid_set}"; do
+                need 10 "${avsr_stats_dir}/${dset}/duration_shape"
+            done
+        fi
+    fi
+    if runs 12 || runs 14 || runs 16; then
+        if ! runs 11 && [ -z "${download_model}" ]; then need_model; fi
+    fi
+    if runs 12 || runs 14; then
+        [ -s "${inference_config}" ] || fail "--inference_config ${inference_config} does not exist"
+    fi
+    # shellcheck disable=SC2086 # names of sets
+    if { runs 12 || runs 13; } && ! runs 3; then need_sets 3 "${data_feats}" ${test_sets}; fi
+    if runs 15 && ! runs 14; then need 14 "${avsr_exp}/packed.zip"; fi
+}
+check_inputs
+
 # "audio", "video" or "audio video": what the model of a config gets.
 modalities_of() { # CONFIG [ARGUMENT]…
     case "${modality}" in
@@ -364,7 +512,6 @@ need_modalities() { # STAGE SET MODALITIES
 
 make_noise() {
     if ! "${noise_is_made}"; then
-        [ -s "${noise}" ] || fail "--noise ${noise} does not exist"
         log "noise: ${noise}"
     elif [ "${noise}" -nt "${data_feats}/${train_set}/wav.scp" ]; then
         log "${noise} is there and newer than the training set"
@@ -379,10 +526,11 @@ make_noise() {
 }
 
 if begin_stage 1 "local/data.sh: corpus → ${datadir}/{${all_train_sets// /,},${valid_set},${test_sets// /,}}"; then
-    local/data.sh "${local_data_opts_array[@]}"
+    local/data.sh "${local_data_opts_array[@]}" --data_dir "${datadir}"
     dirs=()
     for dset in ${all_train_sets} "${valid_set}" ${test_sets}; do
-        [ -s "${datadir}/${dset}/text" ] || fail "local/data.sh has not written ${datadir}/${dset}/text"
+        [ -s "${datadir}/${dset}/text" ] || fail "local/data.sh has not written ${datadir}/${dset}/text," \
+            "but the sets $(names_in "${datadir}" /text)"
         dirs+=("${datadir}/${dset}")
     done
     "${python}" -m espnet_smop.bin.data_dir fix "${dirs[@]}"
@@ -390,7 +538,6 @@ fi
 
 if begin_stage 3 "audio → FLAC, video → mouth crops in ${data_feats}"; then
     for dset in ${all_train_sets} "${valid_set}" ${test_sets}; do
-        need 1 "${datadir}/${dset}/text"
         opts=(--landmarks "${landmarks}")
         if [ -n "${landmarks_conf}" ]; then opts+=(--landmarks_conf "${landmarks_conf}"); fi
         if [[ " ${all_train_sets} ${valid_set} " == *" ${dset} "* ]]; then
@@ -415,7 +562,6 @@ fi
 
 if begin_stage 4 "drop too long, too short and empty utterances of train and valid"; then
     for dset in ${all_train_sets} "${valid_set}"; do
-        need 3 "${data_feats}/org/${dset}/text"
         "${python}" -m espnet_smop.bin.data_dir filter --in_dir "${data_feats}/org/${dset}" \
             --out_dir "${data_feats}/${dset}" --min_seconds "${min_wav_duration}" \
             --max_seconds "${max_wav_duration}" --min_chars "${min_chars}" --max_chars "${max_chars}"
@@ -452,7 +598,6 @@ fi
 
 if begin_stage 10 "shape files in ${avsr_stats_dir}"; then
     for dset in "${train_set}" "${valid_set}"; do
-        need 4 "${data_feats}/${dset}/text"
         "${python}" -m espnet_smop.bin.data_dir shapes --data_dir "${data_feats}/${dset}" \
             --out_dir "${avsr_stats_dir}/${dset}"
     done
@@ -487,7 +632,6 @@ add_input() { # KIND SET MODALITY FILE,NAME,TYPE
 }
 
 if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
-    [ -s "${avsr_config}" ] || fail "--avsr_config ${avsr_config} does not exist"
     modalities="$(modalities_of "${avsr_config}" "${avsr_args_array[@]}")"
     if [ "${num_threads}" -eq 0 ]; then
         num_threads=4
@@ -496,7 +640,6 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
     mkdir -p "${avsr_exp}"
     cached=""
     if [ -n "${feats_cache}" ]; then
-        for dset in "${train_set}" "${valid_set}"; do need 4 "${data_feats}/${dset}/text"; done
         # shellcheck disable=SC2086 # one or two words
         cache_feats ${modalities}
     fi
@@ -505,7 +648,6 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
         dset_name="${kind}_set"
         dset="${!dset_name}"
         need_modalities 4 "${dset}" "${modalities}"
-        need 10 "${avsr_stats_dir}/${dset}/duration_shape"
         if [[ ${modalities} == *audio* ]]; then
             add_input "${kind}" "${dset}" audio wav.scp,speech,sound
         fi
@@ -517,6 +659,13 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
     done
     if [ -n "${pretrained_model}" ]; then
         opts+=(--init_param "${pretrained_model}")
+    fi
+    if [ "${noise}" != "${default_noise}" ] && [[ ${modalities} == *audio* ]]; then
+        # Configs name the noise by its usual place.
+        settings="$("${python}" -m espnet_smop.bin.config show "${avsr_config}")"
+        if grep -qx " *file: ${default_noise}" <<< "${settings}"; then
+            opts+=(--preprocessor_conf "noise.file=${noise}")
+        fi
     fi
     node_threads=$((num_threads * (ngpu > 1 ? ngpu : 1))) # a process for each GPU
     log "model of ${modalities}; continues after the last finished epoch, if there is one"
@@ -557,13 +706,19 @@ except BaseModelError as e:
             inference_avsr_model=model.safetensors # it is a package
         fi
         for file in config.yaml "${inference_avsr_model}"; do
-            [ -s "${model_dir}/${file}" ] \
-                || fail "${download_model} has no ${file}; see --inference_avsr_model"
-            ln -sf "${model_dir}/${file}" "${avsr_exp}/${file}"
+            [ -s "${model_dir}/${file}" ] || fail "${download_model} has no ${file}, but" \
+                "$(names_in "${model_dir}" ""); see --inference_avsr_model"
+            # A training of its own in the directory is not replaced.
+            if [ -e "${avsr_exp}/${file}" ] && [ ! -L "${avsr_exp}/${file}" ]; then
+                [ "${model_dir}/${file}" -ef "${avsr_exp}/${file}" ] \
+                    || fail "${avsr_exp} holds another experiment: choose another --avsr_exp for" \
+                        "--download_model ${download_model}"
+            else
+                ln -sf "${model_dir}/${file}" "${avsr_exp}/${file}"
+            fi
         done
     fi
-    [ -s "${inference_config}" ] || fail "--inference_config ${inference_config} does not exist"
-    need 11 "${avsr_exp}/config.yaml" "${avsr_exp}/${inference_avsr_model}"
+    need_model
     modalities="$(modalities_of "${avsr_exp}/config.yaml")"
     decodes="$(list_decodes)"
     while read -r -u 3 dset snr dir; do
@@ -581,28 +736,35 @@ except BaseModelError as e:
         fi
         count="$(wc -l < "${data_feats}/${dset}/text")"
         num_jobs=$((inference_nj < count ? inference_nj : count))
-        # Results of an earlier decoding must not be taken for this one's.
-        rm -rf "${dir}/logdir" "${dir}"/{text,token,token_int,score,costs.json} "${dir}"/score_{wer,cer}
-        mkdir -p "${dir}/logdir"
-        SMOP_JOBS="${num_jobs}" SMOP_DIR="${dir}/logdir" awk '{
+        # An earlier decoding is replaced when this one has succeeded.
+        new="${dir}/logdir.new"
+        rm -rf "${new}"
+        mkdir -p "${new}"
+        SMOP_JOBS="${num_jobs}" SMOP_DIR="${new}" awk '{
             print $1, $1 > (ENVIRON["SMOP_DIR"] "/keys." (NR - 1) % ENVIRON["SMOP_JOBS"] + 1 ".scp")
         }' "${data_feats}/${dset}/text"
-        log "${dset} ${snr}: ${count} utterances by ${num_jobs} jobs, logs in ${dir}/logdir"
+        log "${dset} ${snr}: ${count} utterances by ${num_jobs} jobs, logs in ${new}"
         "${inference_cmd_array[@]}" --gpu "${inference_ngpu}" \
-            JOB=1:"${num_jobs}" "${dir}/logdir/avsr_inference.JOB.log" \
+            JOB=1:"${num_jobs}" "${new}/avsr_inference.JOB.log" \
             "${python}" -m espnet_smop.bin.avsr_inference --ngpu "${inference_ngpu}" "${opts[@]}" \
-            --key_file "${dir}/logdir/keys.JOB.scp" --avsr_train_config "${avsr_exp}/config.yaml" \
+            --key_file "${new}/keys.JOB.scp" --avsr_train_config "${avsr_exp}/config.yaml" \
             --avsr_model_file "${avsr_exp}/${inference_avsr_model}" \
-            --output_dir "${dir}/logdir/output.JOB" --config "${inference_config}" \
+            --output_dir "${new}/output.JOB" --config "${inference_config}" \
             "${inference_args_array[@]}"
         "${python}" -m espnet_smop.bin.results merge --ref "${data_feats}/${dset}/text" \
-            --log_dir "${dir}/logdir" --num_jobs "${num_jobs}" --out_dir "${dir}"
+            --log_dir "${new}" --num_jobs "${num_jobs}" --out_dir "${new}/merged"
+        rm -rf "${dir}/logdir" "${dir}"/{text,token,token_int,score,costs.json} "${dir}"/score_{wer,cer}
+        mv "${new}"/merged/* "${dir}"
+        rmdir "${new}/merged"
+        mv "${new}" "${dir}/logdir"
     done 3<<< "${decodes}"
 fi
 
 if begin_stage 13 "scoring in ${avsr_exp}/${inference_tag}"; then
     decodes="$(list_decodes)"
     while read -r -u 3 dset _ dir; do
+        [ ! -d "${dir}/logdir.new" ] \
+            || fail "decoding was interrupted in ${dir}/logdir.new: run stage 12 again"
         need 12 "${dir}/text"
         "${python}" -m espnet_smop.bin.results score --ref "${data_feats}/${dset}/text" \
             --hyp "${dir}/text" --utt2spk "${data_feats}/${dset}/utt2spk" --out_dir "${dir}" \
@@ -614,21 +776,18 @@ if begin_stage 13 "scoring in ${avsr_exp}/${inference_tag}"; then
 fi
 
 if begin_stage 14 "packing"; then
-    need 11 "${avsr_exp}/config.yaml" "${avsr_exp}/${inference_avsr_model}"
+    need_model
     "${python}" -m espnet_smop.bin.package pack --exp "${avsr_exp}" \
         --avsr_model_file "${inference_avsr_model}" --inference_config "${inference_config}" \
         --out "${avsr_exp}/packed.zip" "${pack_opts_array[@]}"
 fi
 
 if begin_stage 15 "upload"; then
-    [ -n "${hf_repo}" ] || fail "--hf_repo ID says where to upload"
-    need 14 "${avsr_exp}/packed.zip"
     "${python}" -m espnet_smop.bin.package upload --packed "${avsr_exp}/packed.zip" \
         --repo "${hf_repo}" --dry_run "${upload_dry_run}"
 fi
 
 if begin_stage 16 "analysis in ${avsr_exp}/analysis"; then
-    need 11 "${avsr_exp}/config.yaml"
     opts=()
     if "${gpu_inference}"; then opts+=(--device cuda); fi
     # Without data the report shows what was decoded.

@@ -9,23 +9,28 @@
 SMOP_ROOT="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../.." && pwd)"
 export SMOP_ROOT
 
-# Imports nothing: a second each would be too much here.
-smop_fits() {
+# Prints why a Python is unfit, or nothing. Imports nothing: a second each would be too much here.
+smop_unfit() {
     "$1" -c 'if True:
-        import importlib.util as u, sys
+        import importlib.util as u
         needed = ("espnet2", "torch", "transformers", "peft")
-        sys.exit(any(u.find_spec(name) is None for name in needed))' 2>/dev/null
+        lacking = [name for name in needed if u.find_spec(name) is None]
+        print("lacks " + ", ".join(lacking) if lacking else "")' 2>/dev/null || echo "cannot be run"
 }
 
 if [ -n "${ESPNET_SMOP_PYTHON:-}" ]; then
     SMOP_PYTHON="$(command -v "${ESPNET_SMOP_PYTHON}" || true)"
-    if [ -z "${SMOP_PYTHON}" ] || ! smop_fits "${SMOP_PYTHON}"; then
-        echo "path.sh: ESPNET_SMOP_PYTHON=${ESPNET_SMOP_PYTHON} cannot be run or lacks ESPnet or" \
-            "other packages. Install them with '${SMOP_ROOT}/tools/setup.sh --into" \
-            "${ESPNET_SMOP_PYTHON}'" >&2
+    case "${SMOP_PYTHON}" in
+        /* | "") ;;
+        *) SMOP_PYTHON="${PWD}/${SMOP_PYTHON}" ;;
+    esac
+    smop_why="$(smop_unfit "${SMOP_PYTHON:-/}")"
+    if [ -n "${smop_why}" ]; then
+        echo "path.sh: ${ESPNET_SMOP_PYTHON}, named by --python or ESPNET_SMOP_PYTHON, ${smop_why};" \
+            "install what is needed with '${SMOP_ROOT}/tools/setup.sh --into ${ESPNET_SMOP_PYTHON}'" >&2
         exit 1
     fi
-elif [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && smop_fits python; then
+elif [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -z "$(smop_unfit python)" ]; then
     SMOP_PYTHON="$(command -v python)"
 else
     "${SMOP_ROOT}/tools/setup.sh" --quiet_if_complete true || exit 1
@@ -34,7 +39,8 @@ else
     SMOP_PYTHON="${SMOP_ROOT}/tools/venv/bin/python"
 fi
 export SMOP_PYTHON
-unset -f smop_fits
+unset -f smop_unfit
+unset smop_why
 
 # Also where a script asks for python3, this Python answers.
 case ":${PATH}:" in

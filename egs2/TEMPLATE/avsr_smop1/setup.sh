@@ -1,17 +1,31 @@
 #!/usr/bin/env bash
 # Begins a recipe for a corpus of your own, as egs2/own_corpus shows it.
+if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
 template="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)"
 example="$(dirname "$(dirname "${template}")")/own_corpus/avsr_smop1"
 
-if [ $# -ne 1 ] || [[ $1 == -* ]]; then
-    echo "Usage: $0 egs2/NAME/avsr_smop1" >&2
+usage="Usage: $0 egs2/NAME/avsr_smop1"
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    echo "${usage}"
+    exit 0
+elif [[ ${1:-} == -* ]]; then
+    echo "setup.sh: there is no option $1. ${usage}" >&2
+    exit 2
+elif [ $# -ne 1 ]; then
+    echo "setup.sh: give one new directory. ${usage}" >&2
     exit 2
 fi
 target="$1"
 if [ -e "${target}" ] || [ -L "${target}" ]; then
-    echo "$0: ${target} exists; give a new directory or remove it" >&2
+    echo "setup.sh: ${target} exists; give a new directory or remove it" >&2
+    exit 1
+fi
+# Elsewhere the links would break and path.sh would not find the package.
+parent="$(realpath -m "$(dirname "$(dirname "${target}")")")"
+if [ "${parent}" != "$(dirname "$(dirname "${template}")")" ]; then
+    echo "setup.sh: ${target} is not in this clone's egs2. ${usage}" >&2
     exit 1
 fi
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a table of word error rates on a corpus that the recipe makes itself.
+if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -12,6 +13,9 @@ asr_config=conf/train_asr_smop4.yaml
 vsr_config=conf/train_vsr_smop4.yaml
 avsr_config=conf/train_avsr_smop3_dedr.yaml
 inference_config=conf/decode.yaml
+datadir=""
+dumpdir=""
+expdir=""
 
 help_message="Usage: ./run.sh [--option VALUE]…
 
@@ -27,18 +31,21 @@ help_message="Usage: ./run.sh [--option VALUE]…
   --vsr_config FILE     Training config of the task vsr (default ${vsr_config}).
   --avsr_config FILE    Training config of the task avsr (default ${avsr_config}).
   --inference_config F  Decoding config (default ${inference_config}).
+  --datadir DIR         Data directories (default data, or data/VARIANT for other sizes and seeds).
+  --dumpdir DIR         Features, likewise (default dump).
+  --expdir DIR          Base models and experiments, likewise (default exp).
 
 All other options go to the driver, avsr_smop.sh, and win over what is set here:
 "
 
 help_of=./avsr_smop.sh
-own_options="tasks size seed ngpu asr_config vsr_config avsr_config inference_config"
+own_options="tasks size seed ngpu asr_config vsr_config avsr_config inference_config datadir dumpdir expdir"
 # shellcheck source=scripts/utils/take_options.sh
 . scripts/utils/take_options.sh
 for task in ${tasks}; do
     case "${task}" in
         asr | vsr | avsr) ;;
-        *) echo "run.sh: --tasks knows asr, vsr and avsr, not '${task}'" >&2; exit 2 ;;
+        *) smop_option_error "--tasks knows asr, vsr and avsr, not '${task}'" ;;
     esac
 done
 # shellcheck source=local/variant.sh
@@ -59,10 +66,10 @@ case "${tasks}" in
     vsr) base_models_opts+=" --modalities video" ;;
 esac
 
-# A variant's own copy of a config, with changes.
+# A config as it is, or its own copy with changes for other directories, sizes and seeds.
 config_of() { # FILE [KEY=VALUE]…
     local out
-    if [ -z "${variant}" ]; then
+    if [ "${dumpdir} ${expdir}${variant}" = "dump exp" ]; then
         echo "$1"
         return
     fi
@@ -73,8 +80,8 @@ config_of() { # FILE [KEY=VALUE]…
     echo "${out}"
 }
 
-# Where a variant's base models and noise are, as KEY=VALUE lines for its training config.
-variant_paths() { # FILE TASK
+# Where base models and noise are, as KEY=VALUE lines for a training config.
+paths_of() { # FILE TASK
     local models part model
     models="$("${SMOP_PYTHON}" -m espnet_smop.bin.config base_models --named "$1")"
     while read -r part model; do
@@ -95,27 +102,24 @@ export AVSR_SMOP_DRIVER_PIDS=$$
 # shellcheck source=path.sh
 . ./path.sh
 inference_config="$(config_of "${inference_config}" "${inference_changes[@]}")"
-first=true
+shared=()
 for task in ${tasks}; do
     config_name="${task}_config"
     config="${!config_name}"
-    if [ -n "${variant}" ]; then
-        paths="$(variant_paths "${config}" "${task}")"
-        mapfile -t paths <<< "${paths}"
-        config="$(config_of "${config}" "${train_changes[@]}" "${paths[@]}")"
-    fi
-    shared=()
-    # Data and base models are made for the first task and serve the others.
-    if ! "${first}"; then shared=(--skip_data_prep true); fi
-    first=false
+    paths="$(paths_of "${config}" "${task}")"
+    mapfile -t paths <<< "${paths}"
+    config="$(config_of "${config}" "${train_changes[@]}" "${paths[@]}")"
     ./avsr_smop.sh \
         --train_set train --pretrain_set pretrain --valid_set valid --test_sets test \
         --datadir "${datadir}" --dumpdir "${dumpdir}" --expdir "${expdir}" \
-        --local_data_opts "--size ${size} --seed ${seed} --corpus downloads/mini_lrs3${variant//\//_} --data_dir ${datadir} --nj ${cores}" \
+        --local_data_opts "--size ${size} --seed ${seed} --corpus downloads/mini_lrs3${variant//\//_} --nj ${cores}" \
         --train_tokenizer true --nbpe 250 --base_models_opts "${base_models_opts}" \
         --nj "${cores}" --inference_nj "${cores}" "${gpu_args[@]}" --snrs "${snrs}" \
         --modality "${task}" --avsr_config "${config}" --inference_config "${inference_config}" \
         "${other_args[@]}" "${shared[@]}"
+    # Data and base models are made for the first task and serve the others.
+    shared=(--skip_data_prep true)
+    export SMOP_DATA_IS_SHARED=true
 done
 
 # There is nothing to show before the first training

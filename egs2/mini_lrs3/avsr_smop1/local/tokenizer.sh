@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Stage 5: train the tokenizer of the Llama that stage 6 pretrains.
+if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
 text=dump/raw/train/text

@@ -1,10 +1,9 @@
 # shellcheck shell=bash
-# Where a size and a seed of the mini corpus live; sourced with `size` and `seed` set. Sizes and seeds
-# do not mix: all but the default ones get directories of their own.
-if ! [[ ${seed:?} =~ ^[0-9]+$ ]]; then
-    echo "${0##*/}: --seed is a number, not '${seed}'" >&2
-    exit 2
-fi
+# Where a size and a seed of the mini corpus live; sourced after take_options.sh with `size` and
+# `seed` set. Sizes and seeds do not mix: all but the default ones get directories of their own.
+[[ ${seed:?} =~ ^[0-9]+$ ]] || smop_option_error "--seed is a number, not '${seed}'"
+[[ ${size:?} =~ ^(default|smoke|[0-9]+)$ ]] \
+    || smop_option_error "--size is default, smoke or a number of utterances, not '${size}'"
 variant="/${size:?}_seed${seed}"
 case "${size} ${seed}" in
     "default 0") variant="" ;;
@@ -12,8 +11,4 @@ case "${size} ${seed}" in
     *" 0") variant="/${size}" ;;
 esac
 # shellcheck disable=SC2034 # for the script that sources this
-{
-    datadir="data${variant}"
-    dumpdir="dump${variant}"
-    expdir="exp${variant}"
-}
+datadir="${datadir:-data${variant}}" dumpdir="${dumpdir:-dump${variant}}" expdir="${expdir:-exp${variant}}"

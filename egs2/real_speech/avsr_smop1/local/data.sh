@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Stage 1: write the sentences, a human's and a synthesiser's, as Kaldi data directories.
+if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
 synthetic=3000

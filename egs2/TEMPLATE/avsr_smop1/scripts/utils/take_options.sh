@@ -1,22 +1,34 @@
 # shellcheck shell=bash
 # Parses a script's own options; sourced after they have got their defaults.
 #
-# `own_options` names them: `--name VALUE` sets the variable `name`. All other arguments are put,
-# unchanged, into the array `other_args`, for the script that is called. `--help` prints
-# help_message and then the help of that script, if `help_of` names one.
+# `own_options` names them: `--name VALUE` sets the variable `name`. All others go into the array
+# `other_args`, for the script `help_of`, whose help must explain them. `--help` prints help_message
+# and then the help of that script.
+
+# shellcheck source=scripts/utils/option_error.sh
+. scripts/utils/option_error.sh
 
 other_args=()
+smop_known=""
 while [ $# -gt 0 ]; do
     if [ "$1" = -h ] || [ "$1" = --help ]; then
         printf '%s\n' "${help_message:?}"
-        [ -z "${help_of:-}" ] || exec "${help_of}" --help
-        exit 0
-    elif [[ $1 =~ ^--[a-z_]+$ && " ${own_options:?} " == *" ${1#--} "* ]]; then
-        [ $# -ge 2 ] || { echo "$(basename "$0"): option $1 needs a value" >&2; exit 2; }
-        printf -v "${1#--}" '%s' "$2"
-        shift 2
-    else
-        other_args+=("$1")
-        shift
+        exec "${help_of:?}" --help
     fi
+    smop_name="${1#--}"
+    smop_name="${smop_name//-/_}"
+    if [[ $1 == --* && " ${own_options:?} " == *" ${smop_name} "* ]]; then
+        smop_check_value "$@"
+        printf -v "${smop_name}" '%s' "$2"
+    else
+        if [ -z "${smop_known}" ]; then smop_known="${help_message}"$'\n'"$("${help_of:?}" --help)"; fi
+        smop_check_option "$1" "${smop_known}"
+        smop_check_value "$@"
+        other_args+=("$1" "$2")
+        # Also what runs before that script takes it.
+        if [ "${smop_name}" = python ]; then export ESPNET_SMOP_PYTHON="$2"; fi
+    fi
+    shift 2
 done
+unset smop_name smop_known
+export SMOP_CALLED="${smop_called}"
