@@ -17,7 +17,7 @@ override earlier ones; a base may have a base itself.
 
 import argparse
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +123,14 @@ def modalities_of(config: Path, arguments: Sequence[str] = ()) -> list[str]:
     return found
 
 
-def named_models(config: Path) -> dict[str, str]:
-    """Return the base model (``model:``) of each part that a config uses."""
-    settings = load_config(config)
+def named_models(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the base model (``model:``) of each part that a config uses.
+
+    Parts are ``audio_frontend``, ``video_frontend`` and ``decoder``.
+    """
     models = {}
     for part in (*(f"{modality}_frontend" for modality in MODALITIES), "decoder"):
-        conf = settings.get(f"{part}_conf") or {}
-        if settings.get(part, "default") is not None and "model" in conf:
-            models[part] = conf["model"]
+        model = (settings.get(f"{part}_conf") or {}).get("model")
+        if model and settings.get(part, "default") is not None:
+            models[part] = model
     return models

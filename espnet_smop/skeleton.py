@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, PretrainedConfig, PreTrainedTokenizerFast, WhisperConfig
 
 from espnet_smop.base_model import BaseModelError
+from espnet_smop.config import named_models
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.frontend.avhubert import AVHuBERTConfig
 
@@ -131,14 +132,10 @@ def use_skeletons(args: argparse.Namespace, directory: Path) -> dict[str, str]:
     Raises:
         BaseModelError: the sizes of a base model are not known.
     """
-    bases = {}
-    for part in ("audio_frontend", "video_frontend", "decoder"):
-        conf = getattr(args, f"{part}_conf")
-        if getattr(args, part) is not None and conf.get("model"):
-            bases[part] = conf["model"]
-            setattr(
-                args, f"{part}_conf", {**conf, "model": str(skeleton(conf["model"], directory))}
-            )
+    bases = named_models(vars(args))
+    for part, model in bases.items():
+        conf = {**getattr(args, f"{part}_conf"), "model": str(skeleton(model, directory))}
+        setattr(args, f"{part}_conf", conf)
     return bases
 
 

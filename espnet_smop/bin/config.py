@@ -50,7 +50,7 @@ def base_models(args: argparse.Namespace) -> None:
 
         python -m espnet_smop.bin.config base_models conf/train_avsr.yaml
     """
-    for part, model in named_models(args.config).items():
+    for part, model in named_models(load_config(args.config)).items():
         if args.named:
             print(part, model)
         else:

@@ -7,6 +7,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from espnet_smop.checkpoint.archive import PackageError
 from espnet_smop.checkpoint.package import is_local, open_package, package_files
+from espnet_smop.config import named_models
 
 
 def upload(packed: str, repo: str, *, private: bool, dry_run: bool) -> None:
@@ -38,9 +39,8 @@ def upload(packed: str, repo: str, *, private: bool, dry_run: bool) -> None:
             total += size
             print(f"{size:>14,}  {file}")
         config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-        for part in ("audio_frontend", "video_frontend", "decoder"):
-            model = (config.get(f"{part}_conf") or {}).get("model", "")
-            if config.get(part) and is_local(model) and not model.startswith("bases/"):
+        for part, model in named_models(config).items():
+            if is_local(model) and not model.startswith("bases/"):
                 print(f"note: the {part} is {model}, which only you have: see --include_bases")
         what = f"{len(files)} files, {total / 2**20:.1f} MiB"
         if dry_run:

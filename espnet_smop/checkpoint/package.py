@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 import yaml
 from espnet2.torch_utils.safe_torch_load import safe_torch_load
@@ -31,7 +30,9 @@ from espnet_smop.checkpoint.archive import (
     extract,
     write_zip,
 )
+from espnet_smop.checkpoint.model_card import model_card
 from espnet_smop.class_path import check_outside
+from espnet_smop.config import named_models
 from espnet_smop.decoder.tokenizer import load_tokenizer
 from espnet_smop.fileio.atomic import atomic_directory, atomic_path
 from espnet_smop.modality import MODALITIES
@@ -149,44 +150,30 @@ def _write(
             None if tokenizer else gguf_file,
         ).save_pretrained(directory / _TOKENIZER)
         conf["tokenizer"] = _TOKENIZER
-    sources = {
-        part: config[f"{part}_conf"]["model"]
-        for part in _parts(config)
-        if config[f"{part}_conf"].get("model")
-    }
+    sources = named_models(config)
     if bases:
         for part, source in sources.items():
             place = f"bases/{_BASES[part]}"
             _copy_base(resolve_relative_to(source, experiment), directory / place)
             config[f"{part}_conf"]["model"] = place
     _dump(config, directory / CONFIG)
-    modalities = [m for m in MODALITIES if config.get(f"{m}_frontend")]
-    prompts = {"+".join(modalities): conf.get("prompt")}
-    text = json.dumps(prompts, indent=2, ensure_ascii=False) + "\n"
-    (directory / "prompts.json").write_text(text, encoding="utf-8")
+    modalities = "+".join(m for m in MODALITIES if config.get(f"{m}_frontend"))
+    prompts = json.dumps({modalities: conf.get("prompt")}, indent=2, ensure_ascii=False) + "\n"
+    (directory / "prompts.json").write_text(prompts, encoding="utf-8")
     results = ""
     if (experiment / "RESULTS.md").is_file():
         shutil.copyfile(experiment / "RESULTS.md", directory / "RESULTS.md")
         results = (experiment / "RESULTS.md").read_text(encoding="utf-8")
     versions = {p: version(p) for p in ("espnet", "torch", "transformers", "peft")}
     _dump({"format": 1, "espnet_smop": __version__, **versions}, directory / "meta.yaml")
-    on_hub = [s for s in sources.values() if not is_local(resolve_relative_to(s, experiment))]
-    header: dict[str, Any] = {"library_name": "espnet_smop"}
-    if license:
-        header["license"] = license
-    header["tags"] = ["espnet", "automatic-speech-recognition", *(f"{m}-input" for m in modalities)]
-    if on_hub:
-        header["base_model"] = on_hub
-    card = _model_card(
+    card = model_card(
+        config,
         title=name,
-        header=yaml.safe_dump(header, sort_keys=False).rstrip(),
-        modalities=modalities,
-        projector=config.get("projector"),
-        routing=config.get("projector_conf", {}).get("routing"),
+        license=license,
+        base_models=sources,
+        on_hub=[s for s in sources.values() if not is_local(resolve_relative_to(s, experiment))],
         class_paths=[path for path in _class_paths(config) if not path.startswith("espnet_smop.")],
-        bases=[_card_row(config, part, source) for part, source in sources.items()],
-        prompt=conf.get("prompt"),
-        results=_sections_below(results),
+        results=results,
     )
     (directory / "README.md").write_text(card, encoding="utf-8")
 
@@ -261,34 +248,6 @@ def _copy_base(source: str, target: Path) -> None:
             f"{path} cannot be included: it has no weights as {' or '.join(WEIGHTS_SUFFIXES)}. "
             "Save it again with save_pretrained, or leave --include_bases out"
         )
-
-
-def _model_card(**content: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("espnet_smop.checkpoint", "."),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    template = environment.get_template("model_card.md.jinja")
-    return template.render(version=__version__, weights=WEIGHTS, **content)
-
-
-def _card_row(config: Mapping[str, Any], part: str, source: str) -> dict[str, str]:
-    prints = config["base_fingerprints"]
-    included = config[f"{part}_conf"]["model"].startswith("bases/")
-    return {
-        "part": part,
-        "place": "in `bases/`" if included else f"`{source}`",
-        "fingerprint": next((v for k, v in prints.items() if k.startswith(f"{part}.")), ""),
-    }
-
-
-def _sections_below(results: str) -> str:
-    """Return RESULTS.md from its first experiment on, with headings one level lower."""
-    tables = results[max(results.find("## exp"), 0) :]
-    return f"\n{tables}".replace("\n#", "\n##").strip()
 
 
 def is_local(model: str) -> bool:

@@ -1,0 +1,75 @@
+"""The model card (README.md) of a package."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import yaml
+
+from espnet_smop import __version__
+from espnet_smop.modality import MODALITIES
+
+
+def model_card(
+    config: Mapping[str, Any],
+    *,
+    title: str,
+    license: str | None,
+    base_models: Mapping[str, str],
+    on_hub: Sequence[str],
+    class_paths: Sequence[str],
+    results: str,
+) -> str:
+    """Return the model card as Markdown.
+
+    Args:
+        config: of the package.
+        title: first heading.
+        license: identifier for the header, if any.
+        base_models: part → base model as the experiment names it.
+        on_hub: those of the base models that are on the hub.
+        class_paths: classes, as ``module:Class``, that a user has to provide.
+        results: content of RESULTS.md, or nothing.
+    """
+    modalities = [m for m in MODALITIES if config.get(f"{m}_frontend")]
+    header: dict[str, Any] = {"library_name": "espnet_smop"}
+    if license:
+        header["license"] = license
+    header["tags"] = ["espnet", "automatic-speech-recognition", *(f"{m}-input" for m in modalities)]
+    if on_hub:
+        header["base_model"] = list(on_hub)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("espnet_smop.checkpoint", "."),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("model_card.md.jinja").render(
+        title=title,
+        header=yaml.safe_dump(header, sort_keys=False).rstrip(),
+        version=__version__,
+        modalities=modalities,
+        projector=config.get("projector"),
+        routing=config.get("projector_conf", {}).get("routing"),
+        bases=[_row(config, part, model) for part, model in base_models.items()],
+        class_paths=class_paths,
+        prompt=config["decoder_conf"].get("prompt"),
+        results=_sections_below(results),
+    )
+
+
+def _row(config: Mapping[str, Any], part: str, model: str) -> dict[str, str]:
+    prints = config["base_fingerprints"]
+    included = config[f"{part}_conf"]["model"].startswith("bases/")
+    return {
+        "part": part,
+        "place": "in `bases/`" if included else f"`{model}`",
+        "fingerprint": next((v for k, v in prints.items() if k.startswith(f"{part}.")), ""),
+    }
+
+
+def _sections_below(results: str) -> str:
+    """Return RESULTS.md from its first experiment on, with headings one level lower."""
+    tables = results[max(results.find("## exp"), 0) :]
+    return f"\n{tables}".replace("\n#", "\n##").strip()
