@@ -19,6 +19,7 @@ from espnet_smop.bin import avsr_inference, data_dir, prepare_corpus, transcribe
 from espnet_smop.corpus import media
 from espnet_smop.corpus.format_job import run_job
 from espnet_smop.fileio.table import read_table
+from espnet_smop.inference import TranscriptionError
 from espnet_smop.tasks.avsr import AVSRTask
 
 LARGE = {"10 minutes", "1920 pixels"}
@@ -127,7 +128,7 @@ def test_transcribe_takes_each_or_says_why_not(corpus, experiment, capsys, caplo
     }
     broken = {k for k in files if isinstance(KINDS[k].transcribed, str)}
     options = ["--format", "json", "--max_seconds", "20"]
-    with pytest.raises(SystemExit, match=f"{len(broken)} of {len(files)} files"):
+    with pytest.raises(TranscriptionError, match=f"{len(broken)} of {len(files)} files"):
         transcribe.main([str(experiment), *files.values(), *options])
     results = {r["file"]: r for r in map(json.loads, capsys.readouterr().out.splitlines())}
     errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
