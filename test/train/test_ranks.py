@@ -11,7 +11,7 @@ from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
 from espnet_smop.train.ranks import RankIterFactory
 
 START = """
-import argparse, multiprocessing, os, time
+import multiprocessing, os, time
 from espnet2.tasks.abs_task import AbsTask
 from espnet_smop.tasks.avsr import AVSRTask
 
@@ -20,7 +20,8 @@ def train(cls, args):
     time.sleep(60)
 
 AbsTask.main_worker = classmethod(train)
-args = argparse.Namespace(multiprocessing_distributed=True)
+args = AVSRTask.get_parser().parse_args(["--dry_run", "true", "--output_dir", "unused"])
+args.distributed, args.multiprocessing_distributed = False, True
 rank = multiprocessing.get_context("fork").Process(target=AVSRTask.main_worker, args=(args,))
 rank.start()
 rank.join()
