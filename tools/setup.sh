@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Makes tools/venv: a Python environment with ESPnet, this package and what it needs.
+if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
 root="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)"
@@ -23,12 +24,14 @@ help_message="Usage: tools/setup.sh [--option VALUE]…
                    by activating the environment or by ESPNET_SMOP_PYTHON=PYTHON.
   --extras LIST    Extras of setup.py to install (default ${extras}; also landmarks, gguf).
   --pip_args ARGS  More arguments for pip install, e.g. \"--index-url URL\".
-  --check          Install nothing; report what is there and what is missing.
+  --check B        Install nothing; report what is there and what is missing.
   --quiet_if_complete B  Print nothing if there is nothing to do (default ${quiet_if_complete}).
 
 PyTorch from the package registry brings CUDA along: about 7 GB in all. Safe to run again: what is
 complete is kept, what was interrupted is made again, and a changed setup.py is installed."
 
+# shellcheck source=egs2/TEMPLATE/avsr_smop1/scripts/utils/option_error.sh
+. "${root}/egs2/TEMPLATE/avsr_smop1/scripts/utils/option_error.sh"
 die() {
     echo "setup.sh: $*" >&2
     exit 1
@@ -42,14 +45,15 @@ while [ $# -gt 0 ]; do
             ;;
         --check)
             check=true
+            case "${2:-}" in true | false) check="$2"; shift ;; esac
             shift
             ;;
         --python | --into | --extras | --pip_args | --quiet_if_complete)
-            [ $# -ge 2 ] || die "option $1 needs a value"
+            [ $# -ge 2 ] || smop_option_error "option $1 needs a value"
             printf -v "${1#--}" '%s' "$2"
             shift 2
             ;;
-        *) die "there is no option $1; see --help" ;;
+        *) smop_check_option "$1" "${help_message}" ;;
     esac
 done
 

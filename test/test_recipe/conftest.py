@@ -23,7 +23,7 @@ REAL = (
     "results table",
 )
 if sys.argv[1] == "-c" and "espnet2" in sys.argv[2]:
-    sys.exit(0)  # path.sh asks whether ESPnet is there
+    sys.exit(print("fits"))  # path.sh asks whether ESPnet is there
 module, args = sys.argv[2].split(".")[-1], sys.argv[3:]
 if module in ("config", "data_dir", "package", "prepare_corpus", "results"):
     module += " " + args.pop(0)  # the subcommand

@@ -21,13 +21,17 @@ esac
 """
 
 
+OPTION_ERROR = "egs2/TEMPLATE/avsr_smop1/scripts/utils/option_error.sh"
+
+
 class Sandbox:
     """A copy of the script in a root of its own, and an empty home and PATH."""
 
     def __init__(self, path: Path):
         self.root = path / "the clone"
-        (self.root / "tools").mkdir(parents=True)
-        shutil.copy(ROOT / "tools" / "setup.sh", self.root / "tools")
+        for script in ("tools/setup.sh", OPTION_ERROR):
+            (self.root / script).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / script, self.root / script)
         (self.root / "setup.py").write_text("# version 1\n")
         self.path, self.home = path / "bin", path / "home"
         self.path.mkdir()
@@ -35,7 +39,7 @@ class Sandbox:
         self.log, self.status = path / "pip.log", path / "pip_status"
         self.status.write_text("0")
         # The script's own tools, but no Python of this machine.
-        tools = "bash cat rm mv mkdir cp awk df cksum dirname readlink flock printf sleep"
+        tools = "bash cat rm mv mkdir cp awk df cksum dirname grep tr readlink flock printf sleep"
         for tool in tools.split():
             (self.path / tool).symlink_to(shutil.which(tool))
 
@@ -148,7 +152,7 @@ def test_into_leaves_tools_venv_alone(sandbox):
 
 
 def test_options_are_checked(sandbox):
-    assert "no option --pyton" in sandbox.run("--pyton", "x").stderr
+    assert "no option --pyton; did you mean --python?" in sandbox.run("--pyton", "x").stderr
     assert "needs a value" in sandbox.run("--python").stderr
     assert "--into PYTHON" in sandbox.run("--help").stdout
 

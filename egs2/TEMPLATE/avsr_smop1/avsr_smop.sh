@@ -483,6 +483,35 @@ check_inputs() {
 }
 check_inputs
 
+# Configs name the noise by its usual place.
+noise_args=()
+if runs 11 && [ "${noise}" != "${default_noise}" ]; then
+    settings="$("${python}" -m espnet_smop.bin.config show "${avsr_config}")"
+    if grep -qx " *file: ${default_noise}" <<< "${settings}"; then
+        noise_args=(--preprocessor_conf "noise.file=${noise}")
+    fi
+fi
+
+# Ends, before anything is written, if the training cannot be done or would not fit what is there.
+check_training() {
+    local dset dirs=() opts=() place="${data_feats}"
+    if runs 3; then place="${datadir}"; fi
+    for dset in "${train_set}" "${valid_set}"; do dirs+=("${place}/${dset}"); done
+    if runs 12; then
+        for dset in ${test_sets}; do dirs+=("${place}/${dset}"); done
+        opts+=(--inference_config "${inference_config}" --inference_args "${inference_args}")
+    fi
+    # Other back ends' GPUs are not this machine's.
+    case "${cuda_cmd_array[0]##*/}" in
+        local.py | run.pl) opts+=(--ngpu "${ngpu}") ;;
+    esac
+    "${python}" -m espnet_smop.bin.check_config --stages "${stages_to_run}" \
+        --data_dirs "${dirs[@]}" --landmarks "${landmarks}" "${opts[@]}" \
+        --config "${avsr_config}" --output_dir "${avsr_exp}" "${noise_args[@]}" \
+        "${avsr_args_array[@]}"
+}
+if runs 11 && [ -f "${SMOP_ROOT}/espnet_smop/bin/check_config.py" ]; then check_training; fi
+
 # "audio", "video" or "audio video": what the model of a config gets.
 modalities_of() { # CONFIG [ARGUMENT]…
     case "${modality}" in
@@ -660,13 +689,6 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
     if [ -n "${pretrained_model}" ]; then
         opts+=(--init_param "${pretrained_model}")
     fi
-    if [ "${noise}" != "${default_noise}" ] && [[ ${modalities} == *audio* ]]; then
-        # Configs name the noise by its usual place.
-        settings="$("${python}" -m espnet_smop.bin.config show "${avsr_config}")"
-        if grep -qx " *file: ${default_noise}" <<< "${settings}"; then
-            opts+=(--preprocessor_conf "noise.file=${noise}")
-        fi
-    fi
     node_threads=$((num_threads * (ngpu > 1 ? ngpu : 1))) # a process for each GPU
     log "model of ${modalities}; continues after the last finished epoch, if there is one"
     OMP_NUM_THREADS="${num_threads}" "${python}" -m espnet2.bin.launch \
@@ -674,7 +696,8 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
         --log "${avsr_exp}/train.log" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
         --init_file_prefix "${avsr_exp}/.dist_init_" --multiprocessing_distributed true -- \
         "${python}" -m espnet_smop.bin.avsr_train --use_preprocessor true "${opts[@]}" \
-        --resume true --output_dir "${avsr_exp}" --config "${avsr_config}" "${avsr_args_array[@]}"
+        --resume true --output_dir "${avsr_exp}" --config "${avsr_config}" \
+        "${noise_args[@]}" "${avsr_args_array[@]}"
     log "trained: ${avsr_exp}"
 fi
 

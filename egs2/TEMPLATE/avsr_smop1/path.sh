@@ -9,13 +9,15 @@
 SMOP_ROOT="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../.." && pwd)"
 export SMOP_ROOT
 
-# Prints why a Python is unfit, or nothing. Imports nothing: a second each would be too much here.
-smop_unfit() {
-    "$1" -c 'if True:
+# Prints "fits", or why a Python does not. Imports nothing: a second each would be too much here.
+smop_fits() {
+    local answer
+    answer="$("$1" -c 'if True:
         import importlib.util as u
         needed = ("espnet2", "torch", "transformers", "peft")
         lacking = [name for name in needed if u.find_spec(name) is None]
-        print("lacks " + ", ".join(lacking) if lacking else "")' 2>/dev/null || echo "cannot be run"
+        print("lacks " + ", ".join(lacking) if lacking else "fits")' 2>/dev/null)" || answer="cannot be run"
+    echo "${answer:-is no Python}"
 }
 
 if [ -n "${ESPNET_SMOP_PYTHON:-}" ]; then
@@ -24,13 +26,13 @@ if [ -n "${ESPNET_SMOP_PYTHON:-}" ]; then
         /* | "") ;;
         *) SMOP_PYTHON="${PWD}/${SMOP_PYTHON}" ;;
     esac
-    smop_why="$(smop_unfit "${SMOP_PYTHON:-/}")"
-    if [ -n "${smop_why}" ]; then
-        echo "path.sh: ${ESPNET_SMOP_PYTHON}, named by --python or ESPNET_SMOP_PYTHON, ${smop_why};" \
+    smop_answer="$(smop_fits "${SMOP_PYTHON:-/}")"
+    if [ "${smop_answer}" != fits ]; then
+        echo "path.sh: ${ESPNET_SMOP_PYTHON}, named by --python or ESPNET_SMOP_PYTHON, ${smop_answer};" \
             "install what is needed with '${SMOP_ROOT}/tools/setup.sh --into ${ESPNET_SMOP_PYTHON}'" >&2
         exit 1
     fi
-elif [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -z "$(smop_unfit python)" ]; then
+elif [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ "$(smop_fits python)" = fits ]; then
     SMOP_PYTHON="$(command -v python)"
 else
     "${SMOP_ROOT}/tools/setup.sh" --quiet_if_complete true || exit 1
@@ -39,8 +41,8 @@ else
     SMOP_PYTHON="${SMOP_ROOT}/tools/venv/bin/python"
 fi
 export SMOP_PYTHON
-unset -f smop_unfit
-unset smop_why
+unset -f smop_fits
+unset smop_answer
 
 # Also where a script asks for python3, this Python answers.
 case ":${PATH}:" in
