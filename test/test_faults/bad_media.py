@@ -380,7 +380,7 @@ KINDS: dict[str, Kind] = {
     "a gap of a day": Kind(
         clip(frames=pictures(20), form="matroska", times=[*np.arange(10) / 20, *(
             86400 + np.arange(10) / 20)], rate=20), 25, BOTH, landmarks=20),
-    "0 bytes": Kind(content(b""), "0 bytes", "nothing of audio and video"),
+    "0 bytes": Kind(content(b""), "0 bytes", "found no audio or video"),
     "zeros": Kind(content(bytes(10000)), _INCOMPLETE, _INCOMPLETE),
     "random bytes": Kind(content(np.random.default_rng(0).bytes(10000)), _INCOMPLETE, _INCOMPLETE),
     "web page": Kind(content(b"<html>404 Not Found</html>"), _INCOMPLETE, _INCOMPLETE),
