@@ -37,37 +37,87 @@ def locate(model: str, *, patterns: Iterable[str] | None = None) -> Path:
         BaseModelError: the directory does not exist, or the hub refuses or is out of reach;
             the message says what to do.
     """
+    directory = local_directory(model)
+    if directory is not None:
+        return directory
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(patterns) if patterns else None))
+    except Exception as e:
+        raise _hub_error(model, e) from e
+
+
+def local_directory(model: str) -> Path | None:
+    """Return the directory that a base model's name means, or None if it is a hub id.
+
+    Raises:
+        BaseModelError: it is neither.
+    """
     path = Path(model).expanduser()
     if path.is_dir():
         return path
+    if path.is_file() and path.suffix in (".pt", ".pth"):
+        raise BaseModelError(
+            f"base model '{model}' is a checkpoint file. Convert AV-HuBERT's to a directory: "
+            f"python -m espnet_smop.bin.convert_base_model avhubert --checkpoint {model} --out DIR"
+        )
     looks_like_hub_id = model.count("/") <= 1 and not model.startswith((".", "/", "~"))
     if not looks_like_hub_id or path.exists():
         raise BaseModelError(
             f"base model '{model}' is not a directory. Give a directory that holds config.json "
             "and the weights, or a hub id such as openai/whisper-base.en"
         )
+    return None
+
+
+def cached_directory(model: str) -> Path | None:
+    """Return the directory of the hub's cache that holds a model, or None."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=list(patterns) if patterns else None))
-    except GatedRepoError as e:
-        raise BaseModelError(
+        return Path(snapshot_download(model, local_files_only=True))
+    except Exception:  # whatever is wrong with the cache, the model is fetched again
+        return None
+
+
+def check_fetchable(model: str) -> None:
+    """Ask the hub whether it lets us read a model, without fetching it.
+
+    Raises:
+        BaseModelError: it does not, or cannot be reached; the message says what to do.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().auth_check(model)
+    except Exception as e:
+        raise _hub_error(model, e) from e
+
+
+def _hub_error(model: str, error: Exception) -> BaseModelError:
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return BaseModelError(
             f"the hub does not let you read '{model}': it is gated. Ask for access on "
             f"https://huggingface.co/{model}, then set HF_TOKEN to a token of your account "
             "(https://huggingface.co/settings/tokens) or run `hf auth login`"
-        ) from e
-    except RepositoryNotFoundError as e:
-        raise BaseModelError(
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return BaseModelError(
             f"base model '{model}' is neither a local directory nor on the hub. Check the "
             "spelling; a private repository needs HF_TOKEN"
-        ) from e
-    except Exception as e:
-        raise BaseModelError(
-            f"base model '{model}' is not a local directory and the hub could not be reached "
-            f"({type(e).__name__}). On a node without network fetch it elsewhere with "
-            f"`hf download {model} --local-dir DIR` and set `model: DIR`"
-        ) from e
+        )
+    token = ""
+    if model.startswith("meta-llama/") and get_token() is None:
+        token = ". The model is gated: fetching it needs HF_TOKEN as well"
+    return BaseModelError(
+        f"base model '{model}' is not a local directory and the hub could not be reached "
+        f"({type(error).__name__}). On a node without network fetch it elsewhere with "
+        f"`hf download {model} --local-dir DIR` and set `model: DIR`{token}"
+    )
 
 
 def find_in_package(package: str, pattern: str) -> Path:

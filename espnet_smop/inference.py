@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from espnet_smop.checkpoint.package import open_package, resolved_config, weights_file
+from espnet_smop.class_path import suggestion
 from espnet_smop.corpus.clips import LANDMARK_SLACK
 from espnet_smop.corpus.landmarks import (
     DlibLandmarks,
@@ -35,12 +36,36 @@ from espnet_smop.corpus.pauses import cut_at_pauses
 from espnet_smop.decoder.abs_decoder import Hypothesis
 from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
 from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.tasks.settings import text_numbers
 
 Result = list[tuple[str, list[str], list[int], float]]
 """n-best list of (text, tokens, token ids, score)."""
 
 DEFAULTS = {"beam_size": 15, "nbest": 1, "length_penalty": 0.0, "max_new_tokens": 128}
 """Beam search settings where neither the arguments nor the experiment's config give any."""
+
+DECODING_OPTIONS = (
+    *DEFAULTS, "batch_size", "ngpu", "seed", "num_workers", "log_level", "noise", "snr",
+    "noise_seed", "allow_variable_data_keys", "key_file",
+)  # fmt: skip
+"""Options of ``avsr_inference`` that a decoding config may set."""
+
+
+def decoding_problems(settings: Mapping[str, Any], source: str) -> Iterator[str]:
+    """Yield what is wrong with the names and forms of the settings of a decoding config.
+
+    Args:
+        settings: of the config.
+        source: its name, for the messages.
+    """
+    for name, value in settings.items():
+        if name not in DECODING_OPTIONS:
+            hint = suggestion(str(name), DECODING_OPTIONS)
+            yield f"{source} has an unknown key '{name}'{hint or '. Known: '}" + (
+                "" if hint else ", ".join(DECODING_OPTIONS)
+            )
+        else:
+            yield from text_numbers(f"{source}: {name}", value)
 
 
 class AVSRSpeech2Text:

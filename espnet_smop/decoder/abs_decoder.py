@@ -1,5 +1,6 @@
 """What the rest of the package asks of a decoder."""
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
 from espnet_smop.base_model import fingerprint, frozen_bases
+from espnet_smop.class_path import suggestion
 from espnet_smop.decoder.tokenizer import TextEncoder
 
 
@@ -112,6 +114,22 @@ class AbsAVDecoder(AbsDecoder):
         Returns:
             For each utterance ``nbest`` hypotheses, best first.
         """
+
+    @classmethod
+    def check_generation(cls, settings: Mapping[str, Any]) -> None:
+        """Check the settings of `generate` before it is called.
+
+        Raises:
+            ValueError: it does not take one of them; names the closest that it takes.
+        """
+        parameters = inspect.signature(cls.generate).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            return
+        known = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
+        for name in settings:
+            if name not in known:
+                hint = suggestion(name, known) or f". Known: {', '.join(known)}"
+                raise ValueError(f"decoding has no setting '{name}'{hint}")
 
     @property
     def input_embeddings(self) -> torch.Tensor:

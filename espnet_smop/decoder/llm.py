@@ -1,10 +1,12 @@
 """The LLM that reads audio and video tokens and writes text."""
 
+import json
 import logging
 import math
 import types
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +15,17 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    DynamicCache,
+    PreTrainedModel,
+)
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from espnet_smop.base_model import base_dtype, fingerprint, freeze, on_meta
+from espnet_smop.base_model import BaseModelError, base_dtype, fingerprint, freeze, on_meta
 from espnet_smop.compiled import compile_layers
 from espnet_smop.decoder.abs_decoder import AbsAVDecoder, DecoderOutput, Hypothesis
 from espnet_smop.decoder.prompt import prompt_for, prompt_ids
@@ -74,6 +83,8 @@ class LLMDecoder(AbsAVDecoder):
         num_extra_rows: int = 0,
     ):
         super().__init__()
+        if prompt is not None and not isinstance(prompt, str):
+            raise ValueError(f"prompt is {prompt!r}, expected a text, or null for the paper's")
         self.llm, self.tokenizer = _load(model, gguf_file, attn_implementation, dtype, tokenizer)
         self.eos_token_id = self.tokenizer.eos_token_id
         if self.eos_token_id is None:
@@ -212,10 +223,15 @@ class LLMDecoder(AbsAVDecoder):
         Returns:
             For each utterance ``nbest`` hypotheses, best first.
         """
-        if not 1 <= nbest <= beam_size:
-            raise ValueError(f"nbest is {nbest}, but must be between 1 and beam_size {beam_size}")
-        if max_new_tokens < 1 or temperature <= 0:
-            raise ValueError("max_new_tokens must be at least 1 and temperature above 0")
+        self.check_generation(
+            {
+                "beam_size": beam_size,
+                "nbest": nbest,
+                "length_penalty": length_penalty,
+                "max_new_tokens": max_new_tokens,
+                "temperature": temperature,
+            }
+        )
         settings = {
             "eos": self.eos_token_id,
             "beam_size": beam_size,
@@ -241,6 +257,24 @@ class LLMDecoder(AbsAVDecoder):
         finally:
             if attention not in ("sdpa", "eager"):
                 self.llm.set_attn_implementation(attention)
+
+    @classmethod
+    def check_generation(cls, settings: Mapping[str, Any]) -> None:
+        """See ``AbsAVDecoder``; the values are checked as well."""
+        super().check_generation(settings)
+        for name in ("beam_size", "nbest", "max_new_tokens"):
+            value = settings.get(name, 1)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
+        for name in ("length_penalty", "temperature"):
+            value = settings.get(name, 1.0)
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise ValueError(f"{name} is {value!r}, expected a number")
+        if settings.get("temperature", 1.0) <= 0:
+            raise ValueError(f"temperature is {settings['temperature']}, expected a number above 0")
+        nbest, beam_size = settings.get("nbest", 1), settings.get("beam_size", math.inf)
+        if nbest > beam_size:
+            raise ValueError(f"nbest is {nbest}, but must be between 1 and beam_size {beam_size}")
 
     def _search(
         self, prefixes: list[torch.Tensor], limits: torch.Tensor, settings: dict[str, Any]
@@ -390,6 +424,8 @@ def _load(
     tokenizer: str | None,
 ) -> tuple[PreTrainedModel, Any]:
     directory, gguf_file = locate_llm(model, gguf_file, weights=not on_meta())
+    if gguf_file is None:
+        _check_kind(model, directory)
     options = {}
     if gguf_file is not None and hasattr(transformers, "GgufConfig"):
         # Recent versions may leave the weights packed, and adapters need plain ones.
@@ -411,6 +447,29 @@ def _load(
     if tokenizer is not None:
         return llm, load_tokenizer(tokenizer)
     return llm, load_tokenizer(str(directory), gguf_file)
+
+
+def _check_kind(model: str, directory: Path) -> None:
+    """Raise BaseModelError if a directory holds no causal LM."""
+    config = directory / "config.json"
+    if not config.is_file():
+        raise BaseModelError(f"LLM '{model}': there is no config.json in {directory}")
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    is_causal = kind in CONFIG_MAPPING
+    if is_causal:
+        settings = AutoConfig.from_pretrained(directory)
+        # Hugging Face counts encoders with a decoder as well, and BERT's kind, whose sentences have
+        # types, though it sees what comes after a token.
+        is_causal = (
+            type(settings) in MODEL_FOR_CAUSAL_LM_MAPPING
+            and not getattr(settings, "is_encoder_decoder", False)
+            and not hasattr(settings, "type_vocab_size")
+        )
+    if not is_causal:
+        raise BaseModelError(
+            f"'{model}' is a {kind} model, not a causal LM of the Llama kind: check model in "
+            "decoder_conf"
+        )
 
 
 def _check_vocabulary(tokenizer: Any, rows: int, model: str) -> None:

@@ -251,8 +251,8 @@ class AVHuBERTModel(nn.Module):
         """
         from safetensors.torch import load_file
 
-        path = locate(os.fspath(model), patterns=["config.json", "model.safetensors"])
         needed = ("config.json",) if on_meta() else ("config.json", "model.safetensors")
+        path = locate(os.fspath(model), patterns=needed)
         absent = [n for n in needed if not (path / n).is_file()]
         if absent:
             raise BaseModelError(

@@ -37,7 +37,8 @@ def load_encoder(model: str, *, dtype: torch.dtype = torch.float32) -> WhisperEn
     Raises:
         BaseModelError: it is no Whisper model, or encoder weights are missing.
     """
-    path = locate(model, patterns=["config.json", "model*.safetensors", "*.safetensors.index.json"])
+    weights = () if on_meta() else ("model*.safetensors", "*.safetensors.index.json")
+    path = locate(model, patterns=("config.json", *weights))
     if not (path / "config.json").is_file():
         raise BaseModelError(f"Whisper model '{model}': there is no config.json in {path}")
     config = WhisperConfig.from_pretrained(path)

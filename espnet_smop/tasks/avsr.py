@@ -4,7 +4,7 @@ import argparse
 import itertools
 import logging
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from espnet2.utils.types import str2bool
 from safetensors.torch import load_file
 from torch import nn
 
-from espnet_smop.base_model import BaseModelError, resolve_relative_to
+from espnet_smop.base_model import BaseModelError, on_meta, resolve_relative_to
 from espnet_smop.decoder.abs_decoder import AbsAVDecoder
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.decoder.prompt import prompt_for
@@ -43,9 +43,18 @@ from espnet_smop.projector.smop import SMoPProjector
 from espnet_smop.tasks.cached_features import check_caches, check_replaceable, has_precomputed
 from espnet_smop.tasks.class_choices import OpenClassChoices, build
 from espnet_smop.tasks.config_parser import BasedConfigParser
+from espnet_smop.tasks.settings import (
+    SettingsError,
+    check_none,
+    conf_problems,
+    init_param_problems,
+    optimizer_problems,
+    text_numbers,
+)
 from espnet_smop.text_table import text_table
 from espnet_smop.train.abs_preprocessor import AbsAVPreprocessor
 from espnet_smop.train.lock import experiment_lock
+from espnet_smop.train.noise import NoiseAdder
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 from espnet_smop.train.ranks import RankIterFactory, end_with_parent
 from espnet_smop.train.resume import check_resumed_config
@@ -56,6 +65,7 @@ register()
 
 TOKENS = "tokens"
 """The `batch_type` of `TokenBatchSampler`."""
+_LIMITS = ("frames", "text")
 
 audio_frontend_choices = OpenClassChoices(
     "audio_frontend",
@@ -273,6 +283,49 @@ class AVSRTask(AbsTask):
         )
 
     @classmethod
+    def main(cls, args: argparse.Namespace | None = None, cmd: Sequence[str] | None = None) -> None:
+        """Train as the arguments or the command line say, if all settings are right.
+
+        Raises:
+            SettingsError: they are not; names each.
+        """
+        if args is None:
+            args = cls.get_parser().parse_args(cmd)
+        if not args.print_config:
+            cls.check_required_command_args(args)
+            check_none(cls.training_problems(args))
+            cls.build_skeleton(args)
+        super().main(args=args)
+
+    @classmethod
+    def check_required_command_args(cls, args: argparse.Namespace) -> None:
+        """Raise ValueError, without ESPnet's pages of help, if an argument is missing."""
+        missing = [f"--{name}" for name in args.required if getattr(args, name) is None]
+        if missing:
+            raise ValueError(f"the argument {', '.join(missing)} is required")
+
+    @classmethod
+    def training_problems(cls, args: argparse.Namespace) -> list[str]:
+        """Return what is wrong with the settings, as far as it is seen without building a model."""
+        return [
+            *cls.model_problems(args),
+            *_preprocessor_problems(args),
+            *optimizer_problems(args),
+            *init_param_problems(args),
+            *(
+                f"batch_limits has an unknown key '{key}'. Known: {', '.join(_LIMITS)}"
+                for key in args.batch_limits
+                if key not in _LIMITS
+            ),
+            *text_numbers("batch_limits", args.batch_limits),
+        ]
+
+    @classmethod
+    def model_problems(cls, args: argparse.Namespace) -> list[str]:
+        """Return what is wrong with the names of the model's classes and of their options."""
+        return list(_model_problems(args))
+
+    @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
         """Train as one process, or as one of those that ESPnet starts for the GPUs of a node.
 
@@ -299,11 +352,46 @@ class AVSRTask(AbsTask):
     def build_model(cls, args: argparse.Namespace) -> ESPnetAVSRModel:
         """Build the model. The fingerprints of its base models are checked, or noted in ``args``.
 
+        The settings of all parts are checked before the first base model is loaded.
+
         Raises:
             BaseModelError: a base model is missing or is not the one of the experiment.
             FeatureCacheError: precomputed features cannot replace a frontend.
             ValueError: no frontend, an unknown class, or a wrong key in a ``*_conf``.
         """
+        if not on_meta():
+            check_none(cls.model_problems(args))
+            cls.build_skeleton(args)
+        model = cls._build_model(args)
+        _check_fingerprints(args, model.fingerprints())
+        _models[id(args)] = model
+        logging.info("Trained parameters:\n%s", trained_table(model))
+        return model
+
+    @classmethod
+    def build_skeleton(cls, args: argparse.Namespace) -> ESPnetAVSRModel | None:
+        """Build the model without weights, on the meta device, which takes about a second.
+
+        Returns:
+            The model; None if there is a class of one's own, which may not work on that device.
+
+        Raises:
+            BaseModelError: a base model is missing or of another kind.
+            ValueError: a setting has a wrong value.
+        """
+        if any(":" in (getattr(args, choices.name) or "") for choices in cls.class_choices_list):
+            return None
+        args = argparse.Namespace(**{**vars(args), "base_fingerprints": {}})
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                return cls._build_model(args)
+        except (BaseModelError, SettingsError):
+            raise
+        except (TypeError, ValueError) as e:
+            raise SettingsError(" ".join(str(e).split())) from e
+
+    @classmethod
+    def _build_model(cls, args: argparse.Namespace) -> ESPnetAVSRModel:
         frontends: dict[str, AbsAVFrontend] = {}
         for modality, choices in (
             ("audio", audio_frontend_choices),
@@ -327,7 +415,7 @@ class AVSRTask(AbsTask):
             decoder.embed_size,
             {modality: frontend.num_layers for modality, frontend in frontends.items()},
         )
-        model = build(
+        return build(
             "model",
             partial(
                 ESPnetAVSRModel,
@@ -338,10 +426,6 @@ class AVSRTask(AbsTask):
             ),
             args.model_conf,
         )
-        _check_fingerprints(args, model.fingerprints())
-        _models[id(args)] = model
-        logging.info("Trained parameters:\n%s", trained_table(model))
-        return model
 
     @classmethod
     def load_model(
@@ -391,9 +475,11 @@ def _collate(
 
 def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
     """Return the lengths of the shape file's utterances: frames, text and LLM positions."""
-    unknown = sorted(set(args.batch_limits) - {"frames", "text"})
+    unknown = sorted(set(args.batch_limits) - set(_LIMITS))
     if unknown:
-        raise ValueError(f"batch_limits has an unknown key '{unknown[0]}'. Known: frames, text")
+        raise ValueError(
+            f"batch_limits has an unknown key '{unknown[0]}'. Known: {', '.join(_LIMITS)}"
+        )
     texts = [path for path, name, _ in iter_options.data_path_and_name_and_type if name == "text"]
     if len(iter_options.shape_files) != 1 or not texts or iter_options.preprocess_fn is None:
         raise ValueError(
@@ -416,6 +502,54 @@ def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
             decoder=model.decoder,
         ),
     )
+
+
+def _model_problems(args: argparse.Namespace) -> Iterator[str]:
+    yield from _class_problems(args, audio_frontend_choices)
+    yield from _class_problems(args, video_frontend_choices)
+    # input_sizes, output_size and num_layers come from the other parts
+    yield from _class_problems(args, projector_choices, num_given=3)
+    yield from _class_problems(args, decoder_choices)
+    if args.audio_frontend is None and args.video_frontend is None:
+        yield "set audio_frontend (whisper), video_frontend (avhubert) or both"
+    parts = dict.fromkeys(("audio_frontend", "video_frontend", "projector", "decoder"))
+    yield from conf_problems("model_conf", partial(ESPnetAVSRModel, **parts), args.model_conf)
+    if args.projector == "smop" and isinstance(args.projector_conf, Mapping):
+        # By default 2 experts are chosen wherever there are several.
+        num, top_k = (args.projector_conf.get(name) for name in ("num_experts", "top_k"))
+        if num == 1 and top_k not in (None, 1):
+            yield (
+                f"projector_conf: num_experts is 1, but top_k {top_k}: raise num_experts, or set "
+                "top_k: 1 for a dense projector"
+            )
+
+
+def _preprocessor_problems(args: argparse.Namespace) -> Iterator[str]:
+    # train and encode_text are the task's
+    yield from _class_problems(args, preprocessor_choices, num_given=2)
+    if args.preprocessor == "avsr" and isinstance(args.preprocessor_conf, Mapping):
+        noise = args.preprocessor_conf.get("noise")
+        if noise is not None:
+            yield from conf_problems("preprocessor_conf.noise", NoiseAdder, noise)
+
+
+def _class_problems(
+    args: argparse.Namespace, choices: OpenClassChoices, *, num_given: int = 0
+) -> Iterator[str]:
+    name, conf = getattr(args, choices.name), getattr(args, f"{choices.name}_conf")
+    try:
+        class_ = choices.get_class(name)
+    except ValueError as e:
+        yield str(e)
+        return
+    if class_ is not None:
+        yield from conf_problems(
+            f"{choices.name}_conf",
+            class_,
+            conf,
+            num_given=num_given,
+            registered=":" not in name,
+        )
 
 
 def _check_fingerprints(args: argparse.Namespace, found: dict[str, str]) -> None:

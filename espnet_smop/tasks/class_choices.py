@@ -8,7 +8,6 @@ Example::
 """
 
 import argparse
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from espnet2.train.class_choices import ClassChoices
 
 from espnet_smop.class_path import import_class, suggestion
+from espnet_smop.tasks.settings import check_none, conf_problems
 
 _NONE = ("none", "null", "nil")
 
@@ -95,19 +95,10 @@ def build(kind: str, class_: Callable, conf: Mapping[str, Any], *positional: Any
     Raises:
         ValueError: ``conf`` is not a mapping, or a key is unknown, missing or of a wrong type.
     """
-    if not isinstance(conf, Mapping):
-        raise ValueError(f"{kind}_conf is {conf!r}, expected settings of the form 'key: value'")
-    parameters = list(inspect.signature(class_).parameters.values())[len(positional) :]
-    known = [p.name for p in parameters]
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    for key in conf:
-        if key not in known and not takes_any:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(sorted(known))}"
-            raise ValueError(f"{kind}_conf has an unknown key '{key}'. {hint}")
+    check_none(
+        conf_problems(f"{kind}_conf", class_, conf, num_given=len(positional), registered=False)
+    )
     try:
         return class_(*positional, **conf)
     except TypeError as e:
-        if "missing" in str(e):
-            raise ValueError(f"{kind}_conf lacks a key: {e}") from e
         raise ValueError(f"{kind}_conf has a value of a wrong type: {e}") from e

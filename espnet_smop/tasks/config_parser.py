@@ -1,12 +1,13 @@
 """ESPnet's argument parser, with configs that may name a base."""
 
 import argparse
-import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from espnet2.utils import config_argparse
+from espnet2.utils.nested_dict_action import NestedDictAction
 
+from espnet_smop.class_path import suggestion
 from espnet_smop.config import ConfigError, load_config
 
 
@@ -36,10 +37,55 @@ class BasedConfigParser(config_argparse.ArgumentParser):
                 settings = load_config(given.config)
             except ConfigError as e:
                 self.error(str(e))
-            known = {action.dest for action in self._actions}
-            for key in sorted(settings.keys() - known, key=str):
-                near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f". Did you mean '{near[0]}'?" if near else ""
-                self.error(f"unrecognized arguments: {key} (from {given.config}){hint}")
+            actions = {action.dest: action for action in self._actions}
+            for key, value in sorted(settings.items(), key=str):
+                if key not in actions:
+                    self.error(
+                        f"unrecognized arguments: {key} (from {given.config})"
+                        + suggestion(str(key), actions)
+                    )
+                expected = _expected(actions[key], value)
+                if expected is not None:
+                    self.error(f"{key} is {value!r} (from {given.config}), expected {expected}")
             self.set_defaults(**settings)
         return argparse.ArgumentParser.parse_known_args(self, args, namespace)
+
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """Parse arguments; an unknown option is an error that names the closest known one."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            options = [option for action in self._actions for option in action.option_strings]
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{suggestion(name, options)}")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """End with one line; ESPnet's usage alone would be more than a hundred."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+_KINDS = {int: "a whole number", float: "a number"}
+
+
+def _expected(action: argparse.Action, value: Any) -> str | None:
+    """Return what a config's value should be; None if it is right, or a text, which is parsed."""
+    if isinstance(action, NestedDictAction):
+        return None if isinstance(value, dict) else "settings of the form 'key: value'"
+    if isinstance(action, argparse._AppendAction) or action.nargs is not None:
+        return None
+    if action.choices is not None and value is not None:
+        choices = list(map(str, action.choices))
+        text = str(value) if action.type is None else str(action.type(str(value)))
+        if text not in choices:
+            return f"one of {', '.join(choices)}{suggestion(text, choices)}"
+    if isinstance(value, str):
+        return None
+    if action.type in _KINDS:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is None:
+            return None if action.default is None else _KINDS[action.type]
+        if not whole and not (action.type is float and isinstance(value, float)):
+            return _KINDS[action.type]
+    return None

@@ -48,3 +48,19 @@ def experiment_lock(directory: str | Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def lock_holder(directory: str | Path) -> str | None:
+    """Return who trains in an experiment's directory, or None. Nothing is written."""
+    path = Path(directory) / LOCK
+    if not path.is_file():
+        return None
+    with open(path, encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return file.read().strip() or "another process"
+        except OSError as e:
+            if e.errno not in _NO_LOCKS:
+                raise
+    return None

@@ -12,8 +12,8 @@ import espnet_smop.bin
 EGS2 = Path(__file__).resolve().parents[2] / "egs2"
 RECIPES = [EGS2 / corpus / "avsr_smop1" for corpus in ("mini_lrs3", "lrs3", "real_speech")]
 COMMANDS = sorted(m.name for m in pkgutil.iter_modules(espnet_smop.bin.__path__))
-# What it does not know itself is for the training config.
-PASSING_ON = {"cache_feats"}
+# What they do not know themselves is for the training.
+PASSING_ON = {"cache_feats", "check_config"}
 
 
 class Parsed(Exception):

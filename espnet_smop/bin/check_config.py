@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+r"""Check a training, and what comes before and after it, before hours of work depend on it.
+
+Takes the arguments of ``avsr_train`` and looks at every part of the model (built without weights),
+optimizer and schedule, data, base models, GPUs, free disk, the experiment's directory, the decoding
+config, and the face detector. Prints one line for each problem and ends with status 1, or one line
+that there is none. Nothing is written.
+
+Example::
+
+    python -m espnet_smop.bin.check_config --config conf/train_avsr.yaml \
+        --output_dir exp/avsr_mine --inference_config conf/decode.yaml --stages 11-13 \
+        --projector_conf routing=jejr
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_smop.command import CommandHelp, run
+
+
+def stages_of(text: str) -> list[int]:
+    """Return the numbers of a list of stages such as ``1 3-7 11``, commas as well as blanks.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no such list.
+    """
+    stages: list[int] = []
+    for word in text.replace(",", " ").split():
+        first, _, last = word.partition("-")
+        try:
+            stages += range(int(first), int(last or first) + 1)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"'{word}' is neither a stage nor a range such as 3-12"
+            ) from None
+    return stages
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of what this command takes besides the arguments of ``avsr_train``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m espnet_smop.bin.check_config",
+        description=__doc__,
+        formatter_class=CommandHelp,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--stages",
+        type=stages_of,
+        default="11 12",
+        help="Stages of the recipe that will run. What the earlier of them make need not be there",
+    )
+    parser.add_argument(
+        "--data_dirs",
+        nargs="*",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="Data directories: with stage 3, those that it reads; otherwise the formatted ones",
+    )
+    parser.add_argument("--landmarks", default="auto", help="Source of facial landmarks in stage 3")
+    parser.add_argument("--inference_config", type=Path, help="Decoding config")
+    parser.add_argument(
+        "--inference_args", default="", help="More arguments for avsr_inference, in quotes"
+    )
+    return parser
+
+
+def main(cmd: Sequence[str] | None = None) -> int:
+    """Print the problems; return 1 if there are any."""
+    args, training = get_parser().parse_known_args(cmd)
+    # Not before: --help need not wait for torch.
+    from espnet_smop.experiments.check import training_problems
+    from espnet_smop.tasks.avsr import AVSRTask
+
+    try:
+        train_args = AVSRTask.get_parser().parse_args(training)
+    except SystemExit as e:  # the parser has said why
+        return 1 if e.code else 0
+    problems = training_problems(
+        train_args,
+        stages=args.stages,
+        data_dirs=args.data_dirs,
+        landmarks=args.landmarks,
+        inference_config=args.inference_config,
+        inference_args=args.inference_args,
+    )
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        return 1
+    print(f"{train_args.config or 'the arguments'}: no problem found")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

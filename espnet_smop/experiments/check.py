@@ -1,0 +1,350 @@
+"""Checks of a training, and of what comes before and after it, before any of it begins.
+
+Nothing is written, no weights are read, and the model is built on the meta device.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import soundfile
+import torch
+import yaml
+
+from espnet_smop.base_model import (
+    BaseModelError,
+    cached_directory,
+    check_fetchable,
+    local_directory,
+)
+from espnet_smop.config import ConfigError, load_config
+from espnet_smop.corpus.landmarks import LandmarkError, check_landmarks_available
+from espnet_smop.fileio.table import read_table
+from espnet_smop.inference import DEFAULTS, decoding_problems
+from espnet_smop.modality import MODALITIES, SAMPLE_RATE
+from espnet_smop.model import ESPnetAVSRModel
+from espnet_smop.skeleton import skeleton
+from espnet_smop.tasks.avsr import AVSRTask, decoder_choices
+from espnet_smop.train.lock import lock_holder
+from espnet_smop.train.resume import ChangedConfigError, check_resumed_config
+
+DATA, FORMAT, FILTER, BASE_MODELS, NOISE, TRAIN, DECODE = 1, 3, 4, 6, 7, 11, 12
+"""Stages of the driver."""
+
+# Stand-ins where a base model is missing, so that the other settings are checked nevertheless.
+_STAND_INS = {
+    "audio_frontend": "openai/whisper-tiny",
+    "video_frontend": "avhubert_large",
+    "decoder": "HuggingFaceTB/SmolLM2-135M",
+}
+# Of a trained parameter: in an epoch's checkpoint, and with the optimizer's state to resume from.
+_BYTES_EPOCH, _BYTES_RESUME = 4, 12
+
+
+def training_problems(
+    args: argparse.Namespace,
+    *,
+    stages: Collection[int] = (TRAIN, DECODE),
+    data_dirs: Sequence[Path] = (),
+    landmarks: str = "auto",
+    inference_config: Path | None = None,
+    inference_args: str = "",
+) -> list[str]:
+    """Return what would make the stages of a recipe fail.
+
+    Args:
+        args: of the training.
+        stages: those that will run; what earlier ones of them make need not be there.
+        data_dirs: formatted data directories that training and decoding read, or where the
+            stage that formats them will run, the directories that it reads.
+        landmarks: as in ``data_dir format --landmarks``.
+        inference_config: decoding config.
+        inference_args: more arguments for ``avsr_inference``.
+    """
+    problems = list(AVSRTask.training_problems(args))
+    problems += _base_model_problems(args, is_made_later=BASE_MODELS in stages)
+    model = None
+    if not AVSRTask.model_problems(args):
+        try:
+            model = _build(args)
+        except (OSError, RuntimeError, ValueError) as e:
+            problems += [str(e)]
+    problems += _data_problems(args)
+    if NOISE not in stages:
+        problems += _noise_problems(args)
+    if FORMAT in stages:
+        problems += _detector_problems(data_dirs, landmarks)
+    elif not {DATA, FILTER} & set(stages):
+        problems += _formatted_problems(args, data_dirs)
+    if TRAIN in stages:
+        problems += _gpu_problems(args)
+        problems += _experiment_problems(args, model)
+    if DECODE in stages and inference_config is not None:
+        problems += _decoding_problems(args, inference_config, inference_args)
+    return [" ".join(p.split()) if not p.count("\n") else p for p in problems]
+
+
+def _base_confs(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    for part in _STAND_INS:
+        conf = getattr(args, f"{part}_conf")
+        if getattr(args, part) is not None and isinstance(conf, Mapping):
+            yield part, conf
+
+
+def _base_model_problems(args: argparse.Namespace, *, is_made_later: bool) -> Iterator[str]:
+    for part, conf in _base_confs(args):
+        for key in ("model", "tokenizer"):
+            name = conf.get(key)
+            if name is None:
+                continue
+            if not isinstance(name, str):
+                yield f"{part}_conf.{key} is {name!r}, expected a directory or a hub id"
+                continue
+            if is_made_later and not Path(name).expanduser().exists() and _is_local(name):
+                continue
+            try:
+                directory = _gguf_directory(name) or local_directory(name)
+                if directory is None and _is_local(name):
+                    raise BaseModelError(f"there is no directory '{name}': stage 6 makes it")
+                if directory is None and cached_directory(name) is None:
+                    check_fetchable(name)
+                elif directory is not None and key == "model":
+                    _check_files(name, directory, part)
+            except BaseModelError as e:
+                yield f"{part}_conf.{key}: {e}"
+
+
+def _gguf_directory(model: str) -> Path | None:
+    path = Path(model).expanduser()
+    return path.parent if path.suffix == ".gguf" and path.is_file() else None
+
+
+def _is_local(model: str) -> bool:
+    """Return whether a name is a directory's and not a hub id."""
+    parent = Path(model).expanduser().parent
+    return len(parent.parts) != 1 or parent.is_dir() or parent.name in ("downloads", "exp")
+
+
+def _check_files(model: str, directory: Path, part: str) -> None:
+    """Raise BaseModelError if files of a local base model are missing."""
+    patterns = ["*.safetensors"] if part != "decoder" else ["*.safetensors", "*.gguf", "*.bin"]
+    is_gguf = any(directory.glob("*.gguf"))
+    if not (directory / "config.json").is_file() and not (part == "decoder" and is_gguf):
+        raise BaseModelError(f"there is no config.json in '{model}'")
+    if not any(path for pattern in patterns for path in directory.glob(pattern)):
+        raise BaseModelError(f"there are no weights ({', '.join(patterns)}) in '{model}'")
+    index = directory / "model.safetensors.index.json"
+    if index.is_file() and not (directory / "model.safetensors").is_file():
+        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        missing = sorted(file for file in files if not (directory / file).is_file())
+        if missing:
+            raise BaseModelError(
+                f"{missing[0]} of model.safetensors.index.json is not in '{model}'"
+            )
+
+
+def _build(args: argparse.Namespace) -> ESPnetAVSRModel | None:
+    """Build the model on the meta device, from local base models, skeletons or stand-ins."""
+    changed = argparse.Namespace(**vars(args))
+    with tempfile.TemporaryDirectory() as temporary:
+        for part, conf in _base_confs(args):
+            if not isinstance(conf.get("model"), str) or _gguf_directory(conf["model"]):
+                continue
+            new = dict(conf)
+            new["model"] = str(_skeleton(conf["model"], part, Path(temporary)))
+            if part == "decoder" and new.get("tokenizer") is not None:
+                new.pop("tokenizer")
+            setattr(changed, f"{part}_conf", new)
+        return AVSRTask.build_skeleton(changed)
+
+
+def _skeleton(model: str, part: str, directory: Path) -> Path:
+    try:
+        local = local_directory(model) or cached_directory(model)
+        if local is None:
+            return skeleton(model, directory)
+        if (local / "config.json").is_file():
+            return local
+    except BaseModelError:
+        pass
+    return skeleton(_STAND_INS[part], directory)
+
+
+def _data_problems(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what is wrong with the data that the arguments name, if they name any."""
+    known = {*AVSRTask.required_data_names(), *AVSRTask.optional_data_names()}
+    for kind in ("train", "valid"):
+        sources = getattr(args, f"{kind}_data_path_and_name_and_type")
+        for path, name, _ in sources:
+            if name not in known:
+                yield f"data name '{name}' of {path} is none of {', '.join(sorted(known))}"
+            if not Path(path).is_file():
+                yield f"{path} does not exist"
+        names = {name for _, name, _ in sources}
+        if not names:
+            continue
+        if "text" not in names:
+            yield f"the {kind} data has no text: add FILE,text,text"
+        for modality in MODALITIES.values():
+            is_given = names & {modality.data_name, modality.feats_name}
+            if getattr(args, f"{modality.name}_frontend") is not None and not is_given:
+                yield (
+                    f"the {kind} data has no '{modality.data_name}', which the "
+                    f"{modality.name}_frontend takes: add {modality.scp} or set "
+                    f"{modality.name}_frontend: null"
+                )
+        for file in getattr(args, f"{kind}_shape_file"):
+            if not Path(file).is_file():
+                yield f"--{kind}_shape_file {file} does not exist"
+
+
+def _noise_problems(args: argparse.Namespace) -> Iterator[str]:
+    noise = args.preprocessor_conf.get("noise")
+    if args.audio_frontend is None or not isinstance(noise, Mapping) or noise.get("snr") is None:
+        return
+    if not Path(noise["file"]).is_file():
+        yield (
+            f"preprocessor_conf.noise: there is no file {noise['file']}. Stage 7 makes babble; "
+            "null trains without noise"
+        )
+
+
+def _formatted_problems(args: argparse.Namespace, data_dirs: Sequence[Path]) -> Iterator[str]:
+    """Yield what is missing in formatted data directories, and whether audio is at 16 kHz."""
+    for directory in data_dirs:
+        if not directory.is_dir():
+            yield f"data directory {directory} does not exist"
+            continue
+        if not (directory / "text").is_file():
+            yield f"{directory} has no text"
+        for modality in MODALITIES.values():
+            if getattr(args, f"{modality.name}_frontend") is None:
+                continue
+            scp = directory / modality.scp
+            if not scp.is_file():
+                yield f"{directory} has no {modality.scp}, which the {modality.name}_frontend takes"
+            elif modality.name == "audio":
+                yield from _rate_problems(scp)
+
+
+def _rate_problems(scp: Path) -> Iterator[str]:
+    path = next(iter(read_table(scp, ConfigError).values()), None)
+    if path is None:
+        yield f"{scp} is empty"
+        return
+    try:
+        rate = soundfile.info(path).samplerate
+    except (OSError, soundfile.SoundFileError) as e:
+        yield f"{scp}: {path} cannot be read ({' '.join(str(e).split())})"
+        return
+    if rate != SAMPLE_RATE:
+        yield f"{scp}: {path} is at {rate} Hz, expected {SAMPLE_RATE}: stage 3 resamples"
+
+
+def _detector_problems(data_dirs: Sequence[Path], landmarks: str) -> list[str]:
+    """Return whether the face detector that these directories need is missing."""
+    known = [d for d in data_dirs if (d / "text").is_file()]
+    videos = [d for d in known if (d / "video.scp").is_file()]
+    if landmarks == "files" or (known and not videos):
+        return []
+    # Before stage 1 nobody knows whether the corpus has landmark files.
+    if landmarks == "auto" and all(map(_has_landmarks, videos)):
+        return []
+    try:
+        check_landmarks_available(landmarks)
+    except LandmarkError as e:
+        return [str(e)]
+    return []
+
+
+def _has_landmarks(directory: Path) -> bool:
+    files = [directory / name for name in ("landmarks.scp", "video.scp")]
+    if not files[0].is_file():
+        return False
+    found, needed = (read_table(file, ConfigError) for file in files)
+    return needed.keys() <= found.keys()
+
+
+def _gpu_problems(args: argparse.Namespace) -> Iterator[str]:
+    gpus = torch.cuda.device_count() if args.ngpu else 0
+    if args.ngpu > gpus:
+        yield (
+            f"--ngpu {args.ngpu}, but only {gpus} GPUs are visible. Check nvidia-smi, "
+            "CUDA_VISIBLE_DEVICES and the job's partition, or train on the CPU with --ngpu 0"
+        )
+
+
+def _experiment_problems(args: argparse.Namespace, model: ESPnetAVSRModel | None) -> Iterator[str]:
+    if args.output_dir is None:
+        return
+    directory = Path(args.output_dir)
+    if directory.exists() and not directory.is_dir():
+        yield f"--output_dir {directory} is not a directory"
+        return
+    if (holder := lock_holder(directory)) is not None:
+        yield f"{directory}: {holder} trains here; wait until it ends, or choose another --avsr_tag"
+    try:
+        check_resumed_config(_with_data_of(args, directory / "config.yaml"))
+    except ChangedConfigError as e:
+        yield str(e)
+    parent = next(p for p in (directory, *directory.absolute().parents) if p.is_dir())
+    if not os.access(parent, os.W_OK):
+        yield f"{parent} is not writable"
+    if model is not None:
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        epochs = max(_as_list(args.keep_nbest_models)) + 3  # kept, current, average, temporary
+        needed = trained * (_BYTES_EPOCH * epochs + 2 * _BYTES_RESUME)
+        free = shutil.disk_usage(parent).free
+        if free < needed:
+            yield (
+                f"{parent} has {free / 2**30:.1f} GiB free, the checkpoints need "
+                f"{needed / 2**30:.1f}: free some, or choose another --expdir"
+            )
+
+
+def _as_list(value: int | Sequence[int]) -> list[int]:
+    return list(value) if isinstance(value, Sequence) else [value]
+
+
+def _with_data_of(args: argparse.Namespace, config: Path) -> argparse.Namespace:
+    """Return arguments with the data of an experiment where they name none."""
+    if not config.is_file():
+        return args
+    before = yaml.safe_load(config.read_text(encoding="utf-8"))
+    kept = {
+        name: before[name]
+        for kind in ("train", "valid")
+        for name in (f"{kind}_data_path_and_name_and_type", f"{kind}_shape_file")
+        if not getattr(args, name) and name in before
+    }
+    return argparse.Namespace(**{**vars(args), **kept})
+
+
+def _decoding_problems(
+    args: argparse.Namespace, config: Path, inference_args: str
+) -> Iterator[str]:
+    try:
+        settings = load_config(config)
+    except ConfigError as e:
+        yield str(e)
+        return
+    words = iter(shlex.split(inference_args))
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        settings[name] = yaml.safe_load(value if equals else next(words, ""))
+    found = list(decoding_problems(settings, str(config)))
+    yield from found
+    if not found:
+        generation = {k: v for k, v in settings.items() if k in DEFAULTS and v is not None}
+        try:
+            decoder_choices.get_class(args.decoder).check_generation(
+                {**DEFAULTS, **args.inference_conf, **generation}
+            )
+        except ValueError as e:
+            yield f"{config}: {e}"

@@ -1,0 +1,275 @@
+"""Ordinary mistakes: each is named in one line, before anything is loaded or written."""
+
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+
+import espnet_smop.experiments.check  # noqa: F401 (the command imports it when it is called)
+from espnet_smop.bin import avsr_inference, check_config
+from espnet_smop.corpus import landmarks
+from espnet_smop.inference import DECODING_OPTIONS
+from espnet_smop.train.lock import experiment_lock, lock_holder
+
+
+@pytest.fixture
+def check(train_command, capsys):
+    """Return a function from changes of a config, and arguments, to the lines of the check."""
+
+    def check(changes=None, *words):
+        command = train_command("exp", **{**GOOD, **(changes or {})})
+        capsys.readouterr()  # what making the base models printed
+        status = check_config.main([*command, *map(str, words)])
+        out, err = capsys.readouterr()
+        assert status == (0 if out else 1)
+        return (err or out).splitlines()
+
+    return check
+
+
+GOOD = {
+    "scheduler": "cosineannealingwarmuprestarts",
+    "scheduler_conf": {"first_cycle_steps": 100, "warmup_steps": 5, "max_lr": 0.001},
+    "grad_clip": 10,
+}
+
+
+def smop(**conf):
+    return {"projector_conf": {"hidden_size": 16, **conf}}
+
+
+def schedule(**conf):
+    return {"scheduler_conf": {**GOOD["scheduler_conf"], **conf}}
+
+
+MISTAKES = {
+    "lr as YAML reads it": (
+        {"optim_conf": {"lr": "1e-3"}}, [],
+        "^optim_conf.lr is the text '1e-3' to YAML, expected a number: write 1.0e-3$",
+    ),
+    "max_lr as YAML reads it": (
+        schedule(max_lr="2e4"), [], "scheduler_conf.max_lr is the text '2e4' to YAML, expected a "
+        "number: write 2.0e.4",
+    ),
+    "weight in quotes": (
+        smop(load_balancing_weight="0.01"), [],
+        "projector_conf.load_balancing_weight is the text '0.01', expected a number: write it "
+        "without quotes",
+    ),
+    "optimizer": ({"optim": "adamv"}, [], "optim is 'adamv' .*Did you mean 'adam"),
+    "key of the optimizer": (
+        {"optim_conf": {"learning_rate": 0.1}}, [],
+        "optim_conf has an unknown key 'learning_rate'. Known: ",
+    ),
+    "closest key of the optimizer": (
+        {"optim_conf": {"weight_deacy": 0.1}}, [], "'weight_deacy'. Did you mean 'weight_decay'",
+    ),
+    "value of the optimizer": (
+        {"optim_conf": {"lr": -1.0}}, [], "optim_conf does not suit adamw: Invalid learning rate",
+    ),
+    "key of the schedule": (
+        schedule(warmup=3), [], "scheduler_conf has an unknown key 'warmup'. Did you mean 'warm",
+    ),
+    "missing key of the schedule": (
+        {"scheduler_conf": {}}, [], "scheduler_conf lacks a key: 'first_cycle_steps'",
+    ),
+    "warmup longer than the cycle": (
+        schedule(warmup_steps=200), [], "scheduler_conf does not suit cosine.*warmup_steps 200",
+    ),
+    "key of the config": (
+        {"max_epochs": 3}, [], "unrecognized arguments: max_epochs .*Did you mean 'max_epoch'",
+    ),
+    "option": ({}, ["--max_epochs", "3"], "unrecognized arguments: --max_epochs 3. Did you mean "),
+    "batch_type": (
+        {"batch_type": "tokns"}, [], "batch_type is 'tokns' .*Did you mean 'tokens'",
+    ),
+    "batch_limits": ({"batch_limits": {"frame": 9}}, [], "batch_limits has an unknown key 'frame'"),
+    "whole number": ({"max_epoch": 2.5}, [], "max_epoch is 2.5 .* expected a whole number"),
+    "no settings": ({"optim_conf": 0.1}, [], "optim_conf is 0.1 .*settings of the form"),
+    "init_param": (
+        {}, ["--init_param", "exp/absent.pth"], "--init_param exp/absent.pth: there is no such",
+    ),
+    "projector": ({"projector": "smopp"}, [], "'smopp' is none of .*Did you mean 'smop'"),
+    "class path": (
+        {"projector": "no_module:Projector"}, [], "there is no module 'no_module'",
+    ),
+    "key of the projector": (
+        smop(routng="jejr"), [], "projector_conf has an unknown key 'routng'. Did you mean 'routi",
+    ),
+    "routing": (smop(routing="jejx"), [], "routing is 'jejx', expected one of: jejr, jedr, dedr"),
+    "experts": (smop(top_k=5), [], "top_k is 5, but there are 3 experts"),
+    "one expert": (smop(num_experts=1, top_k=2), [], "num_experts is 1, but top_k 2"),
+    "hidden size": (smop(hidden_size=0), [], "hidden_size is 0, expected a whole number"),
+    "rate": (smop(downsample={"audio": 0}), [], "downsampling rate is 0, expected a whole"),
+    "fusion": (smop(fusion={"audio": "dic"}), [], "fusion.audio is 'dic', expected one of"),
+    "dropout": (smop(dropout=2), [], "dropout probability has to be between 0 and 1"),
+    "no frontend": (
+        {"audio_frontend": None, "video_frontend": None}, [], "set audio_frontend .whisper., video",
+    ),
+    "flip": (
+        {"preprocessor_conf": {"flip_probabilty": 0.5}}, [], "Did you mean 'flip_probability'",
+    ),
+    "noise": (
+        {"preprocessor_conf": {"noise": {"file": "absent.wav", "snr": 0}}}, [],
+        "preprocessor_conf.noise: there is no file absent.wav",
+    ),
+    "warm start": ({"model_conf": {"ctc_warmup": 3}}, [], "Did you mean 'ctc_warmup_steps'"),
+    "data name": (
+        {}, ["--train_data_path_and_name_and_type", "x/wav.scp,speach,sound"],
+        "data name 'speach' of x/wav.scp is none of .*speech",
+    ),
+    "data file": (
+        {}, ["--train_data_path_and_name_and_type", "x/wav.scp,speech_feats,kaldi_ark"],
+        "speech_feats.* give it to both",
+    ),
+    "GPUs": ({}, ["--ngpu", "99"], "--ngpu 99, but only .* GPUs are visible"),
+    "stage": ({}, ["--stages", "3-x"], "'3-x' is neither a stage nor a range"),
+    "data directory": ({}, ["--data_dirs", "dump/absent"], "dump/absent does not exist"),
+    "landmarks": (
+        {}, ["--stages", "3", "--landmarks", "dlb"], "unknown landmark provider 'dlb'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line(check, name, capsys):
+    changes, words, expected = MISTAKES[name]
+    start = time.process_time()
+    try:
+        lines = check(changes, *words)
+    except SystemExit:  # of the command's own options, after argparse's usage
+        lines = capsys.readouterr().err.splitlines()[-1:]
+    assert time.process_time() - start < 5
+    assert [line for line in lines if re.search(expected, line)]
+    assert len(lines) == (2 if name.startswith("data") and name != "data directory" else 1)
+
+
+def test_a_right_config_is_one_line_and_leaves_nothing(check, tmp_path):
+    config = tmp_path / "decode.yaml"
+    config.write_text("beam_size: 2\nbatch_size: 4\n")
+    [line] = check({}, "--inference_config", config, "--stages", "1-12")
+    assert line.endswith("exp.yaml: no problem found")
+    assert not (tmp_path / "exp").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "expected"),
+    [
+        ("beam_size: 0\n", [], "beam_size is 0, expected a whole number of at least 1"),
+        ("beamsize: 3\n", [], "has an unknown key 'beamsize'. Did you mean 'beam_size'"),
+        ("beam_size: 2\nnbest: 3\n", [], "nbest is 3, but must be between 1 and beam_size 2"),
+        ("beam_size: 2\n", ["--inference_args", "--beam_size 0"], "beam_size is 0"),
+        ("length_penalty: 1e-1\n", [], "length_penalty is the text '1e-1' to YAML"),
+        ("- 3\n", [], "is not a mapping of settings"),
+    ],
+)
+def test_the_decoding_config_is_checked(check, tmp_path, content, words, expected):
+    config = tmp_path / "decode.yaml"
+    config.write_text(content)
+    [line] = check({}, "--inference_config", config, *words)
+    assert expected in line
+
+
+def test_a_decoding_config_may_set_options_of_decoding():
+    known = {action.dest for action in avsr_inference.get_parser()._actions}
+    assert set(DECODING_OPTIONS) <= known
+
+
+@pytest.mark.parametrize(
+    ("part", "model", "expected"),
+    [
+        ("decoder", "~/absent/llama", "'~/absent/llama' is not a directory"),
+        ("decoder", "WHISPER", "is a whisper model, not a causal LM"),
+        ("decoder", "AVHUBERT", "is a avhubert model, not a causal LM"),
+        ("audio_frontend", "LLM", "is a llama model, not a Whisper"),
+        ("video_frontend", "LLM", "config.json is of another kind of model"),
+        ("video_frontend", "FAIRSEQ", "convert_base_model avhubert --checkpoint"),
+        ("video_frontend", "EMPTY", "there is no config.json in"),
+        ("decoder", "NO_WEIGHTS", "there are no weights"),
+        ("decoder", "meta-llama/Llama-3.2-1B", "gated"),
+        ("decoder", "downloads/llm", "there is no directory 'downloads/llm': stage 6 makes it"),
+    ],
+)
+def test_base_models_are_looked_for(
+    check, model_args, tmp_path, monkeypatch, part, model, expected
+):
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.auth_check",
+        lambda *_, **__: (_ for _ in ()).throw(OSError("no net")),
+    )
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "model.pt").write_bytes(b"x")
+    args = model_args()
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    llm = Path(args.decoder_conf["model"])
+    for file in llm.glob("*.json"):
+        (bare / file.name).write_bytes(file.read_bytes())
+    names = {
+        "WHISPER": args.audio_frontend_conf["model"], "AVHUBERT": args.video_frontend_conf["model"],
+        "LLM": llm, "FAIRSEQ": tmp_path / "model.pt", "EMPTY": tmp_path / "empty",
+        "NO_WEIGHTS": bare,
+    }  # fmt: skip
+    [line] = check({f"{part}_conf": {"model": str(names.get(model, model))}})
+    assert expected in line
+
+
+def test_what_stage_6_makes_need_not_be_there(check):
+    changes = {"decoder_conf": {"model": "exp/base/llm"}, **smop(routing="jejx")}
+    [line] = check(changes, "--stages", "1-12")
+    assert "routing is 'jejx'" in line
+    assert "exp/base/llm" in " ".join(check(changes, "--stages", "11"))
+
+
+def test_the_experiments_directory_is_compared_and_left_alone(check, tmp_path):
+    exp = tmp_path / "exp"
+    exp.mkdir()
+    check_settings = {"projector_conf": {"routing": "jejr", "num_experts": 3}, "max_epoch": 9}
+    (exp / "config.yaml").write_text(yaml.safe_dump(check_settings))
+    torch.save({}, exp / "1epoch.pth")
+    before = {file: file.read_bytes() for file in exp.iterdir()}
+    lines = check({**smop(routing="dedr"), "max_epoch": 9})
+    assert "holds the training of another model: projector_conf.hidden_size is 16" in lines[0]
+    assert before == {file: file.read_bytes() for file in exp.iterdir()}
+
+
+def test_a_missing_face_detector_is_said(check, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("text", "video.scp"):
+        (data / name).write_text("a x\n")
+    monkeypatch.setattr(landmarks.importlib.util, "find_spec", lambda name: None)
+    [line] = check({}, "--stages", "3", "--data_dirs", data)
+    assert "dlib-bin" in line
+    (data / "landmarks.scp").write_text("a a.npy\n")
+    assert "no problem" in check({}, "--stages", "3", "--data_dirs", data)[0]
+    assert "dlib-bin" in check({}, "--stages", "3", "--landmarks", "dlib")[0]
+
+
+def test_audio_at_another_rate_is_named(check, dump_dir, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(100), 44100)
+    for name, value in (("text", "x"), ("wav.scp", tmp_path / "a.wav"), ("video.scp", "v")):
+        (tmp_path / name).write_text(f"a {value}\n")
+    [line] = check({}, "--data_dirs", dump_dir, tmp_path)
+    assert "a.wav is at 44100 Hz, expected 16000" in line
+
+
+def test_a_lock_is_seen_without_taking_it(tmp_path):
+    assert lock_holder(tmp_path) is None
+    assert not list(tmp_path.iterdir())
+    with experiment_lock(tmp_path):
+        pass
+    assert lock_holder(tmp_path) is None
+
+
+def test_little_disk_is_named(check, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    [line] = check()
+    assert "GiB free, the checkpoints need" in line
