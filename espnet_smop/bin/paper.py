@@ -8,9 +8,13 @@ experiments, such as ``table1``; without names all are meant. Each COMMAND has i
 import argparse
 import contextlib
 import logging
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+from espnet2.utils.types import str2bool
+from tqdm import tqdm
 
 from espnet_smop.command import CommandHelp, add_subcommands, run
 from espnet_smop.experiments.paper import (
@@ -22,6 +26,17 @@ from espnet_smop.experiments.paper import (
     write_config,
 )
 from espnet_smop.experiments.results import is_trained, missing, table
+from espnet_smop.text_table import text_table
+
+GPUS = (24, 80)  # GiB
+SETS = ("train", "valid", "test")
+REMEDIES = {
+    "LRS3": "write its directory in db.sh",
+    "AV-HuBERT": "its authors' large_vox_iter5.pt, then ./run.sh --stage 6 --stop_stage 6 "
+    "--base_models_opts '--avhubert_checkpoint FILE'",
+    "token": "accept Llama's licence at https://huggingface.co/meta-llama, then `hf auth login`",
+    "GPU": "none is visible: nvidia-smi, CUDA_VISIBLE_DEVICES",
+}
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -44,42 +59,59 @@ def plan(args: argparse.Namespace) -> None:
 
 
 def dry_run_all(args: argparse.Namespace) -> None:
-    """Check every config by building its model for its shapes; print what it would do.
+    """Check every config by building its model for its shapes; print a row for each experiment.
 
-    Needs neither weights nor data nor a GPU.
+    Needs neither weights nor data nor a GPU. ``state GiB`` is what weights, gradients and optimizer
+    states occupy on each GPU; what they leave of a GPU with 24 or 80 GiB is for activations, which
+    are not counted. ``missing here`` is what training needs and this machine lacks.
 
     Example::
 
         python -m espnet_smop.bin.paper dry_run conf/paper.yaml --machine 1x24gb --throughput 30
     """
     # Needs the task and its models, which the other commands do without.
-    from espnet_smop.experiments.dry_run import dry_run
+    from espnet_smop.experiments.dry_run import dry_run, what_is_missing
 
     paper = read(args.paper)
     chosen = _experiments(paper, args)
     throughputs = _throughputs(paper, args.throughput)
     hours: dict[Experiment, float | None] = {}  # of experiments that are not trained yet
+    prepared = all((args.dumpdir / "raw" / name / "text").is_file() for name in SETS)
+    has_corpus = prepared or (bool(os.environ.get("LRS3")) and Path(os.environ["LRS3"]).is_dir())
+    rows = []
     with tempfile.TemporaryDirectory() as skeletons:
-        for number, (experiment, snrs) in enumerate(chosen.items(), 1):
+        progress = tqdm(chosen.items(), leave=False, disable=None)  # where there is a terminal
+        for experiment, snrs in progress:
             config = _config(paper, experiment, args)
             with _without_warnings():
                 found = dry_run(config, Path(skeletons))
             named = (throughputs[s] for s in (*experiment.settings, "") if s in throughputs)
             throughput = next(named, None)
+            took = None if throughput is None else found.training_hours(throughput)
             trained = is_trained(args.expdir, experiment, args.model)
-            todo = missing(args.expdir, experiment, snrs, args.inference_tag, args.noise)
-            would = ["not train (done)" if trained else "train"]
-            would.append(f"decode {', '.join(todo)}" if todo else "not decode")
-            print(f"{experiment.name} ({number} of {len(chosen)})")
-            print(f"  config    {config}")
-            print(found)
-            took = None
-            if throughput is not None:
-                took = found.training_hours(throughput)
-                print(f"  hours     {took:,.0f} at {throughput:g} hours of speech per hour")
             if not trained:
                 hours[experiment] = took
-            print(f"  would     {', '.join(would)}", flush=True)
+            if args.verbose:
+                progress.write(f"{experiment.name}\n  config    {config}\n{found}")
+            todo = missing(args.expdir, experiment, snrs, args.inference_tag, args.noise)
+            lacking = [] if has_corpus else ["LRS3"]
+            lacking += [] if trained else what_is_missing(found.bases.values())
+            rows.append([
+                experiment.name,
+                f"{found.trained / 1e6:.1f}",
+                f"{found.state_bytes / 2**30:.1f}",
+                *(_left(gib, found.state_bytes / 2**30) for gib in GPUS),
+                *([] if not throughputs else ["–" if took is None else f"{took:,.0f}"]),
+                "done" if trained else "train",
+                ", ".join(todo) or "done",
+                ", ".join(lacking) or "–",
+            ])  # fmt: skip
+    header = ["experiment", "trained M", "state GiB", *(f"left of {gib}" for gib in GPUS)]
+    header += ["hours"] if throughputs else []
+    print(text_table([*header, "training", "to decode", "missing here"], rows, align="lrrrr"))
+    print()
+    for name in sorted({name for row in rows for name in row[-1].split(", ")} & REMEDIES.keys()):
+        print(f"{name}: {REMEDIES[name]}")
     for name in _chosen(paper, args):
         print(f"{name}: {_sum(hours, experiments([paper.results[name]]))}")
     total = _sum(hours, chosen)
@@ -95,6 +127,11 @@ def _without_warnings() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def _left(gib: float, state: float) -> str:
+    """Return what weights, gradients and optimizer states leave of a GPU, in GiB."""
+    return f"{gib - state:.1f}" if state < gib else "too big"
 
 
 def _sum(hours: Mapping[Experiment, float | None], some: Iterable[Experiment]) -> str:
@@ -181,6 +218,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _dry_run_arguments(parser: argparse.ArgumentParser) -> None:
     _add_arguments(parser)
+    parser.add_argument(
+        "--verbose",
+        type=str2bool,
+        default=False,
+        help="Print each model's parts, steps and config as well",
+    )
+    parser.add_argument("--dumpdir", type=Path, default=Path("dump"), help="Prepared data")
     parser.add_argument(
         "--throughput",
         nargs="+",

@@ -6,10 +6,12 @@ of the base models that it names (`espnet_smop.skeleton`), then its optimizer an
 
 import argparse
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from espnet2.tasks.abs_task import scheduler_classes
+from huggingface_hub import get_token, try_to_load_from_cache
 
 from espnet_smop.modality import FRAME_RATE
 from espnet_smop.skeleton import use_skeletons
@@ -18,6 +20,7 @@ from espnet_smop.tasks.avsr import TOKENS, AVSRTask, trained_table
 # Of a trained float32 parameter: itself, its gradient, and AdamW's two moments.
 _BYTES_TRAINED = 16
 _BYTES_FROZEN = 2
+_GATED = "meta-llama/"
 
 
 class DryRunError(ValueError):
@@ -118,6 +121,31 @@ def dry_run(config: Path, skeletons: Path) -> DryRun:
         max_epoch=args.max_epoch,
         steps=_steps(config, args),
     )
+
+
+def what_is_missing(bases: Iterable[str]) -> list[str]:
+    """Return what training with these base models needs and this machine lacks.
+
+    Args:
+        bases: directories and hub ids. The hub is not asked: a gated model needs a token, unless
+            it has been fetched.
+
+    Returns:
+        Of ``AV-HuBERT``, ``token`` and ``GPU``.
+    """
+    lacking = []
+    for model in bases:
+        if Path(model).expanduser().is_dir():
+            continue
+        if Path(model).name.startswith("avhubert"):
+            lacking.append("AV-HuBERT")
+        elif model.startswith(_GATED) and not (
+            isinstance(try_to_load_from_cache(model, "config.json"), str) or get_token()
+        ):
+            lacking.append("token")
+    if not torch.cuda.is_available():
+        lacking.append("GPU")
+    return lacking
 
 
 def _frames(config: Path, args: argparse.Namespace) -> int:

@@ -1,12 +1,14 @@
 """Building a config's model for its shapes, with the real sizes of what it names."""
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from espnet_smop.bin import paper
+from espnet_smop.experiments import dry_run as dry_run_module
 from espnet_smop.experiments.dry_run import DryRunError, dry_run
 from espnet_smop.experiments.paper import read, write_config
 
@@ -67,25 +69,52 @@ def test_the_public_codes_settings_hold_over_this_recipes_base(tmp_path):
     assert (found.frames_per_step, found.steps) == (8000, 49000)
 
 
+def rows_of(text):
+    """Return the rows of the dry run's table: name of the column → cell."""
+    header, _, *lines = text.partition("\n\n")[0].splitlines()
+    names, *cells = (re.split(r"\s{2,}", line.strip()) for line in (header, *lines))
+    return [dict(zip(names, row, strict=True)) for row in cells]
+
+
 def test_hours_at_a_measured_throughput(tmp_path, capsys):
     paper.main([
         "dry_run", str(CONF / "paper.yaml"), "table1", "--expdir", str(tmp_path),
         "--only", "llama_avsr_whisper_base", "--throughput", "llama3.2_1b=50",
     ])  # fmt: skip
     assert logging.getLogger().isEnabledFor(logging.WARNING)
-    *lines, table, last = capsys.readouterr().out.splitlines()
-    hours = [line.split(maxsplit=1)[1] for line in lines if line.startswith("  hours")]
-    assert hours == ["87 at 50 hours of speech per hour"]  # 49,000 steps of 320 s
+    text = capsys.readouterr().out
+    *_, table, last = text.splitlines()
+    assert [row["hours"] for row in rows_of(text)] == ["87", "–"]  # 49,000 steps of 320 s
     total = "2 to train, 87 hours for the 1 with a --throughput"
     assert table == f"table1: {total}"
     assert last == f"2 experiments, every config is valid; all, what they share once: {total}"
 
 
-def test_without_a_throughput_there_are_no_hours(tmp_path, capsys):
-    paper.main(["dry_run", str(CONF / "paper.yaml"), "released", "--expdir", str(tmp_path)])
-    *lines, table, _ = capsys.readouterr().out.splitlines()
-    assert not [line for line in lines if line.startswith("  hours")]
-    assert table == "released: 1 to train"
+def test_a_row_says_what_fits_and_what_is_missing(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("LRS3", raising=False)
+    monkeypatch.setattr(dry_run_module, "get_token", lambda: None)
+    monkeypatch.setattr(dry_run_module.torch.cuda, "is_available", lambda: False)
+    places = ["--expdir", str(tmp_path), "--dumpdir", str(tmp_path)]
+    only = ["table1", "--only", "llama_avsr_whisper_medium"]
+    command = ["dry_run", str(CONF / "paper.yaml"), *only, *places]
+    paper.main(command)
+    text = capsys.readouterr().out
+    (row,) = rows_of(text)
+    assert row == {
+        "experiment": "avsr_llama_avsr_whisper_medium_llama3.1_8b", "trained M": "56.7",
+        "state GiB": "17.0", "left of 24": "7.0", "left of 80": "63.0", "training": "train",
+        "to decode": "clean", "missing here": "LRS3, AV-HuBERT, token, GPU",
+    }  # fmt: skip
+    assert "token: accept Llama's licence" in text
+    assert "parameters" not in text
+
+    monkeypatch.setenv("LRS3", str(tmp_path))
+    monkeypatch.setattr(dry_run_module, "get_token", lambda: "a token")
+    monkeypatch.setattr(dry_run_module.torch.cuda, "is_available", lambda: True)
+    paper.main([*command, "--verbose", "true"])
+    text = capsys.readouterr().out
+    assert text.splitlines()[-5].endswith("AV-HuBERT")
+    assert "frontends.video    324,622,976" in text
 
 
 def test_published_numbers_of_experts_grow_the_projector_alone(tmp_path):

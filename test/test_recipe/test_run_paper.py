@@ -130,17 +130,17 @@ def test_wrong_options_are_explained(recipe, arguments, message):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_dry_run_of_everything(recipe):
-    done = run(recipe, "--dry_run", "--throughput", "llama3.2_1b=50 20", timeout=3500)
+    options = ["--dry_run", "true", "--verbose", "--throughput", "llama3.2_1b=50 20"]
+    done = run(recipe, *options, timeout=3500)
     assert done.returncode == 0, done.stderr[-3000:]
-    systems = re.findall(r"^(\w\S+) \(\d+ of (\d+)\)$", done.stdout, flags=re.MULTILINE)
-    count = int(systems[0][1])
+    systems = re.findall(r"^((?:asr|vsr|avsr)_\S+) +[\d.]+ ", done.stdout, flags=re.MULTILINE)
+    count = len(systems)
     # Table 1; Figure 3's ASR and VSR; three more sizes of pools each for ASR and VSR; published
-    assert len({name for name, _ in systems}) == len(systems) == count == 24 + 16 + 8 + 6 + 1
+    assert len(set(systems)) == count == 24 + 16 + 8 + 6 + 1
     assert f"{count} experiments, every config is valid" in done.stdout
     assert done.stdout.count("49,000 steps") == count
     assert done.stdout.count("8,000 frames") == count
-    assert "at 50 hours of speech per hour" in done.stdout
-    assert "at 20 hours of speech per hour" in done.stdout
+    assert {" 87 ", " 218 "} <= set(re.findall(r" \d+ ", done.stdout))
     assert f"all, what they share once: {count} to train" in done.stdout
     trained = [int(x.replace(",", "")) for x in re.findall(r"  trained +([\d,]+) of", done.stdout)]
     assert len(trained) == count and min(trained) > 10e6

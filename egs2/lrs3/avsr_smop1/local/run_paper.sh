@@ -128,7 +128,9 @@ options=(--expdir "${expdir}" --machine "${machine}" --only "${only}" --noise "$
 command=("${SMOP_PYTHON}" -W ignore -m espnet_smop.bin.paper)
 
 if "${dry_run}"; then
-    options+=(--verbose "${verbose}")
+    # shellcheck source=db.sh
+    . ./db.sh
+    options+=(--verbose "${verbose}" --dumpdir "${dumpdir}")
     if [ ${#throughputs[@]} -gt 0 ]; then options+=(--throughput "${throughputs[@]}"); fi
     exec "${command[@]}" dry_run "${paper}" "${tables[@]}" "${options[@]}"
 fi
