@@ -195,7 +195,7 @@ def as_frozen(device: torch.device, *, adapters: bool) -> Iterator[None]:
 
     Args:
         device: where it runs.
-        adapters: the base has adapters, which need both, gradients and autocast.
+        adapters: whether the base has adapters, which need both gradients and autocast.
     """
     if adapters:
         yield

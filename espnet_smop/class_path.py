@@ -1,4 +1,4 @@
-"""Classes by their path, ``module:Class``: a class of one's own needs no edit of the package.
+"""Classes by their path, ``module:Class``, so that your own need no edit of the package.
 
 Modules are found as Python finds them (installed packages, ``PYTHONPATH``), then in the working
 directory: a recipe's ``local/my_reader.py`` is the module ``local.my_reader``.
@@ -20,10 +20,12 @@ def import_class(path: str, base: type | None = None) -> type:
 
     Args:
         path: ``module:Class``.
-        base: what it has to derive from, without abstract methods left; None takes any.
+        base: class that it must derive from and whose abstract methods it must define; None
+            accepts any class.
 
     Raises:
-        ValueError: there is no such module or class, or it does not fit; says why in one line.
+        ValueError: there is no such module or class, or the class does not qualify; the message
+            is one line.
     """
     module_name, _, class_name = path.partition(":")
     module = _import_module(module_name, path)
@@ -40,11 +42,13 @@ def import_class(path: str, base: type | None = None) -> type:
     if base is None:
         return found
     if not inspect.isclass(found) or not issubclass(found, base):
-        raise ValueError(f"{path} is no {base.__name__}: derive it from {_path_of(base)}")
+        raise ValueError(
+            f"{path} is not a subclass of {base.__name__}: derive it from {_path_of(base)}"
+        )
     if inspect.isabstract(found):
         raise ValueError(
             f"{path} lacks {', '.join(sorted(found.__abstractmethods__))}, which {_path_of(base)} "
-            "asks for"
+            "requires"
         )
     return found
 
@@ -54,7 +58,7 @@ def check_outside(class_path: str, directory: Path) -> None:
 
     Args:
         class_path: ``module:Class``.
-        directory: of files that others made, such as an unpacked model.
+        directory: holds files that others made, such as an unpacked model.
 
     Raises:
         ValueError: the module is found there.
@@ -75,7 +79,7 @@ def check_outside(class_path: str, directory: Path) -> None:
 
 def _import_module(name: str, path: str):
     if not all(part.isidentifier() for part in name.split(".")):
-        raise ValueError(f"'{path}' is no class path of the form module:Class")
+        raise ValueError(f"'{path}' is not a class path of the form module:Class")
     _search_working_directory()
     try:
         return importlib.import_module(name)

@@ -23,7 +23,7 @@ def _add_fix_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="change nothing: print what is wrong and exit with status 1 if anything is",
+        help="change nothing: print the problems and exit with status 1 if there are any",
     )
 
 
@@ -55,14 +55,14 @@ def fix(args: argparse.Namespace) -> int:
 
 def _add_format_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="data directory of stage 1")
-    parser.add_argument("--out_dir", type=Path, required=True, help="where the clips go")
+    parser.add_argument("--out_dir", type=Path, required=True, help="directory for the clips")
     parser.add_argument("--num_jobs", type=int, default=1, help="number of parallel jobs")
     parser.add_argument("--job", type=int, default=1, help="number of this job, from 1")
     parser.add_argument(
         "--landmarks",
         default="auto",
-        help=f"where faces are found: {', '.join(PROVIDERS)}, or module:Class of your own. auto "
-        "takes the landmark files of landmarks.scp and dlib for clips without one",
+        help=f"how faces are found: {', '.join(PROVIDERS)}, or your own module:Class. auto uses "
+        "the landmark files of landmarks.scp, and dlib for clips without one",
     )
     parser.add_argument(
         "--landmarks_conf",
@@ -73,9 +73,9 @@ def _add_format_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict_test",
         action="store_true",
-        help="this is a test set, which must not lose an utterance: without a face the crop is "
-        "the picture's centre, streams of unequal length are kept, both are reported, and "
-        "`combine` refuses broken clips",
+        help="treat this as a test set, which must not lose an utterance: a clip without a face "
+        "gets a centre crop, streams of unequal length are kept, both are reported, and `combine` "
+        "refuses broken clips",
     )
 
 
@@ -109,7 +109,7 @@ def _add_combine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow_broken",
         action="store_true",
-        help="go on with a test set that loses its broken clips; otherwise they are an error",
+        help="skip broken clips of a test set; otherwise they are an error",
     )
 
 
@@ -134,7 +134,7 @@ def combine_jobs(args: argparse.Namespace) -> None:
 def _add_filter_arguments(parser: argparse.ArgumentParser) -> None:
     limits = Limits()
     parser.add_argument("--in_dir", type=Path, required=True, help="data directory of stage 3")
-    parser.add_argument("--out_dir", type=Path, required=True, help="the filtered one")
+    parser.add_argument("--out_dir", type=Path, required=True, help="filtered data directory")
     parser.add_argument(
         "--min_seconds", type=float, default=limits.min_seconds, help="shortest utterance kept"
     )
@@ -165,7 +165,7 @@ def filter_set(args: argparse.Namespace) -> None:
 
 def _add_shapes_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="directory below dump/raw")
-    parser.add_argument("--out_dir", type=Path, required=True, help="where the shape files go")
+    parser.add_argument("--out_dir", type=Path, required=True, help="directory for the shape files")
 
 
 def shapes(args: argparse.Namespace) -> None:
@@ -173,7 +173,7 @@ def shapes(args: argparse.Namespace) -> None:
 
     The lengths are known from the data preparation, so no media is read. Files: ``speech_shape``
     (samples), ``video_shape`` (frames) and ``duration_shape``, the longer modality's duration in
-    video frames (25 per second), which ``batch_type: tokens`` and ``numel`` go by.
+    video frames (25 per second), which ``batch_type: tokens`` and ``numel`` use.
 
     Example::
 
@@ -187,7 +187,7 @@ def _add_babble_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="formatted training set")
     parser.add_argument("--out", type=Path, required=True, help="the WAV file to write")
     parser.add_argument(
-        "--num_utts", type=int, default=30, help="number of utterances that speak at a time"
+        "--num_utts", type=int, default=30, help="number of utterances mixed together"
     )
     parser.add_argument("--seconds", type=float, default=120.0, help="length of the noise")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same noise")

@@ -57,9 +57,16 @@ def export(args: argparse.Namespace) -> None:
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", required=True, help="The published file")
     parser.add_argument("--llm", required=True, help="Directory or hub id of the LLM")
-    parser.add_argument("--whisper", help="Likewise of the Whisper model, if audio is an input")
-    parser.add_argument("--avhubert", help="Likewise of AV-HuBERT (converted), if video is one")
-    parser.add_argument("--tokenizer", help="Likewise of the tokenizer (default: the LLM's)")
+    parser.add_argument(
+        "--whisper", help="Directory or hub id of Whisper (required if the model takes audio)"
+    )
+    parser.add_argument(
+        "--avhubert",
+        help="Directory of the converted AV-HuBERT (required if the model takes video)",
+    )
+    parser.add_argument(
+        "--tokenizer", help="Directory or hub id of the tokenizer (default: the LLM's)"
+    )
     parser.add_argument("--out", required=True, help="Experiment directory to create")
     group = parser.add_argument_group("The public code's options")
     group.add_argument("--rank", type=int, help="LoRA's reduction factor (default: from shapes)")

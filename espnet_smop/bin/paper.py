@@ -115,7 +115,10 @@ def dry_run_all(args: argparse.Namespace) -> None:
     for name in _chosen(paper, args):
         print(f"{name}: {_sum(hours, experiments([paper.results[name]]))}")
     total = _sum(hours, chosen)
-    print(f"{len(chosen)} experiments, every config is valid; all, what they share once: {total}")
+    print(
+        f"{len(chosen)} experiments, all configs valid. "
+        f"Total, counting shared experiments once: {total}"
+    )
 
 
 @contextlib.contextmanager

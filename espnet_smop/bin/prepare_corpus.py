@@ -23,7 +23,9 @@ from espnet_smop.corpus.splits import split
 
 def _add_arguments(reader: type[CorpusReader], parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", required=True, help="the corpus directory")
-    parser.add_argument("--out_dir", type=Path, default=Path("data"), help="where the sets go")
+    parser.add_argument(
+        "--out_dir", type=Path, default=Path("data"), help="parent directory of the sets"
+    )
     parser.add_argument(
         "--extra_train",
         nargs="+",
@@ -44,28 +46,28 @@ def _add_arguments(reader: type[CorpusReader], parser: argparse.ArgumentParser) 
         "--valid_share",
         type=float,
         default=0.04,
-        help="share of the training clips that validate, if the corpus has no validation set: "
-        "whole speakers, chosen by a hash of their names and left out of training",
+        help="share of the training clips used for validation, if the corpus has no validation "
+        "set: whole speakers, chosen by a hash of their names and left out of training",
     )
     parser.add_argument(
         "--valid_list",
         type=Path,
-        help="file that names what validates instead, one a line: a clip by its path below the "
+        help="file listing the validation clips instead, one a line: a clip by its path below the "
         "corpus directory (as in AV-HuBERT's lrs3-valid.id), an id, or a speaker",
     )
     parser.add_argument(
         "--test_share",
         type=float,
         default=0.0,
-        help="share of the clips for the test set, if the corpus has none, chosen likewise",
+        help="share of the clips for the test set, if the corpus has none, chosen in the same way",
     )
     parser.add_argument(
-        "--test_list", type=Path, help="file that names the test set instead, as --valid_list"
+        "--test_list", type=Path, help="file listing the test clips instead, like --valid_list"
     )
     parser.add_argument(
         "--allow_broken",
         action="store_true",
-        help="let the test set lose clips without text or file; otherwise they are an error",
+        help="skip test clips without text or file; otherwise they are an error",
     )
     reader.add_arguments(parser)
 

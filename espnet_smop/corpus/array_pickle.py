@@ -1,8 +1,8 @@
 """Pickles of numpy arrays, read without their classes and without numpy's own constructors.
 
-Those trust what they are given: from a damaged or malicious file they crash the process. Here a
-pickle only says what its arrays are, as bytes, shape and type; arrays are made of that when all is
-read, and checked.
+Those constructors trust their input: a damaged or malicious file crashes the process. Here a pickle
+can only describe its arrays by bytes, shape and type. The descriptions are checked, and turned into
+arrays when the whole file has been read.
 """
 
 import io
@@ -17,11 +17,11 @@ import numpy as np
 _NUMBERS = re.compile(r"[biuf][1248]|f16")
 _MOST_DEEP = 8
 _MOST_ITEMS = 10**7
-"""Of all lists; some that hold each other many times over would be more than memory holds."""
+"""In all lists together: a few nested references could otherwise expand beyond the memory."""
 
 
 class _Type:
-    """What ``numpy.dtype`` is called with, and its state, of which the byte order counts."""
+    """Stand-in for ``numpy.dtype``: its type code, and the byte order from its state."""
 
     def __init__(self, code: Any = None, *_: Any):
         self.code, self.order = code, "="
@@ -41,7 +41,7 @@ class _Type:
 
 
 class _Array:
-    """What an array is pickled as: made empty, with all that it is in its state."""
+    """Stand-in for an array, which is pickled as an empty one plus its state."""
 
     def __init__(self, *_: Any):
         self.shape, self.type, self.fortran, self.data = (), None, False, b""
@@ -54,7 +54,7 @@ class _Array:
     def of_buffer(
         cls, data: Any, of_type: Any, shape: Any, order: Any, axes: Any = None
     ) -> "_Array":
-        """Stand for what protocol 5 calls; ``axes`` are those of an array in neither order."""
+        """Stand in for protocol 5's constructor; ``axes``: of an array in neither C nor F order."""
         array = cls()
         array.axes = axes
         array.data, array.type, array.shape, array.fortran = data, of_type, shape, order == "F"
@@ -62,7 +62,7 @@ class _Array:
 
     @classmethod
     def of_scalar(cls, of_type: Any, data: Any = b"") -> "_Array":
-        """Stand for a number of numpy's."""
+        """Stand in for the constructor of a numpy scalar."""
         return cls.of_buffer(data, of_type, (), "C")
 
     def make(self, made: Callable[[Any], Any]) -> Any:
@@ -72,7 +72,9 @@ class _Array:
             raise pickle.UnpicklingError("an array without a type and a shape")
         if of_type.is_object:
             if not isinstance(self.data, list) or len(self.data) != math.prod(shape):
-                raise pickle.UnpicklingError("an array whose items are not as many as its shape")
+                raise pickle.UnpicklingError(
+                    "an array with more or fewer items than its shape says"
+                )
             return made(self.data)
         if isinstance(self.data, str):
             self.data = _latin1(self.data)
@@ -80,7 +82,7 @@ class _Array:
         if not isinstance(self.data, bytes | bytearray):
             raise pickle.UnpicklingError("an array without content")
         if len(self.data) != dtype.itemsize * math.prod(shape):
-            raise pickle.UnpicklingError("an array whose content is not as long as its shape")
+            raise pickle.UnpicklingError("an array with more or fewer bytes than its shape says")
         array = np.frombuffer(bytes(self.data), dtype)
         array = array.reshape(shape, order="F" if self.fortran else "C")
         return array if self.axes is None else array.transpose(self.axes)
@@ -121,7 +123,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return _STAND_INS[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no array") from None
+            raise pickle.UnpicklingError(f"it names {module}.{name}, not an array") from None
 
 
 def load(file: io.BufferedIOBase) -> Any:
@@ -137,7 +139,7 @@ def load(file: io.BufferedIOBase) -> Any:
 
 
 class _Maker:
-    """Replaces the stand-ins by arrays."""
+    """Replaces stand-ins with arrays."""
 
     def __init__(self):
         self.items = 0
@@ -145,11 +147,11 @@ class _Maker:
     def make(self, content: Any, depth: int = 0) -> Any:
         self.items += 1
         if depth > _MOST_DEEP or self.items > _MOST_ITEMS:
-            raise pickle.UnpicklingError("lists within lists, too many")
+            raise pickle.UnpicklingError("it is too deeply nested or has too many items")
         if isinstance(content, _Array):
             return content.make(lambda items: self.make(items, depth + 1))
         if isinstance(content, list | tuple):
             return [self.make(item, depth + 1) for item in content]
         if content is None or isinstance(content, bool | int | float):
             return content
-        raise pickle.UnpicklingError(f"it holds a {type(content).__name__:.40}, which is no array")
+        raise pickle.UnpicklingError(f"it holds a {type(content).__name__:.40}, not an array")

@@ -247,7 +247,7 @@ class AVHuBERTModel(nn.Module):
         """Load what `save_pretrained` wrote, from a directory or hub id, in evaluation mode.
 
         Raises:
-            BaseModelError: it is no AV-HuBERT, or weights are missing or do not fit.
+            BaseModelError: it is not an AV-HuBERT, or weights are missing or do not fit.
         """
         from safetensors.torch import load_file
 

@@ -35,7 +35,7 @@ def load_encoder(model: str, *, dtype: torch.dtype = torch.float32) -> WhisperEn
         dtype: the dtype to load it in.
 
     Raises:
-        BaseModelError: it is no Whisper model, or encoder weights are missing.
+        BaseModelError: it is not a Whisper model, or encoder weights are missing.
     """
     weights = () if on_meta() else ("model*.safetensors", "*.safetensors.index.json")
     path = locate(model, patterns=("config.json", *weights))

@@ -68,7 +68,7 @@ def choose(experts: Expert) -> str:
 def eager(
     experts: Expert, x: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Go from expert to expert, and add what each makes of its tokens.
+    """Go from expert to expert, and add each expert's weighted output.
 
     Args:
         experts: all N, stacked.

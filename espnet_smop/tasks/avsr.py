@@ -166,8 +166,8 @@ class AVSRTask(AbsTask):
             "--nonfinite_patience",
             type=int,
             default=10,
-            help="Abort after this many consecutive batches with a NaN or infinite loss, whose "
-            "updates are skipped. The last batch is saved and its utterances are named",
+            help="Abort after more than this many consecutive batches with a NaN or infinite loss, "
+            "whose updates are skipped. The last batch is saved and its utterances are named",
         )
         group = parser.add_argument_group(description="Preprocess related")
         group.add_argument(

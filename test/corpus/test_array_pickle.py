@@ -47,14 +47,14 @@ def rebuilt(shape, dtype, data):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (rebuilt((4,), np.dtype("f4"), bytes(15)), "not as long as its shape"),
-        (rebuilt((2**62, 4), np.dtype("f4"), bytes(16)), "not as long as its shape"),
+        (rebuilt((4,), np.dtype("f4"), bytes(15)), "more or fewer bytes than its shape"),
+        (rebuilt((2**62, 4), np.dtype("f4"), bytes(16)), "more or fewer bytes than its shape"),
         (rebuilt((-1,), np.dtype("f4"), bytes(4)), "without a type and a shape"),
         (rebuilt(4, np.dtype("f4"), bytes(16)), "without a type and a shape"),
         (rebuilt((4,), "f4", bytes(16)), "without a type and a shape"),
         (rebuilt((4,), np.dtype("f4"), 16), "without content"),
-        (rebuilt((4,), np.dtype("O"), bytes(32)), "not as many as its shape"),
-        (rebuilt((2,), np.dtype("O"), [None]), "not as many as its shape"),
+        (rebuilt((4,), np.dtype("O"), bytes(32)), "more or fewer items than its shape"),
+        (rebuilt((2,), np.dtype("O"), [None]), "more or fewer items than its shape"),
         (rebuilt((4,), np.dtype("U2"), bytes(32)), "of type U2, not of numbers"),
         (rebuilt((4,), np.dtype("f4,i4"), bytes(32)), "of type V8, not of numbers"),
         (pickle.dumps({"a": 1}), "it holds a dict"),

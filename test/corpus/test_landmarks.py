@@ -71,7 +71,7 @@ def test_malicious_pickle_is_refused(tmp_path, suffix, attack):
         np.save(path, content, allow_pickle=True)
     else:
         path.write_bytes(pickle.dumps([evil]))
-    with pytest.raises(lm.LandmarkError, match="which is no array") as error:
+    with pytest.raises(lm.LandmarkError, match="not an array") as error:
         lm.read_landmarks(path)
     assert not victim.exists()
     assert str(path) in str(error.value) and "\n" not in str(error.value)

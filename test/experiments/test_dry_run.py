@@ -87,7 +87,8 @@ def test_hours_at_a_measured_throughput(tmp_path, capsys):
     assert [row["hours"] for row in rows_of(text)] == ["87", "–"]  # 49,000 steps of 320 s
     total = "2 to train, 87 hours for the 1 with a --throughput"
     assert table == f"table1: {total}"
-    assert last == f"2 experiments, every config is valid; all, what they share once: {total}"
+    valid = "2 experiments, all configs valid."
+    assert last == f"{valid} Total, counting shared experiments once: {total}"
 
 
 def test_a_row_says_what_fits_and_what_is_missing(tmp_path, capsys, monkeypatch):

@@ -87,9 +87,12 @@ def test_a_model_with_it_and_a_mistake_in_its_options(recipe, model_args):
         ("locla.own:Wider", "no module 'locla' in the working directory"),
         ("local.broken:X", "local.broken cannot be imported: No module named 'a_module_that"),
         ("local.own:Widr", "local.own has no class 'Widr'. Did you mean 'Wider'"),
-        ("local.own:Other", "local.own:Other is no AbsProjector: derive it from espnet_smop.proj"),
+        (
+            "local.own:Other",
+            "local.own:Other is not a subclass of AbsProjector: derive it from espnet_smop.proj",
+        ),
         ("local.own:Unfinished", "local.own:Unfinished lacks num_tokens, which .*:AbsProjector"),
-        ("local/own.py:Wider", "no class path of the form module:Class"),
+        ("local/own.py:Wider", "not a class path of the form module:Class"),
         ("smpo", "'smpo' is none of mlp, smop, module:Class. Did you mean 'smop'"),
     ],
 )

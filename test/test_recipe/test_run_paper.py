@@ -137,11 +137,11 @@ def test_dry_run_of_everything(recipe):
     count = len(systems)
     # Table 1; Figure 3's ASR and VSR; three more sizes of pools each for ASR and VSR; published
     assert len(set(systems)) == count == 24 + 16 + 8 + 6 + 1
-    assert f"{count} experiments, every config is valid" in done.stdout
+    assert f"{count} experiments, all configs valid" in done.stdout
     assert done.stdout.count("49,000 steps") == count
     assert done.stdout.count("8,000 frames") == count
     assert {" 87 ", " 218 "} <= set(re.findall(r" \d+ ", done.stdout))
-    assert f"all, what they share once: {count} to train" in done.stdout
+    assert f"counting shared experiments once: {count} to train" in done.stdout
     trained = [int(x.replace(",", "")) for x in re.findall(r"  trained +([\d,]+) of", done.stdout)]
     assert len(trained) == count and min(trained) > 10e6
     assert calls(recipe) == []

@@ -104,7 +104,7 @@ CAUSES = {
     long_audio: "longer than video",
     other_landmarks: "frames but landmarks for",
     no_face: "no face found",
-    code_in_landmarks: "which is no array",
+    code_in_landmarks: "not an array",
     no_text: "each clip needs its text file beside it",
 }
 

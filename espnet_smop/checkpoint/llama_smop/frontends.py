@@ -1,10 +1,9 @@
 """How the public Llama-AVSR code cuts and pads, as frontends of a config.
 
 ``audio_frontend: espnet_smop.checkpoint.llama_smop.frontends:PublicWhisperFrontend`` counts frames
-as that code does. Its treatment of padded batches is another matter, of effect in training only:
-padded frames are encoded, attended, routed and counted in the auxiliary losses, so that the result
-for an utterance depends on its batch. ``UnmaskedWhisperFrontend`` and ``UnmaskedAVHuBERTFrontend``
-do the same, for comparisons with that code.
+as that code does. That code also encodes padded frames, attends to them, routes them and counts
+them in the auxiliary losses, so that in training the result for an utterance depends on its batch.
+``UnmaskedWhisperFrontend`` and ``UnmaskedAVHuBERTFrontend`` reproduce this for comparisons.
 """
 
 import torch
@@ -24,12 +23,12 @@ class PublicWhisperFrontend(WhisperFrontend):
     """
 
     def num_frames(self, samples: torch.Tensor) -> torch.Tensor:
-        """Return the number of frames of utterances of so many samples."""
+        """Return the number of frames of utterances with these numbers of samples."""
         return (samples / SAMPLE_RATE * 50).to(torch.int64).clamp(min=_MIN_FRAMES)
 
 
 class _Unmasked(AbsAVFrontend):
-    """Takes every utterance of a batch to be as long as the longest."""
+    """Treats every utterance of a batch as if it were as long as the longest."""
 
     def forward(
         self, input: torch.Tensor, input_lengths: torch.Tensor
@@ -43,8 +42,8 @@ class _Unmasked(AbsAVFrontend):
 
 
 class UnmaskedWhisperFrontend(_Unmasked, PublicWhisperFrontend):
-    """Whisper that attends padding as speech."""
+    """Whisper that attends to padding as if it were speech."""
 
 
 class UnmaskedAVHuBERTFrontend(_Unmasked, AVHuBERTFrontend):
-    """AV-HuBERT that attends padding as pictures."""
+    """AV-HuBERT that attends to padding as if it were pictures."""

@@ -125,7 +125,7 @@ def _rows(path: Path, lines: Iterable[str]) -> Iterator[list[str]]:
     try:
         yield from csv.reader(lines)
     except (csv.Error, UnicodeDecodeError) as e:
-        raise CorpusError(f"{path}: is no CSV file ({e}); prepare the corpus again") from None
+        raise CorpusError(f"{path}: not a CSV file ({e}); prepare the corpus again") from None
 
 
 def _is_inside(dataset: str, relative: str) -> bool:
