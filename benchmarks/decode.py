@@ -70,7 +70,11 @@ def ours(decoder, media, size, beam_size, max_new_tokens):
         hypotheses[0].ids
         for tokens, lengths in batches(media, size)
         for hypotheses in decoder.generate(
-            tokens, lengths, beam_size=beam_size, max_new_tokens=max_new_tokens
+            tokens,
+            lengths,
+            beam_size=beam_size,
+            length_penalty=1.0,  # the default of Hugging Face's generate
+            max_new_tokens=max_new_tokens,
         )
     ]
 

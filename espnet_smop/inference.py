@@ -33,7 +33,7 @@ from espnet_smop.corpus.media import (
 )
 from espnet_smop.corpus.mouth import NoFaceError, crop, crop_transforms
 from espnet_smop.corpus.pauses import cut_at_pauses
-from espnet_smop.decoder.abs_decoder import Hypothesis
+from espnet_smop.decoder.abs_decoder import GENERATION_DEFAULTS, Hypothesis
 from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.tasks.settings import text_numbers
@@ -41,7 +41,7 @@ from espnet_smop.tasks.settings import text_numbers
 Result = list[tuple[str, list[str], list[int], float]]
 """n-best list of (text, tokens, token ids, score)."""
 
-DEFAULTS = {"beam_size": 15, "nbest": 1, "length_penalty": 0.0, "max_new_tokens": 128}
+DEFAULTS = GENERATION_DEFAULTS
 """Beam search settings where neither the arguments nor the experiment's config give any."""
 
 DECODING_OPTIONS = (

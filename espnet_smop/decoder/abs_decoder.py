@@ -1,4 +1,4 @@
-"""What the rest of the package asks of a decoder."""
+"""The interface of decoders."""
 
 import inspect
 from abc import abstractmethod
@@ -12,6 +12,9 @@ from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from espnet_smop.base_model import fingerprint, frozen_bases
 from espnet_smop.class_path import suggestion
 from espnet_smop.decoder.tokenizer import TextEncoder
+
+GENERATION_DEFAULTS = {"beam_size": 15, "nbest": 1, "length_penalty": 0.0, "max_new_tokens": 128}
+"""Settings of ``generate`` where neither the caller nor ``inference_conf`` sets any."""
 
 
 @dataclass
@@ -108,8 +111,8 @@ class AbsAVDecoder(AbsDecoder):
         Args:
             tokens: modality → ``(B, T', E)``.
             token_lengths: modality → ``(B,)``.
-            settings: ``beam_size``, ``nbest``, ``length_penalty``, ``max_new_tokens`` and what
-                else ``inference_conf`` names.
+            settings: ``beam_size``, ``nbest``, ``length_penalty``, ``max_new_tokens`` and any
+                other settings in ``inference_conf``.
 
         Returns:
             For each utterance ``nbest`` hypotheses, best first.

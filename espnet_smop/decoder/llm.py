@@ -27,7 +27,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from espnet_smop.base_model import BaseModelError, base_dtype, fingerprint, freeze, on_meta
 from espnet_smop.compiled import compile_layers
-from espnet_smop.decoder.abs_decoder import AbsAVDecoder, DecoderOutput, Hypothesis
+from espnet_smop.decoder.abs_decoder import (
+    GENERATION_DEFAULTS,
+    AbsAVDecoder,
+    DecoderOutput,
+    Hypothesis,
+)
 from espnet_smop.decoder.prompt import prompt_for, prompt_ids
 from espnet_smop.decoder.search import beam_search
 from espnet_smop.decoder.tokenizer import TextEncoder, load_tokenizer, locate_llm
@@ -193,16 +198,16 @@ class LLMDecoder(AbsAVDecoder):
         tokens: dict[str, torch.Tensor],
         token_lengths: dict[str, torch.Tensor],
         *,
-        beam_size: int = 15,
-        nbest: int = 1,
-        length_penalty: float = 1.0,
-        max_new_tokens: int = 200,
+        beam_size: int = GENERATION_DEFAULTS["beam_size"],
+        nbest: int = GENERATION_DEFAULTS["nbest"],
+        length_penalty: float = GENERATION_DEFAULTS["length_penalty"],
+        max_new_tokens: int = GENERATION_DEFAULTS["max_new_tokens"],
         max_length_ratio: float | None = None,
         sample: bool = False,
         temperature: float = 1.0,
         seed: int = 0,
     ) -> list[list[Hypothesis]]:
-        """Transcribe by beam search.
+        """Transcribe by beam search, by default with ``GENERATION_DEFAULTS``.
 
         The LLM's ``generation_config.json`` is ignored. A batch that runs out of the accelerator's
         memory is split in half and tried again.

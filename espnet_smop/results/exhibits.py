@@ -235,13 +235,13 @@ def expert_exhibits(systems: Sequence[System], measured: dict[str, Measured]) ->
         yield Exhibit(
             name=f"usage_{system.name}",
             title=f"Expert usage of {system.name}",
-            caption="Share of tokens that have each expert as first and as second choice, on "
-            f"{routing.utterances} utterances of clean speech.",
+            caption="Share of tokens that have each expert, numbered from 0, as first and as "
+            f"second choice, on {routing.utterances} utterances of clean speech.",
             section=EXPERTS,
             figure=figures.expert_usage(routing.usages),
             rows=[
                 {
-                    "router": u.router, "modality": u.modality, "expert": e + 1,
+                    "router": u.router, "modality": u.modality, "expert": e,
                     **{f"{c}_choice": round(float(share), 6) for c, share in
                        zip(CHOICES, u.shares[:, e], strict=False)},
                     "load": round(float(u.load[e]), 6), "tokens": u.tokens,
@@ -262,8 +262,8 @@ def expert_exhibits(systems: Sequence[System], measured: dict[str, Measured]) ->
                 {
                     "router": r.router, "modality": r.modality,
                     "time": round(t * r.token_seconds, 4),
-                    **{f"choice_{k + 1}": int(e) + 1 for k, e in enumerate(r.choices[t])},
-                    **{f"p_{e + 1}": round(float(p), 6) for e, p in enumerate(r.probs[t])},
+                    **{f"choice_{k + 1}": int(e) for k, e in enumerate(r.choices[t])},
+                    **{f"p_{e}": round(float(p), 6) for e, p in enumerate(r.probs[t])},
                 }
                 for r in _widest_first(strip.routes) for t in range(len(r.probs))
             ],

@@ -119,7 +119,7 @@ def expert_usage(usages: Sequence[Usage]) -> Figure:
             100 / n, color="black", linestyle="--", linewidth=0.9, zorder=0.5,
             label="equal share, 1/N",
         )  # fmt: skip
-        ax.set_xticks(range(n), [str(e + 1) for e in range(n)])
+        ax.set_xticks(range(n))
         ax.set_xlabel("Expert")
         ax.grid(axis="x", visible=False)
         shared = "" if usage.router == usage.modality else f" ({usage.router} router)"
@@ -160,18 +160,18 @@ def strip(shown: Strip, heard: str) -> Figure:
         n = route.probs.shape[1]
         edges = np.arange(len(route.probs) + 1) * route.token_seconds
         image = ax.pcolormesh(
-            edges, np.arange(n + 1) + 0.5, route.probs.T, cmap="cividis", vmin=0, vmax=1
+            edges, np.arange(n + 1) - 0.5, route.probs.T, cmap="cividis", vmin=0, vmax=1
         )
         middles = edges[:-1] + route.token_seconds / 2
         for choice, (size, face) in enumerate(((11, "white"), (7, "none"))):
             if choice < route.choices.shape[1]:
                 ax.scatter(
-                    middles, route.choices[:, choice] + 1, s=size, facecolors=face,
+                    middles, route.choices[:, choice], s=size, facecolors=face,
                     edgecolors="black" if choice == 0 else "white", linewidths=0.6,
                     label=f"{CHOICES[choice]} choice",
                 )  # fmt: skip
-        ax.set_yticks(range(1, n + 1))
-        ax.set_ylim(n + 0.5, 0.5)
+        ax.set_yticks(range(n))
+        ax.set_ylim(n - 0.5, -0.5)
         ax.grid(visible=False)
         shared = "" if route.router == route.modality else f"\n({route.router})"
         ax.set_ylabel(f"{route.modality}\nexpert{shared}", rotation=0, ha="right", va="center")

@@ -104,7 +104,7 @@ def test_report(experiments, dump_dir, tmp_path, capsys):
         ("mlp", "n2", "8"), ("mlp", "n4", "10"), ("n2", "n4", "2")]  # fmt: skip
     usage = read(figures / "usage_n4.csv")
     assert [(u["router"], u["modality"], u["expert"]) for u in usage[:5]] == [
-        *(("joint", "audio", str(e)) for e in (1, 2, 3, 4)), ("joint", "video", "1")]  # fmt: skip
+        *(("joint", "audio", str(e)) for e in (0, 1, 2, 3)), ("joint", "video", "0")]  # fmt: skip
     assert sum(float(u["first_choice"]) for u in usage) == pytest.approx(2, abs=1e-4)
     cost = {r["system"]: r for r in read(figures / "cost.csv")}
     assert (cost["n2"]["rtf"], cost["n2"]["memory_mib"]) == ("0.5", "1024")

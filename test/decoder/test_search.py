@@ -142,7 +142,8 @@ def test_wide_beam_finds_the_best_of_all_texts(make_llm, media):
     scores[(eos,)] = first[0, eos].item()
     best = sorted(scores, key=scores.get, reverse=True)[:20]
 
-    search = {"beam_size": 4 * vocabulary, "nbest": 4 * vocabulary}  # more than first tokens
+    # More hypotheses than there are first tokens
+    search = {"beam_size": 4 * vocabulary, "nbest": 4 * vocabulary, "length_penalty": 1.0}
     (hypotheses,) = decoder.generate(tokens, lengths, max_new_tokens=2, **search)
     assert [h.ids for h in hypotheses[:20]] == [[i for i in ids if i != eos] for ids in best]
     torch.testing.assert_close(
