@@ -135,23 +135,30 @@ def auxiliary_losses(
             the product of means. Its gradient is summed over the ranks too, which under DDP's
             averaging, plain or by ESPnet's weights, gives the gradient of the global batch.
     """
+    routings = list(routings)
+    N = routings[0].probs.shape[-1]
     # (2N + 2,)
-    sums = torch.stack([_sums(r) for r in routings]).sum(0)
-    num_experts = len(sums) // 2 - 1
+    packed = torch.stack([_packed_sums(routing, N) for routing in routings]).sum(0)
     if over_ranks:
-        sums = _SumOverRanks.apply(sums)
-    probs, counts, z, tokens = sums.split([num_experts, num_experts, 1, 1])
+        packed = _SumOverRanks.apply(packed)
+    probs, counts, z, tokens = packed.split([N, N, 1, 1])
     tokens = tokens.detach().clamp(min=1)
-    balance = num_experts * (counts.detach() / tokens * (probs / tokens)).sum()
+    # (N,) each
+    f = counts.detach() / tokens
+    P = probs / tokens
+    balance = N * (f * P).sum()
     return balance, (z / tokens).squeeze(0)
 
 
-def _sums(routing: Routing) -> torch.Tensor:
-    """Return sums over valid tokens ``(2N + 2,)``: softmax, times chosen, z, tokens.
+def _packed_sums(routing: Routing, num_experts: int) -> torch.Tensor:
+    """Return sums over valid tokens, packed for one all-reduce.
 
     Without matrix products, which autocast would round.
+
+    Returns:
+        ``(2N + 2,)``: N sums of the softmax, N numbers of tokens that chose the expert, the sum of
+        ``logsumexp(logits)²`` and the number of valid tokens.
     """
-    num_experts = routing.probs.shape[-1]
     valid = routing.valid.to(routing.probs.dtype)
     z = routing.logits.logsumexp(-1).square()
     return torch.cat(

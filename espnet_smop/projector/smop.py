@@ -47,16 +47,17 @@ class JEJR(nn.Module):
     def __init__(self, sizes: dict[str, int], num_experts: dict[str, int], parts: Parts):
         super().__init__()
         self.align = Align(sizes)
-        self.router = parts.router(self.align.output_size, common(num_experts))
-        self.pool = parts.pool(self.align.output_size, common(num_experts))
+        n = shared_pool_size(num_experts)
+        self.router = parts.router(self.align.output_size, n)
+        self.pool = parts.pool(self.align.output_size, n)
         self.mix = parts.mix
 
     def forward(self, x: Tokens, valid: Tokens) -> tuple[Tokens, Routings]:
         """Project tokens ``(M, D)`` to ``(M, E)``."""
         x = self.align(x)
-        routing = self.router(join(x), join(valid))
-        y = self.mix(self.pool, join(x), routing)
-        return cut(y, like=x), {"joint": cut(routing, like=x)}
+        routing = self.router(concat_tokens(x), concat_tokens(valid))
+        y = self.mix(self.pool, concat_tokens(x), routing)
+        return split_by_modality(y, like=x), {"joint": split_by_modality(routing, like=x)}
 
 
 class JEDR(nn.Module):
@@ -65,7 +66,7 @@ class JEDR(nn.Module):
     def __init__(self, sizes: dict[str, int], num_experts: dict[str, int], parts: Parts):
         super().__init__()
         self.align = Align(sizes)
-        n = common(num_experts)
+        n = shared_pool_size(num_experts)
         self.routers = nn.ModuleDict({m: parts.router(self.align.output_size, n) for m in sizes})
         self.pool = parts.pool(self.align.output_size, n)
         self.mix = parts.mix
@@ -74,8 +75,8 @@ class JEDR(nn.Module):
         """Project tokens ``(M, D)`` to ``(M, E)``."""
         x = self.align(x)
         routings = {m: self.routers[m](x[m], valid[m]) for m in x}
-        y = self.mix(self.pool, join(x), join(routings))
-        return cut(y, like=x), {m: {m: routings[m]} for m in x}
+        y = self.mix(self.pool, concat_tokens(x), concat_routings(routings))
+        return split_by_modality(y, like=x), {m: {m: routings[m]} for m in x}
 
 
 class DEDR(nn.Module):
@@ -115,8 +116,12 @@ class Align(nn.Module):
         return {m: self.linears[m](t) if m in self.linears else t for m, t in x.items()}
 
 
-def common(num_experts: dict[str, int]) -> int:
-    """Return the size of a pool that modalities share."""
+def shared_pool_size(num_experts: dict[str, int]) -> int:
+    """Return the number of experts of a pool that modalities share.
+
+    Raises:
+        ValueError: the modalities' numbers differ.
+    """
     if len(set(num_experts.values())) > 1:
         raise ValueError(
             f"num_experts is {num_experts}, but joint experts are one pool: give one number, or "
@@ -125,16 +130,20 @@ def common(num_experts: dict[str, int]) -> int:
     return next(iter(num_experts.values()))
 
 
-def join(parts: dict[str, torch.Tensor | Routing | None]) -> torch.Tensor | Routing | None:
-    """Concatenate the modalities' tokens or routings."""
-    first, *_ = parts.values()
-    if first is None:
-        return None
-    return (Routing if isinstance(first, Routing) else torch).cat(list(parts.values()))
+def concat_tokens(tokens: Tokens) -> torch.Tensor:
+    """Concatenate the modalities' rows, for example tokens or their validity."""
+    return torch.cat(list(tokens.values()))
 
 
-def cut(whole: torch.Tensor | Routing | None, *, like: Tokens) -> dict:
-    """Undo ``join``."""
+def concat_routings(routings: dict[str, Routing | None]) -> Routing | None:
+    """Concatenate the modalities' routings; None if there are no routers."""
+    if any(routing is None for routing in routings.values()):
+        return None  # the shared pool has a single expert
+    return Routing.cat(routings.values())
+
+
+def split_by_modality(whole: torch.Tensor | Routing | None, *, like: Tokens) -> dict:
+    """Undo ``concat_tokens`` or ``concat_routings``; ``like`` has the rows of each modality."""
     if whole is None:
         return dict.fromkeys(like)
     return dict(zip(like, whole.split([len(t) for t in like.values()]), strict=True))
@@ -151,7 +160,7 @@ class SMoPProjector(AbsProjector):
         num_experts: N of each pool, or for ``dedr`` modality → N. One expert is a plain MLP
             without a router, so ``{audio: 1, video: 4}`` is a dense projector beside a sparse one.
         top_k: K, experts per token.
-        normalize_top_k: normalise the K weights to sum to 1, as in published checkpoints; False is
+        normalize_top_k: scale the K weights to sum to 1, as in published checkpoints; False is
             the paper's equation.
         hidden_size: width of the experts' hidden layer.
         expert_layer_norm: end experts with a LayerNorm, as in published checkpoints; False is the
@@ -245,7 +254,7 @@ class SMoPProjector(AbsProjector):
             {m: v.flatten() for m, v in valid.items()},
         )
         y = {m: torch.where(valid[m][..., None], y[m].unflatten(0, valid[m].shape), 0) for m in y}
-        balance, z, shares = self._account(routings, y)
+        balance, z, shares = self._router_losses(routings, y)
         return ProjectorOutput(
             tokens=y,
             lengths=lengths,
@@ -260,8 +269,9 @@ class SMoPProjector(AbsProjector):
 
     def num_active_parameters(self) -> int:
         """See ``AbsProjector``."""
-        top_k = next((m.top_k for m in self.modules() if isinstance(m, Router)), 1)
-        pools = [m for m in self.modules() if isinstance(m, ExpertPool)]
+        routers = [module for module in self.modules() if isinstance(module, Router)]
+        pools = [module for module in self.modules() if isinstance(module, ExpertPool)]
+        top_k = routers[0].top_k if routers else 1
         idle = sum(
             (pool.num_experts - min(top_k, pool.num_experts))
             * sum(p.numel() for p in pool.parameters())
@@ -276,10 +286,10 @@ class SMoPProjector(AbsProjector):
             return x
         return x.to(next(self.parameters()).dtype)
 
-    def _account(
+    def _router_losses(
         self, routings: Routings, y: Tokens
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the sums of the routers' auxiliary losses, and the experts' shares of tokens."""
+        """Return the routers' load-balancing and z-losses, summed, and the experts' shares."""
         over_ranks = self.training and dist.is_available() and dist.is_initialized()
         balance = z = next(iter(y.values())).new_zeros((), dtype=torch.float32)
         shares = {}
