@@ -6,7 +6,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 
 
 class CommandHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -44,16 +43,27 @@ def run(
     try:
         status = main(arguments)
     except (OSError, ValueError, RuntimeError) as e:
-        if debug or not (isinstance(e, OSError) or _is_ours(e.__traceback__)):
+        if debug or not (isinstance(e, OSError) or _is_ours(e)):
             traceback.print_exc()
         spec = sys.modules[main.__module__].__spec__  # None if the file itself is run
         name = spec.name.rpartition(".")[2] if spec else Path(sys.argv[0]).stem
-        sys.exit(f"{name}: {e}")
+        sys.exit(f"{name}: {_message(e)}")
     sys.exit(status)
 
 
-def _is_ours(trace: TracebackType) -> bool:
-    """Tell whether an error was raised by this package or by the command itself."""
+def _message(error: Exception) -> str:
+    """Return an error's text; of an error in a data loader's process, without its traceback."""
+    text = str(error)
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        return text.rstrip().rpartition("\n")[2].partition(": ")[2]
+    return text
+
+
+def _is_ours(error: Exception) -> bool:
+    """Tell whether an error is of this package, or was raised by it or by the command itself."""
+    if type(error).__module__.partition(".")[0] == __package__:
+        return True
+    trace = error.__traceback__
     while trace.tb_next is not None:
         trace = trace.tb_next
     module = trace.tb_frame.f_globals["__name__"]

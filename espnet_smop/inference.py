@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 
 from espnet_smop.checkpoint.package import open_package, resolved_config, weights_file
 from espnet_smop.class_path import suggestion
+from espnet_smop.config import load_config
 from espnet_smop.corpus.clips import LANDMARK_SLACK
 from espnet_smop.corpus.landmarks import (
     DlibLandmarks,
@@ -35,11 +36,17 @@ from espnet_smop.corpus.mouth import NoFaceError, crop, crop_transforms
 from espnet_smop.corpus.pauses import cut_at_pauses
 from espnet_smop.decoder.abs_decoder import GENERATION_DEFAULTS, Hypothesis
 from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
-from espnet_smop.tasks.avsr import AVSRTask
-from espnet_smop.tasks.settings import text_numbers
+from espnet_smop.tasks.avsr import AVSRTask, decoder_choices
+from espnet_smop.tasks.settings import check_none, conf_problems, text_numbers
+from espnet_smop.train.noise import NoiseAdder
 
 Result = list[tuple[str, list[str], list[int], float]]
 """n-best list of (text, tokens, token ids, score)."""
+
+_MAX_SAMPLE = 8.0
+"""Resampling may exceed 1 a little; integers taken for samples exceed it by far."""
+_CROPS = ((96, 96), (88, 88))
+"""Sizes of mouth crops; the smaller is what the larger is cut to."""
 
 DEFAULTS = GENERATION_DEFAULTS
 """Beam search settings where neither the arguments nor the experiment's config give any."""
@@ -95,6 +102,7 @@ class AVSRSpeech2Text:
         noise: dict[str, Any] | None = None,
         **generation: Any,
     ):
+        _check_options(Path(avsr_train_config), avsr_model_file, device, noise, generation)
         self.model, self.train_args = AVSRTask.load_model(
             str(avsr_train_config), avsr_model_file and str(avsr_model_file), device
         )
@@ -142,8 +150,8 @@ class AVSRSpeech2Text:
 
     def __call__(
         self,
-        speech: np.ndarray | None = None,
-        video: np.ndarray | None = None,
+        speech: np.ndarray | torch.Tensor | None = None,
+        video: np.ndarray | torch.Tensor | None = None,
         *,
         uid: str = "",
         allow_missing: bool = False,
@@ -151,13 +159,23 @@ class AVSRSpeech2Text:
         """Recognise one utterance.
 
         Args:
-            speech: waveform ``(samples,)`` at 16 kHz.
-            video: grey mouth crops, uint8 ``(T, 96, 96)`` at 25 fps.
+            speech: waveform ``(samples,)`` at 16 kHz, floating-point numbers from -1 to 1; an array
+                or tensor.
+            video: grey mouth crops, uint8 ``(T, 96, 96)`` at 25 fps; an array or tensor.
             uid: utterance id, which selects the stretch of noise if noise is added.
             allow_missing: accept one input where the model takes two.
+
+        Raises:
+            ValueError: an input is missing, is one that the model does not take, or is not as
+                described; says what was given and what to do.
         """
-        data = {"speech": speech, "video": video}
-        data = {name: value for name, value in data.items() if value is not None}
+        data = _checked_inputs(
+            speech,
+            video,
+            tuple(self.model.frontends),
+            sizes=_CROPS if self.train_args.preprocessor == "avsr" else None,
+            allow_missing=allow_missing,
+        )
         _, batch = self.collate([(uid, self.preprocess(uid, data))])
         [nbest] = self.hypotheses(batch, allow_missing=allow_missing)
         return [self.result(hypothesis) for hypothesis in nbest]
@@ -179,6 +197,124 @@ class AVSRSpeech2Text:
         ids = zip(tokens, hypothesis.ids, strict=True)
         tokens = [f"<{i}>" if token is None else token for token, i in ids]
         return hypothesis.text, tokens, hypothesis.ids, hypothesis.score
+
+
+def _check_options(
+    config: Path,
+    model_file: str | Path | None,
+    device: str,
+    noise: Mapping[str, Any] | None,
+    generation: Mapping[str, Any],
+) -> None:
+    """Raise ValueError for what would fail only after the model is loaded."""
+    settings = load_config(config)
+    if model_file is not None and not Path(model_file).is_file():
+        raise ValueError(f"there is no checkpoint {model_file}")
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ValueError(f"device is {device!r}, expected cpu or cuda") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device is {device!r}, but no GPU is visible: check nvidia-smi, or use cpu"
+        )
+    decoder_class = decoder_choices.get_class(settings.get("decoder", decoder_choices.default))
+    decoder_class.check_generation(
+        {**DEFAULTS, **(settings.get("inference_conf") or {}), **generation}
+    )
+    if noise is not None:
+        check_none(conf_problems("noise", NoiseAdder, noise))
+        if settings.get("audio_frontend", "default") is None:
+            raise ValueError("noise is given, but the model has no audio_frontend to hear it")
+        if noise["snr"] is not None and not Path(noise["file"]).is_file():
+            raise ValueError(f"noise file {noise['file']} does not exist")
+
+
+def _checked_inputs(
+    speech: Any,
+    video: Any,
+    modalities: tuple[str, ...],
+    *,
+    sizes: Collection[tuple[int, int]] | None,
+    allow_missing: bool,
+) -> dict[str, np.ndarray]:
+    """Return what was given as arrays by data name, if the model takes it; else ValueError."""
+    data = {}
+    for modality, value, check in (
+        ("audio", speech, _checked_speech),
+        ("video", video, functools.partial(_checked_video, sizes=sizes)),
+    ):
+        name = MODALITIES[modality].data_name
+        if value is None and modality in modalities and not allow_missing:
+            others = "" if len(modalities) == 1 else ", or allow_missing=True to do without it"
+            raise ValueError(f"{name} is missing, which the model takes: give {name}=…{others}")
+        if value is not None and modality not in modalities:
+            raise ValueError(f"{name} is given, but the model has no {modality}_frontend")
+        if value is not None:
+            data[name] = check(value)
+    if not data:
+        raise ValueError("neither speech nor video is given")
+    if len(data) == 2:
+        seconds = len(data["speech"]) / SAMPLE_RATE, len(data["video"]) / FRAME_RATE
+        if max(seconds) > min(seconds) + 1 and max(seconds) > 1.5 * min(seconds):
+            raise ValueError(
+                f"speech has {seconds[0]:.1f} s at {SAMPLE_RATE} Hz, video {seconds[1]:.1f} s at "
+                f"{FRAME_RATE} frames a second: resample what is at another rate"
+            )
+    return data
+
+
+def _checked_speech(speech: Any) -> np.ndarray:
+    speech = _as_array("speech", speech)
+    if speech.ndim != 1:
+        raise ValueError(
+            f"speech has the shape {speech.shape}, expected one channel (samples,): give one, or "
+            "their mean"
+        )
+    if not np.issubdtype(speech.dtype, np.floating):
+        hint = ": divide by 32768" if speech.dtype == np.int16 else ""
+        raise ValueError(
+            f"speech is {speech.dtype}, expected floating-point samples from -1 to 1{hint}"
+        )
+    if not len(speech):
+        raise ValueError("speech has no samples")
+    if not np.isfinite(speech).all():
+        raise ValueError("speech has samples that are NaN or infinite")
+    largest = float(np.abs(speech).max())
+    if largest > _MAX_SAMPLE:
+        raise ValueError(
+            f"speech has samples up to {largest:g}, expected -1 to 1: divide 16-bit samples by "
+            "32768"
+        )
+    return speech
+
+
+def _checked_video(video: Any, *, sizes: Collection[tuple[int, int]] | None) -> np.ndarray:
+    video = _as_array("video", video)
+    if video.ndim == 4:
+        raise ValueError(
+            f"video has the shape {video.shape}, expected grey (T, 96, 96): convert colour to "
+            "grey, or remove the dimension of 1"
+        )
+    if video.ndim != 3 or (sizes is not None and video.shape[1:] not in sizes):
+        raise ValueError(
+            f"video has the shape {video.shape}, expected mouth crops (T, 96, 96): crop the mouth "
+            "as stage 3 does, or transcribe the file with Transcriber"
+        )
+    if video.dtype != np.uint8:
+        raise ValueError(f"video is {video.dtype}, expected uint8 from 0 to 255")
+    if not len(video):
+        raise ValueError("video has no frames")
+    return video
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{name} is a {type(value).__name__}, expected an array or a tensor")
+    return value
 
 
 # Audio and video streams of one file may differ this much in length, by their codecs' rounding.
@@ -229,7 +365,8 @@ class Transcriber:
 
     Args:
         speech2text: the model.
-        modalities: inputs to use; None uses all that the model takes.
+        modalities: inputs to use, all of which a file must have; None uses those of the model's
+            that it has.
         landmarks: finds faces; None reads a landmark file beside the video or else runs dlib.
         max_seconds: length limit of the pieces that are recognised at once.
         progress: called as the work proceeds.
@@ -251,6 +388,7 @@ class Transcriber:
             raise ValueError(f"the model takes {' and '.join(own)}, not {' and '.join(unknown)}")
         self.speech2text = speech2text
         self.modalities = modalities or own
+        self.must_have_all = modalities is not None or len(own) == 1
         self.landmarks = landmarks
         self.progress = progress
         limits = [frontend.max_seconds for frontend in frontends.values()]
@@ -312,7 +450,7 @@ class Transcriber:
         try:
             return read_audio(path)
         except (NoAudioStreamError, EmptyMediaError) as e:
-            if len(self.modalities) == 1:
+            if self.must_have_all:
                 raise
             warn(f"{e.cause}: recognising only the video")
             return None, 0.0
@@ -327,8 +465,8 @@ class Transcriber:
             cause = e.cause
         except (NoFaceError, LandmarkError) as e:
             cause = str(e)
-        if len(self.modalities) == 1:
-            raise TranscriptionError(f"{path}: {cause}; the model takes only video")
+        if self.must_have_all:
+            raise TranscriptionError(f"{path}: {cause}; there is no video to recognise")
         warn(f"{cause}: recognising only the audio")
         return None
 

@@ -92,7 +92,17 @@ class Recogniser:
         return [(f"text {len(self.given)}", [], [], -1.0)]
 
 
-def run(path, *, modalities=("audio", "video"), landmarks=None, recogniser=None, **options):
+def run(
+    path,
+    *,
+    modalities=("audio", "video"),
+    landmarks=None,
+    recogniser=None,
+    explicit=False,
+    **options,
+):
+    if explicit:
+        options["modalities"] = modalities
     recogniser = recogniser or Recogniser(*modalities)
     warnings = []
     landmarks = landmarks or Points()
@@ -361,3 +371,14 @@ def test_a_real_face(experiment, capsys):
     result = json.loads(capsys.readouterr().out)
     assert [s["modalities"] for s in result["segments"]] == [["video"]]
     assert "no audio stream" in result["warnings"][0]
+
+
+def test_what_is_asked_for_explicitly_has_to_be_there(tmp_path):
+    path = write_mp4(tmp_path / "a.mp4", *content(30))
+    with pytest.raises(TranscriptionError, match="face"):
+        run(path, landmarks=Points(missing=True), modalities=("audio", "video"), explicit=True)
+    silent = write_mp4(tmp_path / "b.mp4", content(30)[0])
+    with pytest.raises(MediaError, match="audio"):
+        run(silent, explicit=True)
+    [segment], _, [warning] = run(path, landmarks=Points(missing=True))
+    assert segment.modalities == ("audio",) and "recognising only the audio" in warning

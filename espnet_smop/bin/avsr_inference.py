@@ -15,6 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,11 +28,12 @@ from espnet2.utils.types import str2bool, str2triple_str, str_or_none
 from torch.utils.data import DataLoader
 
 from espnet_smop.command import run
+from espnet_smop.config import modalities_of
 from espnet_smop.fileio.atomic import atomic_directory
 from espnet_smop.fileio.durations import longest_first, read_durations
 from espnet_smop.fileio.table import read_table
 from espnet_smop.inference import DEFAULTS, AVSRSpeech2Text
-from espnet_smop.modality import FRAME_RATE, SAMPLE_RATE
+from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
 from espnet_smop.results.costs import DecodingCosts
 from espnet_smop.tasks.avsr import AVSRTask
 
@@ -82,6 +84,7 @@ def inference(
             f"--ngpu {ngpu}, but no GPU is visible. Check nvidia-smi, CUDA_VISIBLE_DEVICES and the "
             "job's partition, or decode on the CPU with --gpu_inference false"
         )
+    _check_data_names(avsr_train_config, data_path_and_name_and_type, allow_variable_data_keys)
     set_all_random_seed(seed)
     device = "cuda" if ngpu > 0 else "cpu"
     speech2text = AVSRSpeech2Text(
@@ -136,6 +139,23 @@ def inference(
         "RTF: %.4f (%.1f s for %.1f s of speech), peak memory: %.0f MiB of the %s",
         costs.rtf, decoding_seconds, speech_seconds, costs.peak_memory_mib, costs.memory_of,
     )  # fmt: skip
+
+
+def _check_data_names(config: str, data: Sequence[tuple[str, str, str]], allow_more: bool) -> None:
+    """Raise ValueError unless the data are what the model takes, before it is loaded."""
+    taken = modalities_of(Path(config))
+    names = {name: path for path, name, _ in data}
+    for modality in MODALITIES.values():
+        if modality.name in taken and modality.data_name not in names:
+            raise ValueError(
+                f"the model has a {modality.name}_frontend, but the data has no "
+                f"'{modality.data_name}': add {','.join(modality.source('DIR'))}"
+            )
+        if modality.name not in taken and modality.data_name in names and not allow_more:
+            raise ValueError(
+                f"{names[modality.data_name]} is given, but the model has no "
+                f"{modality.name}_frontend: leave it out"
+            )
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -25,9 +25,10 @@ from espnet_smop.base_model import (
 )
 from espnet_smop.config import ConfigError, load_config
 from espnet_smop.corpus.landmarks import LandmarkError, check_landmarks_available
+from espnet_smop.fileio.sound import SoundFileError, check_rate
 from espnet_smop.fileio.table import read_table
 from espnet_smop.inference import DEFAULTS, decoding_problems
-from espnet_smop.modality import MODALITIES, SAMPLE_RATE
+from espnet_smop.modality import MODALITIES
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.skeleton import skeleton
 from espnet_smop.tasks.avsr import AVSRTask, decoder_choices
@@ -243,8 +244,10 @@ def _rate_problems(scp: Path) -> Iterator[str]:
     except (OSError, soundfile.SoundFileError) as e:
         yield f"{scp}: {path} cannot be read ({' '.join(str(e).split())})"
         return
-    if rate != SAMPLE_RATE:
-        yield f"{scp}: {path} is at {rate} Hz, expected {SAMPLE_RATE}: stage 3 resamples"
+    try:
+        check_rate(path, rate)
+    except SoundFileError as e:
+        yield f"{scp}: {e}"
 
 
 def _detector_problems(data_dirs: Sequence[Path], landmarks: str) -> list[str]:

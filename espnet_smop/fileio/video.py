@@ -17,6 +17,7 @@ import numpy as np
 
 from espnet_smop.fileio.atomic import atomic_path
 from espnet_smop.fileio.table import read_table
+from espnet_smop.modality import FRAME_RATE
 
 SUFFIX = ".mkv"
 """Of the files that `write_video` makes."""
@@ -81,7 +82,7 @@ def read_video(path: str | Path) -> np.ndarray:
     Any container and pixel format that FFmpeg knows will do; colour is dropped.
 
     Raises:
-        VideoFileError: missing, unreadable, without video, or cut off.
+        VideoFileError: missing, unreadable, without video, cut off, or not at 25 frames a second.
     """
     remedy = "run the recipe's stage 3 again, it makes what is missing or broken"
     if not Path(path).is_file():
@@ -93,6 +94,11 @@ def read_video(path: str | Path) -> np.ndarray:
             stream = container.streams.video[0]
             if stream.codec_context is None:
                 raise VideoFileError(f"{path}: its video is of no known codec; {remedy}")
+            rate = stream.average_rate
+            if rate is not None and abs(rate - FRAME_RATE) > 0.5:
+                raise VideoFileError(
+                    f"{path}: has {float(rate):g} frames a second, expected {FRAME_RATE}; {remedy}"
+                )
             # Data loader workers are the parallelism; threads within one clip would only compete.
             stream.codec_context.thread_count = 1
             frames = [frame.to_ndarray(format="gray") for frame in container.decode(stream)]

@@ -29,8 +29,8 @@ from espnet_smop.base_model import BaseModelError, on_meta, resolve_relative_to
 from espnet_smop.decoder.abs_decoder import AbsAVDecoder
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.decoder.prompt import prompt_for
+from espnet_smop.fileio import sound, video
 from espnet_smop.fileio.table import read_table
-from espnet_smop.fileio.video import register
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.avhubert import AVHuBERTFrontend
 from espnet_smop.frontend.precomputed import PrecomputedFeatures
@@ -61,7 +61,8 @@ from espnet_smop.train.resume import check_resumed_config
 from espnet_smop.train.token_batches import Counts, TokenBatchSampler, prefix_lengths
 from espnet_smop.train.trainer import AVSRTrainer
 
-register()
+sound.register()
+video.register()
 
 TOKENS = "tokens"
 """The `batch_type` of `TokenBatchSampler`."""

@@ -19,13 +19,18 @@ def crop(video: np.ndarray, *, size: int = CROP_SIZE, random: bool) -> np.ndarra
         random: crop at a random position (training) or at the centre (test).
 
     Raises:
-        ValueError: a frame is smaller than the square.
+        ValueError: a frame is smaller than the square, or so large that it is no mouth crop.
     """
     height, width = video.shape[1:]
     if height < size or width < size:
         raise ValueError(
             f"video frames are {width}x{height} pixels, smaller than the {size}x{size} crop: "
             "prepare mouth crops of 96x96 (stage 3)"
+        )
+    if min(height, width) >= 2 * size:
+        raise ValueError(
+            f"video frames of {width}x{height} pixels are whole pictures, not mouth crops: prepare "
+            "crops of 96x96 (stage 3)"
         )
     if random:
         top = np.random.randint(0, height - size + 1)
