@@ -36,18 +36,16 @@ def test_differences_are_seen(tmp_path):
 
 
 def test_measured_times_may_differ_and_results_may_not(tmp_path):
-    def write(name, seconds, loss):
+    def write(name, seconds, error_rate):
         directory = tmp_path / name / "exp"
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "training.csv").write_text(
-            f"statistic,value\ntrain_time,{seconds}\nloss,{loss}\n"
-        )
-        (directory / "cost.json").write_text(f'[{{"rtf": {seconds}, "gflop": 1}}]')
+        (directory / "cost.csv").write_text(f"system,rtf,wer\ndedr,{seconds},{error_rate}\n")
+        (directory / "costs.json").write_text(f'{{"decoding_seconds": {seconds}, "tokens": 1}}')
 
     write("one", 1, 2)
     write("other", 3, 2)
     assert kill_anywhere.differences(tmp_path / "one", tmp_path / "other") == []
     write("other", 1, 3)
     assert kill_anywhere.differences(tmp_path / "one", tmp_path / "other") == [
-        "differs: exp/training.csv"
+        "differs: exp/cost.csv"
     ]
