@@ -310,6 +310,13 @@ def test_the_command(experiment, tmp_path, capsys):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.mp4.txt", "b.wav.txt"}
 
 
+def test_no_file_is_said_before_the_model_is_loaded(tmp_path):
+    with pytest.raises(MediaError, match=r"is a directory; give its video or audio files"):
+        transcribe_main(["exp/nothing", str(tmp_path)])
+    with pytest.raises(MediaError, match=r"none\.mp4: no such file"):
+        transcribe_main(["exp/nothing", str(tmp_path / "none.mp4")])
+
+
 def test_a_broken_file_does_not_stop_the_others(experiment, tmp_path, capsys, caplog):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     soundfile.write(tmp_path / "b.wav", content(20)[1], 16000)

@@ -173,6 +173,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     if args.out is not None:
         check_names(args.files)
+    if not any(Path(file).is_file() for file in args.files):  # before the model is loaded
+        first = args.files[0]
+        if Path(first).is_dir():
+            raise MediaError(first, "is a directory", "give its video or audio files")
+        raise MediaError(first, "no such file", "give video or audio files")
     search = {name: getattr(args, name) for name in ("beam_size", "max_new_tokens")}
     speech2text = AVSRSpeech2Text.from_pretrained(
         args.model,

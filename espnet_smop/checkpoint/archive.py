@@ -58,7 +58,9 @@ def extract(archive: str | Path, directory: Path) -> None:
     except PackageError:
         raise
     except Exception as e:  # a damaged archive may raise anything
-        raise PackageError(f"{archive} cannot be read as a package: {e}") from None
+        raise PackageError(
+            f"{archive} cannot be read as a package, a zip file made by `package pack`: {e}"
+        ) from None
 
 
 def _reason_to_refuse(entries: list[zipfile.ZipInfo]) -> str | None:

@@ -22,7 +22,7 @@ from espnet2.torch_utils.safe_torch_load import safe_torch_load
 from safetensors.torch import save_file
 
 from espnet_smop import __version__
-from espnet_smop.base_model import locate, resolve_relative_to
+from espnet_smop.base_model import BaseModelError, locate, resolve_relative_to
 from espnet_smop.checkpoint.archive import (
     SUFFIXES,
     WEIGHTS_SUFFIXES,
@@ -208,9 +208,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise PackageError(
-            f"{path} does not exist: give a package or an experiment directory"
-        ) from None
+        raise PackageError(f"{path} does not exist") from None
     except Exception as e:  # the parser's own, and others for values that do not fit their tags
         cause = next(iter(str(e).splitlines()), type(e).__name__)
         raise PackageError(f"{path} is not a config: {cause}") from None
@@ -264,16 +262,36 @@ def open_package(model: str | Path) -> Iterator[Path]:
     """Provide the directory of a package, which may be a directory, a zip file or a hub id.
 
     Raises:
-        PackageError: the zip file is not a package, or is unsafe to extract.
-        BaseModelError: it is neither a directory nor on the hub.
+        PackageError: it is none of these, or the zip file is unsafe to extract.
     """
     path = Path(model).expanduser()
     if path.is_file():
         with tempfile.TemporaryDirectory(prefix="espnet_smop.") as temporary:
             extract(path, Path(temporary))
             yield Path(temporary)
-    else:
-        yield locate(str(model), patterns=_PATTERNS)
+        return
+    if path.is_dir() and not (path / CONFIG).is_file():
+        raise PackageError(
+            f"{path} is neither a package nor an experiment: it has no {CONFIG}{_models_in(path)}"
+        )
+    if not path.exists() and len(path.parts) > 1 and path.parent.is_dir():
+        raise PackageError(f"there is no {path}{_models_in(path.parent)}")
+    try:
+        directory = locate(str(model), patterns=_PATTERNS)
+    except BaseModelError as e:
+        cause = type(e.__cause__).__name__ if e.__cause__ else "it is no hub id"
+        raise PackageError(
+            f"there is neither a directory nor a zip file {model}, and the hub gives none of this "
+            f"name ({cause})"
+        ) from e
+    yield directory
+
+
+def _models_in(directory: Path) -> str:
+    """Return the names of the packages and experiments in a directory, for an error."""
+    names = sorted(str(p.parent) for p in directory.glob(f"*/{CONFIG}"))
+    names += sorted(str(p) for p in directory.glob("*.zip"))
+    return f"; there are {', '.join(names)}" if names else ""
 
 
 def package_files(directory: Path) -> list[Path]:

@@ -81,6 +81,8 @@ def open_media(path: str | Path) -> Iterator[av.container.InputContainer]:
     except (av.FFmpegError, OSError, UnicodeDecodeError) as e:
         # An mp4 cut off before its index ends here as well.
         cause = f"not a complete media file ({getattr(e, 'strerror', e)})"
+        if Path(path).suffix.lower() in (".txt", ".json", ".csv", ".yaml", ".scp"):
+            raise UnreadableMediaError(path, cause, "give a video or audio file") from None
         raise UnreadableMediaError(path, cause, _COPY_AGAIN) from None
     with container:
         if not _PLAYLISTS.isdisjoint(container.format.name.split(",")):

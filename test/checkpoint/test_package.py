@@ -300,6 +300,29 @@ def test_no_zip_at_all(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("exp/typo", r"there is no exp/typo; there are exp/avsr_a, exp/avsr_b, exp/packed\.zip"),
+        ("exp", r"exp is neither a package nor an experiment: it has no config\.yaml; there are"),
+        ("a_corpus", r"a_corpus is neither a package nor an experiment: it has no config\.yaml$"),
+        ("notes.txt", r"notes\.txt cannot be read as a package, a zip file made by"),
+        ("elsewhere/model", r"neither a directory nor a zip file elsewhere/model, and the hub"),
+    ],
+)
+def test_what_is_no_model_is_named(tmp_path, monkeypatch, model, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: 1 / 0)
+    for name in ("avsr_a", "avsr_b"):
+        (tmp_path / "exp" / name).mkdir(parents=True)
+        (tmp_path / "exp" / name / "config.yaml").write_text("x: 1\n")
+    (tmp_path / "exp/packed.zip").touch()
+    (tmp_path / "a_corpus").mkdir()
+    (tmp_path / "notes.txt").write_text("words")
+    with pytest.raises(PackageError, match=message):
+        AVSRSpeech2Text.from_pretrained(model)
+
+
+@pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda e: (e / "valid.acc.ave.pth").unlink(), "there is no checkpoint"),

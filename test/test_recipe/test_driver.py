@@ -21,7 +21,15 @@ def test_all_stages_from_corpus_to_results(recipe):
     assert done.returncode == 0, done.stdout + done.stderr
     names = [name for name, _ in recipe.calls()]
     data = [f"data_dir {name}" for name in DATA]
-    order = [*data, "launch", "avsr_inference", "package pack", "package upload", "results report"]
+    order = [
+        "check_config",
+        *data,
+        "launch",
+        "avsr_inference",
+        "package pack",
+        "package upload",
+        "results report",
+    ]
     assert [n for k, n in enumerate(names) if n not in names[:k]] == order
     for stage in (1, *range(3, 8), *range(10, 17)):
         assert f"Stage {stage}: " in done.stdout
@@ -81,7 +89,9 @@ def test_skipping(recipe):
     before = len(recipe.calls())
     done = recipe.run("--skip_data_prep", "true", "--skip_eval", "true", "--skip_stages", "16")
     assert done.returncode == 0, done.stderr
-    assert {name for name, _ in recipe.calls()[before:]} == {"data_dir shapes", "launch"}
+    assert {name for name, _ in recipe.calls()[before:]} == {
+        "check_config", "data_dir shapes", "launch",
+    }  # fmt: skip
     done = recipe.run("--skip_data_prep", "true", "--skip_train", "true")
     assert re.findall(r"Stage (\d+):", done.stdout) == ["12", "13", "16"]
 
@@ -163,6 +173,31 @@ def test_a_failing_job_says_which_log(recipe):
     assert "log dump/raw/org/train/logs/format.1.log" in done.stderr
     assert "data_dir format failed as it was told to" in done.stderr
     assert not (recipe.dir / "dump/raw/org/train/text").exists()
+
+
+def test_a_training_is_checked_before_anything_is_written(recipe):
+    (recipe.dir / "env/fail check_config").touch()
+    done = recipe.run("--avsr_args", "--max_epoch 3", "--inference_args", "--beam_size 2")
+    assert done.returncode == 1
+    assert done.stderr == "check_config failed as it was told to\n"
+    ((name, check),) = recipe.calls()
+    assert name == "check_config"
+    assert values(check, "--stages") == [" 1 3 4 5 6 7 10 11 12 13 16 "]
+    assert values(check, "--config") == ["conf/train.yaml"]
+    assert values(check, "--output_dir") == ["exp/avsr_train_max_epoch_3"]
+    assert values(check, "--inference_config") == ["conf/decode.yaml"]
+    assert "--inference_args=--beam_size 2" in check and check[-2:] == ["--max_epoch", "3"]
+    assert not [name for name in ("data", "dump", "exp") if (recipe.dir / name).exists()]
+
+    # A second training in a directory: its log is rotated by espnet2.bin.launch.
+    (recipe.dir / "env/fail check_config").unlink()
+    assert recipe.run("--stop_stage", "11").returncode == 0
+    (recipe.dir / "exp/avsr_train/train.log").write_text("the first")
+    (recipe.dir / "env/fail check_config").touch()
+    (recipe.dir / "env/real_launch").touch()
+    assert recipe.run("--stage", "11").returncode == 1
+    assert (recipe.dir / "exp/avsr_train/train.log").read_text() == "the first"
+    assert not (recipe.dir / "exp/avsr_train/train.1.log").exists()
 
 
 @pytest.mark.parametrize(

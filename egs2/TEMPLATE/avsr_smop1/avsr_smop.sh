@@ -170,7 +170,7 @@ Sharing
   --hf_repo ID          Hub repository that stage 15 uploads to; the token is in HF_TOKEN.
   --upload_dry_run B    Only list what stage 15 would upload (default ${upload_dry_run})."
 
-command_line="$(basename "$0") $*"
+command_line="$(basename "$0")$(printf ' %q' "$@")"
 # shellcheck source=scripts/utils/parse_options.sh
 . scripts/utils/parse_options.sh
 [ $# -eq 0 ] || smop_option_error "unexpected argument '$1'"
@@ -499,7 +499,7 @@ check_training() {
     for dset in "${train_set}" "${valid_set}"; do dirs+=("${place}/${dset}"); done
     if runs 12; then
         for dset in ${test_sets}; do dirs+=("${place}/${dset}"); done
-        opts+=(--inference_config "${inference_config}" --inference_args "${inference_args}")
+        opts+=(--inference_config "${inference_config}" "--inference_args=${inference_args}")
     fi
     # Other back ends' GPUs are not this machine's.
     case "${cuda_cmd_array[0]##*/}" in
@@ -510,7 +510,7 @@ check_training() {
         --config "${avsr_config}" --output_dir "${avsr_exp}" "${noise_args[@]}" \
         "${avsr_args_array[@]}"
 }
-if runs 11 && [ -f "${SMOP_ROOT}/espnet_smop/bin/check_config.py" ]; then check_training; fi
+if runs 11; then check_training; fi
 
 # "audio", "video" or "audio video": what the model of a config gets.
 modalities_of() { # CONFIG [ARGUMENT]…
