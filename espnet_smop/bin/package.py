@@ -30,7 +30,7 @@ def pack(args: argparse.Namespace) -> None:
         args.exp,
         args.avsr_model_file,
         args.out,
-        bases=args.include_bases,
+        include_bases=args.include_bases,
         inference=inference,
         name=args.name,
         license=args.license,

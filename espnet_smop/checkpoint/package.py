@@ -92,7 +92,7 @@ def pack(
     model_file: str | Path,
     out: str | Path,
     *,
-    bases: bool = False,
+    include_bases: bool = False,
     inference: Mapping[str, Any] | None = None,
     name: str | None = None,
     license: str | None = None,
@@ -103,7 +103,7 @@ def pack(
         experiment: directory with ``config.yaml``.
         model_file: checkpoint in it (or anywhere), as training writes it.
         out: a ``.zip`` file, or a directory; an existing package is replaced.
-        bases: include the base models.
+        include_bases: copy the base models into the package.
         inference: decoding settings to recommend where the experiment's config has none.
         name: title of the model card; None is the experiment's name.
         license: licence identifier for the model card.
@@ -113,69 +113,34 @@ def pack(
         BaseModelError: a base model to include cannot be found.
     """
     experiment, out = Path(experiment), Path(out)
-    name = name or experiment.resolve().name
+    title = name or experiment.resolve().name
+    checkpoint = Path(model_file) if Path(model_file).is_file() else experiment / model_file
+
+    def write(directory: Path) -> None:
+        config = _config_to_pack(experiment, inference or {})
+        sources = named_models(config)
+        _write_weights(checkpoint, directory / WEIGHTS)
+        _write_tokenizer(config, experiment, directory)
+        if include_bases:
+            _copy_bases(config, sources, experiment, directory)
+        _dump(config, directory / CONFIG)
+        _write_prompts(config, directory)
+        results = _copy_results(experiment, directory)
+        _write_meta(directory)
+        _write_card(config, sources, experiment, directory, title, license, results)
+
     if out.suffix == ".zip":
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".pack.", dir=out.parent) as temporary:
-            _write(Path(temporary), experiment, model_file, bases, inference, name, license)
+            write(Path(temporary))
             with atomic_path(out) as partial:
                 write_zip(Path(temporary), partial)
         return out
     if out.exists() and not (out / "meta.yaml").is_file() and any(out.iterdir()):
         raise PackageError(f"{out} exists and is not a package: choose another --out")
     with atomic_directory(out) as directory:
-        _write(directory, experiment, model_file, bases, inference, name, license)
+        write(directory)
     return out
-
-
-def _write(
-    directory: Path,
-    experiment: Path,
-    model_file: str | Path,
-    bases: bool,
-    inference: Mapping[str, Any] | None,
-    name: str,
-    license: str | None,
-) -> None:
-    config = _config_to_pack(experiment, inference or {})
-    checkpoint = Path(model_file)
-    _write_weights(
-        checkpoint if checkpoint.is_file() else experiment / checkpoint, directory / WEIGHTS
-    )
-    conf = config["decoder_conf"]
-    tokenizer, gguf_file = conf.get("tokenizer"), conf.get("gguf_file")
-    if tokenizer or conf.get("model"):
-        load_tokenizer(
-            resolve_relative_to(tokenizer or conf["model"], experiment),
-            None if tokenizer else gguf_file,
-        ).save_pretrained(directory / _TOKENIZER)
-        conf["tokenizer"] = _TOKENIZER
-    sources = named_models(config)
-    if bases:
-        for part, source in sources.items():
-            place = f"bases/{_BASES[part]}"
-            _copy_base(resolve_relative_to(source, experiment), directory / place)
-            config[f"{part}_conf"]["model"] = place
-    _dump(config, directory / CONFIG)
-    modalities = "+".join(m for m in MODALITIES if config.get(f"{m}_frontend"))
-    prompts = json.dumps({modalities: conf.get("prompt")}, indent=2, ensure_ascii=False) + "\n"
-    (directory / "prompts.json").write_text(prompts, encoding="utf-8")
-    results = ""
-    if (experiment / "RESULTS.md").is_file():
-        shutil.copyfile(experiment / "RESULTS.md", directory / "RESULTS.md")
-        results = (experiment / "RESULTS.md").read_text(encoding="utf-8")
-    versions = {p: version(p) for p in ("espnet", "torch", "transformers", "peft")}
-    _dump({"format": 1, "espnet_smop": __version__, **versions}, directory / "meta.yaml")
-    card = model_card(
-        config,
-        title=name,
-        license=license,
-        base_models=sources,
-        on_hub=[s for s in sources.values() if not is_local(resolve_relative_to(s, experiment))],
-        class_paths=[path for path in _class_paths(config) if not path.startswith("espnet_smop.")],
-        results=results,
-    )
-    (directory / "README.md").write_text(card, encoding="utf-8")
 
 
 def _config_to_pack(experiment: Path, inference: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,6 +198,70 @@ def _write_weights(checkpoint: Path, out: Path) -> None:
         )
     # Cloned, because safetensors refuses tensors that share memory.
     save_file({k: v.detach().clone().contiguous() for k, v in state.items()}, out)
+
+
+def _write_tokenizer(config: dict[str, Any], experiment: Path, directory: Path) -> None:
+    """Write the tokenizer, and name it in the config."""
+    conf = config["decoder_conf"]
+    tokenizer, gguf_file = conf.get("tokenizer"), conf.get("gguf_file")
+    if tokenizer or conf.get("model"):
+        load_tokenizer(
+            resolve_relative_to(tokenizer or conf["model"], experiment),
+            None if tokenizer else gguf_file,
+        ).save_pretrained(directory / _TOKENIZER)
+        conf["tokenizer"] = _TOKENIZER
+
+
+def _write_prompts(config: Mapping[str, Any], directory: Path) -> None:
+    modalities = "+".join(m for m in MODALITIES if config.get(f"{m}_frontend"))
+    prompts = {modalities: config["decoder_conf"].get("prompt")}
+    text = json.dumps(prompts, indent=2, ensure_ascii=False) + "\n"
+    (directory / "prompts.json").write_text(text, encoding="utf-8")
+
+
+def _copy_results(experiment: Path, directory: Path) -> str:
+    """Copy ``RESULTS.md`` and return its text; empty if there is none."""
+    source = experiment / "RESULTS.md"
+    if not source.is_file():
+        return ""
+    shutil.copyfile(source, directory / "RESULTS.md")
+    return source.read_text(encoding="utf-8")
+
+
+def _write_meta(directory: Path) -> None:
+    versions = {p: version(p) for p in ("espnet", "torch", "transformers", "peft")}
+    _dump({"format": 1, "espnet_smop": __version__, **versions}, directory / "meta.yaml")
+
+
+def _write_card(
+    config: Mapping[str, Any],
+    sources: Mapping[str, str],
+    experiment: Path,
+    directory: Path,
+    title: str,
+    license: str | None,
+    results: str,
+) -> None:
+    card = model_card(
+        config,
+        title=title,
+        license=license,
+        base_models=sources,
+        on_hub=[s for s in sources.values() if not is_local(resolve_relative_to(s, experiment))],
+        class_paths=[path for path in _class_paths(config) if not path.startswith("espnet_smop.")],
+        results=results,
+    )
+    (directory / "README.md").write_text(card, encoding="utf-8")
+
+
+def _copy_bases(
+    config: dict[str, Any], sources: Mapping[str, str], experiment: Path, directory: Path
+) -> None:
+    """Copy the base models, and name the copies in the config."""
+    for part, source in sources.items():
+        place = f"bases/{_BASES[part]}"
+        _copy_base(resolve_relative_to(source, experiment), directory / place)
+        config[f"{part}_conf"]["model"] = place
 
 
 def _copy_base(source: str, target: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_package_recognises_what_the_experiment_does(
     experiment, utterance, tmp_path, monkeypatch, name, bases
 ):
     expected = from_experiment(experiment)(**utterance)
-    out = pack(experiment, "valid.acc.ave.pth", tmp_path / name, bases=bases)
+    out = pack(experiment, "valid.acc.ave.pth", tmp_path / name, include_bases=bases)
     # Neither the experiment nor the working directory is needed any more.
     experiment.rename(tmp_path / "gone")
     monkeypatch.chdir(tmp_path / "gone")
@@ -165,7 +165,7 @@ def test_an_experiment_is_loaded_like_a_package_from_anywhere(
     assert AVSRSpeech2Text.from_pretrained(experiment, **SEARCH)(**utterance) == expected
     assert from_experiment(experiment)(**utterance) == expected
     for out, bases in ((tmp_path / "p.zip", True), (experiment / "packed.zip", False)):
-        pack(experiment, "valid.acc.ave.pth", out, bases=bases)
+        pack(experiment, "valid.acc.ave.pth", out, include_bases=bases)
         assert AVSRSpeech2Text.from_pretrained(out, **SEARCH)(**utterance) == expected
 
 
@@ -353,7 +353,7 @@ def test_bases_without_safe_weights_are_not_included(experiment, tmp_path):
     config["decoder_conf"]["model"] = str(old)
     (experiment / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(PackageError, match="old cannot be included: it has no weights as"):
-        pack(experiment, "valid.acc.ave.pth", tmp_path / "p", bases=True)
+        pack(experiment, "valid.acc.ave.pth", tmp_path / "p", include_bases=True)
     assert not (tmp_path / "p").exists()
 
 

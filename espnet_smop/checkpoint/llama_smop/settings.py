@@ -1,7 +1,7 @@
 """The settings of a public checkpoint, as a config of this project.
 
-Settings that the weights' shapes determine are read off them. The others are options whose default
-is the published models' value. An option that the shapes contradict is an error.
+Settings that the shapes of the weights determine are derived from them. The others are options,
+whose defaults are the published models' values. An option that contradicts the shapes is an error.
 """
 
 import copy
@@ -33,15 +33,16 @@ FRONTENDS = "espnet_smop.checkpoint.llama_smop.frontends"
 """Module of the public code's frontends, for the class paths in configs."""
 
 PRESETS = ("reference", "none")
-"""Whether to compute as the public code does where the weights allow either.
+"""Whether to compute as the public code does where the weights leave the choice.
 
 With ``reference``, Whisper's input is padded to 30 s and its output cut to
 ``max(int(float32(samples) / 16000 · 50), 25)`` frames; the video is cut to a multiple of its
 downsampling rate before it is encoded; frames left over by pooling are dropped; beams are scored
-as Hugging Face's ``generate`` does by default, with up to 32 tokens. A single utterance then gets
-what it gets there. For losses of padded batches as there, use the ``Unmasked`` frontends.
+as Hugging Face's ``generate`` does by default, with up to 32 tokens. The result for a single
+utterance is then the public code's. To reproduce its losses on padded batches as well, use the
+``Unmasked`` frontends.
 
-Frozen delimiters and renormalised top-K weights belong to the weights and are set in both.
+Frozen delimiters and renormalised top-K weights belong to the weights and are set in both presets.
 """
 
 TRAINING = {
@@ -61,17 +62,18 @@ _VIDEO_LORA_SCALE = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Settings that the user gives; None is read off the weights or from `RATES`.
+    """Settings given by the user; None means that the weights or `RATES` determine them.
 
     Attributes:
-        rank: the public code's ``--rank``, by which the LLM's width is divided.
-        alpha: its ``--alpha``; LoRA's scale is ``alpha / rank``.
+        rank: the public code's ``--rank``, the factor by which LoRA reduces the LLM's width:
+            width 2048 and rank 32 mean adapters of inner width 2048 / 32 = 64.
+        alpha: the public code's ``--alpha``; LoRA's scale is ``alpha / rank``.
         num_experts: experts of each pool.
         top_k: experts per token.
         audio_rate: audio frames per token.
         video_rate: video frames per token.
         downsample: ``avgpool`` or ``stack``.
-        prompt: the instruction; None is that of the papers for the modalities.
+        prompt: the instruction; None is the papers' instruction for the modalities.
         preset: one of `PRESETS`.
     """
 
@@ -172,7 +174,7 @@ def _compute_as_reference(config: dict[str, Any]) -> None:
     config["inference_conf"] = {"beam_size": 15, "length_penalty": 1.0, "max_new_tokens": 32}
 
 
-# -- what the names and shapes tell ----------------------------------------------------------------
+# -- settings from names and shapes ----------------------------------------------------------------
 
 
 def _check_names(state: Mapping[str, torch.Tensor]) -> None:
@@ -366,30 +368,38 @@ def _projector_config(
 def _llm_lora(
     state: Mapping[str, torch.Tensor], width: int, options: Options
 ) -> dict[str, Any] | None:
+    """Return the LLM's LoRA settings.
+
+    The public code's ``--rank`` is not LoRA's rank r but the factor by which the LLM's width is
+    reduced to it: with width 2048 and ``--rank 32``, r is 2048 / 32 = 64. The weights hold r only.
+    """
     name = f"{LLM}model.layers.0.self_attn.lora_down_Q.weight"
-    rank = options.rank
+    reduction = options.rank
     if name not in state:
-        if rank is not None:
-            raise CheckpointError(f"--rank {rank}: the checkpoint's LLM has no adapters")
+        if reduction is not None:
+            raise CheckpointError(f"--rank {reduction}: the checkpoint's LLM has no adapters")
         return None
     inner = state[name].shape[0]
-    possible = [r for r in range(1, width + 1) if round(width / r) == inner]
+    possible = [n for n in range(1, width + 1) if round(width / n) == inner]
     if not possible:
-        raise CheckpointError(f"adapters of inner width {inner} fit no rank at width {width}")
-    choices = " to ".join(str(r) for r in dict.fromkeys((possible[0], possible[-1])))
-    if rank is not None and rank not in possible:
         raise CheckpointError(
-            f"--rank {rank}: adapters of inner width {inner} in an LLM of width {width} mean a "
-            f"rank of {choices}"
+            f"adapters of inner width {inner} do not fit an LLM of width {width}: no --rank gives "
+            f"{width} / rank = {inner}"
         )
-    if rank is None:
-        rank = possible[0] if width % inner else width // inner
+    choices = " to ".join(str(n) for n in dict.fromkeys((possible[0], possible[-1])))
+    if reduction is not None and reduction not in possible:
+        raise CheckpointError(
+            f"--rank {reduction}: adapters of inner width {inner} in an LLM of width {width} mean "
+            f"a rank of {choices}"
+        )
+    if reduction is None:
+        reduction = possible[0] if width % inner else width // inner
         if len(possible) > 1:
             logging.warning(
                 "adapters of inner width %d mean a rank of %s: using %d. If the model was trained "
-                "with another, give --rank", inner, choices, rank,
+                "with another, give --rank", inner, choices, reduction,
             )  # fmt: skip
-    alpha = inner * options.alpha / rank
+    alpha = inner * options.alpha / reduction
     return _lora(inner, int(alpha) if alpha == int(alpha) else alpha)
 
 
