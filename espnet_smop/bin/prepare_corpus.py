@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from espnet_smop.command import CommandHelp, add_subcommands, run
-from espnet_smop.corpus.prepare import check_ids, left_out, summary, write_set
+from espnet_smop.corpus.prepare import check_ids, summary, write_set
 from espnet_smop.corpus.readers import READERS, CorpusReader, corpus_dir, reader_class
 from espnet_smop.corpus.readers.any_lrs3 import AnyLRS3Reader
 from espnet_smop.corpus.splits import split
@@ -93,22 +93,22 @@ def prepare(reader: type[CorpusReader], args: argparse.Namespace) -> None:
         )
         print(f"{directory}: {extra.form}: {len(extra.train)} more training utterances")
         train = [*train, *extra.train, *(extra.valid or ())]
-        train_problems = {**train_problems, **extra.train_problems}
+        train_problems = [*train_problems, *extra.train_problems]
     check_ids([*train, *corpus.valid, *corpus.test])
     sets = []
     if args.pretrain_set:
-        sets.append((args.pretrain_set, [u for u in train if u.is_pretrain], {}))
+        sets.append((args.pretrain_set, [u for u in train if u.is_pretrain], ()))
         train = [u for u in train if not u.is_pretrain]
     for name, utterances, problems in [
         *sets,
         (args.train_set, train, train_problems),
-        (args.valid_set, corpus.valid, {}),
+        (args.valid_set, corpus.valid, ()),
         (args.test_set, corpus.test, corpus.test_problems),
     ]:
         write_set(args.out_dir / name, utterances, problems)
         print(f"{args.out_dir / name}: {summary(utterances, problems)}")
-    for line in left_out(train_problems)[:10]:
-        print(f"  left out: {line}")
+    for problem in train_problems[:10]:
+        print(f"  left out: {problem}")
 
 
 def _subcommand(name: str) -> tuple[str, Callable, Callable]:

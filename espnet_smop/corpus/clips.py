@@ -23,6 +23,7 @@ from espnet_smop.corpus.media import (
     read_audio,
 )
 from espnet_smop.corpus.mouth import CROP_SIZE, NoFaceError, centre_transform, crop, crop_transforms
+from espnet_smop.corpus.utterance import VideoKind
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.fileio.video import write_video
 
@@ -37,17 +38,16 @@ class ClipError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """A recording and what is cut out of it.
+    """A recording and the segments to cut out of it.
 
-    ``audio`` and ``video`` are files, which may be the same; one may be None. ``kind`` is ``face``
-    or, where the video is the mouth crop already, ``mouth``. ``segments`` are (utterance, first
-    frame, end frame or None).
+    ``audio`` and ``video`` are files, which may be the same; one may be None. ``segments`` are
+    (utterance, first frame, end frame or None).
     """
 
     id: str
     audio: str | None
     video: str | None
-    kind: str
+    kind: VideoKind
     segments: tuple[tuple[str, int, int | None], ...]
 
 

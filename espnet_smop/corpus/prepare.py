@@ -1,24 +1,24 @@
 """Write a set of utterances as a Kaldi data directory, and report what was left out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from espnet_smop.corpus import datadir
-from espnet_smop.corpus.utterance import CorpusError, Utterance
+from espnet_smop.corpus.utterance import CorpusError, Problem, Utterance
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.modality import AUDIO, FRAME_RATE, VIDEO
 
 
 def write_set(
-    directory: Path, utterances: Sequence[Utterance], problems: Mapping[str, str]
+    directory: Path, utterances: Sequence[Utterance], problems: Sequence[Problem]
 ) -> None:
     """Write a set's tables, and ``prepare.txt`` with the clips left out and why.
 
     Raises:
-        CorpusError: no utterance.
+        CorpusError: there are no utterances.
     """
     if not utterances:
-        reasons = "".join(f" ({line})" for line in left_out(problems)[:1])
+        reasons = "".join(f" ({problem})" for problem in problems[:1])
         raise CorpusError(f"{directory}: no utterance{reasons}; check the corpus directory")
     tables: dict[str, dict[str, object]] = {
         "text": {u.id: u.text for u in utterances},
@@ -40,11 +40,11 @@ def write_set(
     datadir.write_data_dir(directory, tables)
     with atomic_write(directory / "prepare.txt") as report:
         report.write(f"{summary(utterances, problems)}\n")
-        report.writelines(f"left out: {line}\n" for line in left_out(problems))
+        report.writelines(f"left out: {problem}\n" for problem in problems)
 
 
 def check_ids(utterances: Iterable[Utterance]) -> None:
-    """Raise CorpusError if two utterances, of whatever sets, have the same id."""
+    """Raise CorpusError if two utterances, in whichever sets, have the same id."""
     by_id: dict[str, Utterance] = {}
     for utterance in utterances:
         other = by_id.setdefault(utterance.id, utterance)
@@ -60,19 +60,11 @@ def _segment(utterance: Utterance) -> str:
     return f"{utterance.recording} {utterance.start / FRAME_RATE:.2f} {end}"
 
 
-def summary(utterances: Sequence[Utterance], problems: Mapping[str, str]) -> str:
-    """Return one line: how many utterances, clips and speakers, and how many were left out."""
+def summary(utterances: Sequence[Utterance], problems: Sequence[Problem]) -> str:
+    """Return one line with the numbers of utterances, clips, speakers and clips left out."""
     clips = len({u.recording for u in utterances})
     speakers = len({u.speaker for u in utterances})
     return (
         f"{len(utterances)} utterances from {clips} clips of {speakers} speakers, "
         f"{len(problems)} clips left out"
     )
-
-
-def left_out(problems: Mapping[str, str]) -> list[str]:
-    """Return a line for each clip left out; a reason that names the clip is not prefixed by it."""
-    return [
-        why if str(Path(clip).with_suffix("")) in why else f"{clip}: {why}"
-        for clip, why in problems.items()
-    ]

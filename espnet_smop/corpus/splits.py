@@ -2,11 +2,10 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from espnet_smop.corpus.prepare import left_out
-from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance
+from espnet_smop.corpus.utterance import Corpus, CorpusError, Problem, Utterance
 
 
 def split(
@@ -21,9 +20,9 @@ def split(
 ) -> Corpus:
     """Give a corpus the sets that it does not define itself.
 
-    A set is what its list names; without a list it is the corpus's own; without that it is
-    ``share`` of the utterances, of whole speakers that no other set has. ``root`` names the corpus
-    in messages.
+    A set consists of the clips in its list; without a list it is the corpus's own set; without
+    that, whole speakers with ``share`` of the utterances are split off the training set. ``root``
+    names the corpus in messages.
 
     Raises:
         CorpusError: there is no test set, or it would lose utterances.
@@ -44,7 +43,7 @@ def split(
     if corpus.test_problems and not allow_broken:
         raise CorpusError(
             f"the test set would lose {len(corpus.test_problems)} clips: "
-            f"{'; '.join(left_out(corpus.test_problems))}. Repair them, or accept their loss by "
+            f"{'; '.join(map(str, corpus.test_problems))}. Repair them, or accept their loss with "
             "--allow_broken"
         )
     if valid_list:
@@ -61,16 +60,16 @@ def split_by_speaker(
     """Split off whole speakers, the same ones whatever the order or machine.
 
     Speakers are taken in the order of a hash of their name until they have ``share`` of the
-    utterances. Pretrain's clips neither count nor are split off unless there are no others (their
-    transcripts are less exact); those of the speakers split off are left out altogether.
+    utterances. Pretrain clips, whose transcripts are less exact, neither count nor are split off
+    unless there are no others; those of the speakers split off are left out altogether.
 
     Args:
-        utterances: what to split.
+        utterances: the utterances to split.
         share: wanted share of the utterances.
-        option: the option by which a user can give a list instead, for the message.
+        option: the option for giving a list instead, for the message.
 
     Returns:
-        The rest, and what is split off.
+        The remaining utterances, and those split off.
 
     Raises:
         CorpusError: fewer than two speakers.
@@ -104,7 +103,7 @@ def split_by_list(
     """Split off the utterances that a list names by `Utterance.name`, id or speaker.
 
     Returns:
-        The rest, and what is split off.
+        The remaining utterances, and those split off.
 
     Raises:
         CorpusError: the list names none of them.
@@ -124,17 +123,17 @@ def split_by_list(
 
 
 def _check_all_found(
-    path: Path, names: Iterable[str], found: Iterable[Utterance], problems: Mapping[str, str]
+    path: Path, names: Iterable[str], found: Iterable[Utterance], problems: Sequence[Problem]
 ) -> None:
     """Raise CorpusError if the test set would lose clips that its list names."""
     known = {key for u in found for key in (u.id, u.name, u.speaker)}
     lost = [name for name in names if name not in known]
     if lost:
-        reasons = {name: why for name in lost for clip, why in problems.items() if name in clip}
+        known_problems = {name: p for name in lost for p in problems if name in p.path}
+        reasons = [str(known_problems.get(name, f"{name}: no such clip")) for name in lost]
         raise CorpusError(
-            f"{path}: {len(lost)} of the names are of no clip that can be used: "
-            f"{'; '.join(left_out({n: reasons.get(n, 'no such clip') for n in lost}))}. Repair "
-            "them, or accept their loss by --allow_broken"
+            f"{path}: {len(lost)} of the names belong to no usable clip: {'; '.join(reasons)}. "
+            "Repair them, or accept their loss with --allow_broken"
         )
 
 

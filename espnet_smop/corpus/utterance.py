@@ -2,8 +2,12 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePath
+from typing import Literal
+
+VideoKind = Literal["face", "mouth"]
+"""Content of a video: a face, from which the mouth has to be cropped, or the crop itself."""
 
 
 class CorpusError(RuntimeError):
@@ -11,12 +15,35 @@ class CorpusError(RuntimeError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Problem:
+    """Why a clip cannot be used.
+
+    Attributes:
+        path: the clip, or the file of it that is at fault, perhaps with a line number.
+        reason: cause and remedy.
+    """
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class UnusableClipError(CorpusError):
+    """A clip cannot be used; ``problem`` says which file is at fault and why."""
+
+    def __init__(self, path: str | PurePath, reason: str):
+        self.problem = Problem(str(path), reason)
+        super().__init__(str(self.problem))
+
+
+@dataclasses.dataclass(frozen=True)
 class Utterance:
     """One utterance of a set to be written.
 
     ``audio`` and ``video`` are files, which may be the same; one may be None. ``start`` and
-    ``end`` are frames within the recording; ``end`` None is its end. ``kind`` is ``face``, or
-    ``mouth`` where the video is the mouth crop already.
+    ``end`` are frames within the recording; an ``end`` of None is the recording's end.
     """
 
     id: str
@@ -26,15 +53,15 @@ class Utterance:
     video: str | None
     text: str
     name: str
-    """What lists of ids call it, such as ``trainval/<speaker>/<clip>``."""
+    """Its name in lists of ids, such as ``trainval/<speaker>/<clip>``."""
     start: int = 0
     end: int | None = None
     landmarks: str | None = None
-    kind: str = "face"
+    kind: VideoKind = "face"
 
     @property
     def is_pretrain(self) -> bool:
-        """Whether it is of LRS3's part pretrain."""
+        """Whether it belongs to LRS3's part pretrain."""
         return self.name.startswith("pretrain/")
 
 
@@ -61,20 +88,20 @@ def clip_ids(path: PurePath) -> tuple[str, str]:
 
 @dataclasses.dataclass
 class Corpus:
-    """What a corpus directory holds.
+    """The content of a corpus directory.
 
     Attributes:
-        form: its layout, in words.
+        form: description of its layout.
         train: training utterances.
         valid: validation utterances, if the corpus defines them; otherwise None.
         test: test utterances.
-        train_problems: clips of training and validation that cannot be used, with the reason.
-        test_problems: the same of the test set.
+        train_problems: the clips of training and validation that cannot be used.
+        test_problems: the clips of the test set that cannot be used.
     """
 
     form: str
     train: Sequence[Utterance] = ()
     valid: Sequence[Utterance] | None = None
     test: Sequence[Utterance] = ()
-    train_problems: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    test_problems: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    train_problems: Sequence[Problem] = ()
+    test_problems: Sequence[Problem] = ()

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from espnet_smop.corpus.splits import split, split_by_list, split_by_speaker
-from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance
+from espnet_smop.corpus.utterance import Corpus, CorpusError, Problem, Utterance
 
 
 def utterance(part, speaker, clip):
@@ -61,8 +61,8 @@ def test_sets_that_a_corpus_lacks_are_split_off(utterances, tmp_path):
     listed = split(corpus, "DIR", valid_share=0.1, test_list=tmp_path / "test", test_share=0.1)
     assert {u.speaker for u in listed.test} == {"s03", "s04"}
     (tmp_path / "test").write_text("s04\ntrainval/s03/9\ns99\n")
-    corpus.train_problems = {"/lrs3/trainval/s03/9.mp4": "no text"}
-    lost = "2 of the names .*: trainval/s03/9: no text; s99: no such clip. Repair"
+    corpus.train_problems = [Problem("/lrs3/trainval/s03/9.mp4", "no text")]
+    lost = "2 of the names .*: /lrs3/trainval/s03/9.mp4: no text; s99: no such clip. Repair"
     with pytest.raises(CorpusError, match=lost):
         split(corpus, "DIR", valid_share=0.1, test_list=tmp_path / "test")
     assert split(
@@ -76,7 +76,7 @@ def test_a_corpus_keeps_its_own_sets(utterances):
     train, valid, test = utterances[:20], utterances[20:25], utterances[25:]
     corpus = Corpus("a form", train=train, valid=valid, test=test)
     assert split(corpus, "DIR", valid_share=0.1, test_share=0.1) == corpus
-    corpus.test_problems = {"clip": "no text"}
+    corpus.test_problems = [Problem("clip", "no text")]
     with pytest.raises(CorpusError, match="would lose 1 clips: clip: no text. Repair them"):
         split(corpus, "DIR", valid_share=0.1)
     assert split(corpus, "DIR", valid_share=0.1, allow_broken=True).test == test

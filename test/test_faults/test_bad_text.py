@@ -209,8 +209,8 @@ def test_names_that_no_table_can_hold_are_reported(tmp_path):
     corpus = LRS3Reader().read(tmp_path)
     assert [u.id for u in corpus.test] == ["s_good"]
     assert len(corpus.test_problems) == 2
-    for clip, why in corpus.test_problems.items():
-        assert f"{clip}{why}".isprintable() and "rename it" in why
+    for problem in corpus.test_problems:
+        assert str(problem).isprintable() and "rename it" in problem.reason
     assert safe_id(" a\tb\u2028c/d ") == "a_b_c_d"
 
 

@@ -1,6 +1,6 @@
 """Readers of corpora: a class for each layout on disk, which lists the utterances found there.
 
-`CorpusReader` says what a reader offers. `READERS` holds those of this package by name, and
+`CorpusReader` is the interface. `READERS` maps names to the readers of this package, and
 ``module:Class`` names one of your own, for example ``local.my_corpus:MyReader`` in a recipe's
 ``local/my_corpus.py``.
 """
@@ -19,7 +19,7 @@ from espnet_smop.corpus.utterance import Corpus, CorpusError
 
 
 class CorpusReader(Protocol):
-    """What a reader offers; its docstring is the help of ``prepare_corpus NAME``.
+    """The interface of a reader, whose docstring is the help of ``prepare_corpus NAME``.
 
     The constructor takes the reader's options as keywords, by the names that `add_arguments`
     gives them.
@@ -32,8 +32,8 @@ class CorpusReader(Protocol):
     def read(self, root: Path) -> Corpus:
         """List a corpus's utterances, without decoding media.
 
-        Utterances that cannot be used, because a file or text is missing, are the corpus's
-        ``train_problems`` and ``test_problems``, not errors. Sets that the corpus does not define
+        Clips that cannot be used, because a file or text is missing, are not errors: they go into
+        the corpus's ``train_problems`` and ``test_problems``. Sets that the corpus does not define
         itself are split off the training utterances later (`espnet_smop.corpus.splits`).
 
         Args:

@@ -1,4 +1,4 @@
-"""LRS3, or a corpus like it, in whichever of its layouts it is on disk."""
+"""LRS3, or a corpus like it, in any of its layouts."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from espnet_smop.corpus.utterance import Corpus, CorpusError
 
 
 class AnyLRS3Reader:
-    """LRS3 as distributed or as prepared by auto_avsr or AV-HuBERT, recognised by its files.
+    """LRS3 as distributed or as prepared by auto_avsr or AV-HuBERT, detected by its files.
 
     Example::
 
@@ -36,11 +36,11 @@ class AnyLRS3Reader:
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add the options of `LRS3Reader`, those of the other readers among them."""
+        """Add the options of `LRS3Reader`, which include the other readers'."""
         LRS3Reader.add_arguments(parser)
 
     def read(self, root: Path) -> Corpus:
-        """Read the layout whose files are there; see `CorpusReader`."""
+        """Detect the layout and read the corpus; see `CorpusReader`."""
         for reader in self.readers:
             if reader.is_here(root):
                 return reader.read(root)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from espnet_smop.corpus.readers.lrs3 import add_max_seconds, add_train_parts
 from espnet_smop.corpus.text import normalise
-from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance, clip_ids
+from espnet_smop.corpus.utterance import Corpus, CorpusError, Problem, Utterance, clip_ids
 
 _LABELS = re.compile(r"(?P<name>.+)_seg(?P<seconds>\d+)s(?P<addition>.*)\.csv")
 
@@ -57,7 +57,7 @@ class AutoAVSRReader:
 
     def read(self, root: Path) -> Corpus:
         """Read the corpus; see `CorpusReader`."""
-        train, test, train_problems, test_problems = [], [], {}, {}
+        train, test, train_problems, test_problems = [], [], [], []
         seen: set[Path] = set()
         for path in _label_files(root, self.max_seconds):
             with open(path, encoding="utf-8-sig", newline="") as lines:
@@ -138,25 +138,26 @@ def _find(root: Path, dataset: str, relative: str) -> Path:
     return inside if inside.exists() or not (root / relative).exists() else root / relative
 
 
-def _utterance(clip: Path, name: Path, problems: dict[str, str]) -> Utterance | None:
+def _utterance(clip: Path, name: Path, problems: list[Problem]) -> Utterance | None:
+    """Return a clip's utterance, or None and a further problem."""
     # …/lrs3_video_seg16s/<name>.mp4 ↔ …/lrs3_text_seg16s/<name>.txt
     videos = clip.parents[len(name.parts) - 1]
     texts = videos.with_name(videos.name.replace("_video_seg", "_text_seg"))
     text_file = texts / name.with_suffix(".txt")
     sound = clip.with_suffix(".wav")
     if not clip.is_file():
-        problems[str(clip)] = "no such clip, the labels name it"
+        problems.append(Problem(str(clip), "no such clip, but the labels list it"))
         return None
     if not text_file.is_file():
-        problems[str(clip)] = f"its text file {text_file} is missing"
+        problems.append(Problem(str(clip), f"its text file {text_file} is missing"))
         return None
     try:
         text = normalise(text_file.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
-        problems[str(clip)] = f"its text file {text_file} is not UTF-8"
+        problems.append(Problem(str(clip), f"its text file {text_file} is not UTF-8"))
         return None
     if not text:
-        problems[str(clip)] = "empty transcript"
+        problems.append(Problem(str(clip), "empty transcript"))
         return None
     recording, speaker = clip_ids(name)
     return Utterance(

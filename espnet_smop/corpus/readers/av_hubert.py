@@ -15,7 +15,7 @@ from pathlib import Path
 
 from espnet_smop.corpus.readers.lrs3 import add_train_parts
 from espnet_smop.corpus.text import normalise
-from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance, clip_ids
+from espnet_smop.corpus.utterance import Corpus, CorpusError, Problem, Utterance, clip_ids
 
 
 def _manifests(root: Path) -> Path | None:
@@ -50,17 +50,17 @@ class AVHuBERTReader:
         return _manifests(root) is not None
 
     def read(self, root: Path) -> Corpus:
-        """Read the corpus; see `CorpusReader`. Validation is ``valid.tsv``, where it is there."""
+        """Read the corpus; see `CorpusReader`. ``valid.tsv``, if it exists, is for validation."""
         folder = _manifests(root)
         if folder is None:
             raise CorpusError(f"{root}: has no 433h_data/train.tsv; prepare the corpus again")
         parts = self.train_parts
         wanted = None if parts is None else {*parts, *(f"short-{part}" for part in parts)}
         train, problems = _read_set(root, folder / "train.tsv", wanted)
-        valid, test, test_problems = None, [], {}
+        valid, test, test_problems = None, [], []
         if (folder / "valid.tsv").is_file():
             valid, more = _read_set(root, folder / "valid.tsv", None)
-            problems |= more
+            problems += more
         if (folder / "test.tsv").is_file():
             test, test_problems = _read_set(root, folder / "test.tsv", None)
         return Corpus(
@@ -75,7 +75,7 @@ class AVHuBERTReader:
 
 def _read_set(
     root: Path, manifest: Path, wanted: set[str] | None
-) -> tuple[list[Utterance], dict[str, str]]:
+) -> tuple[list[Utterance], list[Problem]]:
     text_file = manifest.with_suffix(".wrd")
     if not text_file.is_file():
         raise CorpusError(f"{text_file}: no such file; it holds the texts of {manifest.name}")
@@ -85,7 +85,7 @@ def _read_set(
             f"{manifest} lists {len(rows)} clips but {text_file.name} has {len(texts)} lines; "
             "prepare them again"
         )
-    utterances, problems = [], {}
+    utterances, problems = [], []
     for row, line in zip(rows, texts, strict=True):
         fields = row.split("\t")
         if len(fields) < 3 or not Path(fields[0]).parts:
@@ -98,7 +98,8 @@ def _read_set(
         text = normalise(line)
         if video is None or audio is None or not text:
             lost = "video" if video is None else "audio"
-            problems[fields[0]] = f"no such {lost} file" if text else "empty transcript"
+            reason = f"no such {lost} file" if text else "empty transcript"
+            problems.append(Problem(fields[0], reason))
             continue
         recording, speaker = clip_ids(name)
         utterances.append(

@@ -14,7 +14,15 @@ from pathlib import Path, PurePath
 from espnet_smop.corpus.landmarks import find_beside
 from espnet_smop.corpus.media import MediaError, stream_types
 from espnet_smop.corpus.text import normalise
-from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance, is_one_line, safe_id
+from espnet_smop.corpus.utterance import (
+    Corpus,
+    CorpusError,
+    Problem,
+    UnusableClipError,
+    Utterance,
+    is_one_line,
+    safe_id,
+)
 from espnet_smop.fileio.table import read_table
 from espnet_smop.modality import AUDIO, MODALITIES, VIDEO
 
@@ -51,7 +59,7 @@ class FolderReader:
                 first clip has.
             speakers: table of ``CLIP SPEAKER`` lines; a clip is named by its path below the root
                 without suffix, or by the last part of that. None: the first folder of the path.
-            normalise_text: write transcripts as those of LRS3 are scored (`corpus.text`).
+            normalise_text: normalise transcripts as for LRS3 (`corpus.text`).
             mouth_crops: videos are 96×96 mouth crops already.
         """
         self.modalities = modalities
@@ -101,13 +109,15 @@ class FolderReader:
         modalities = self.modalities or _modalities_of(next(iter(clips.values())))
         speakers = read_table(self.speakers, CorpusError) if self.speakers else None
         corpus = Corpus(f"a folder of {len(clips)} clips, read for {' and '.join(modalities)}")
-        utterances, problems = [], {}
+        utterances, problems = [], []
         for name, files in clips.items():
             try:
                 utterances.append(self._utterance(name, files, modalities, speakers))
+            except UnusableClipError as e:
+                problems.append(e.problem)
             except CorpusError as e:
-                path = str(root / name)
-                problems[path.encode("unicode_escape", "surrogateescape").decode()] = str(e)
+                path = str(root / name).encode("unicode_escape", "surrogateescape").decode()
+                problems.append(Problem(path, str(e)))
         corpus.train, corpus.train_problems = utterances, problems
         return corpus
 
@@ -146,7 +156,7 @@ class FolderReader:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as e:
             cause = "is not UTF-8" if isinstance(e, UnicodeDecodeError) else e.strerror
-            raise CorpusError(f"{path}: {cause}") from None
+            raise UnusableClipError(path, cause) from None
         text = normalise(text) if self.normalise_text else " ".join(text.split())
         if not text:
             raise CorpusError("empty transcript")

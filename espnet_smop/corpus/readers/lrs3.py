@@ -1,9 +1,9 @@
-"""LRS3 as distributed: clips with a text file each, and how long ones are cut.
+"""LRS3 as distributed: clips with a text file each; long clips are cut.
 
     pretrain|trainval|test/<speaker>/<clip>.{mp4,txt}
 
-A text file begins with ``Text:  …`` and ``Conf:  n``; those of pretrain go on with a table
-``WORD START END ASDSCORE`` in seconds, by which long clips are cut.
+A text file begins with ``Text:  …`` and ``Conf:  n``. In the part pretrain a table ``WORD START
+END ASDSCORE`` follows, with times in seconds, by which long clips are cut.
 """
 
 import argparse
@@ -14,16 +14,31 @@ from pathlib import Path
 
 from espnet_smop.corpus.landmarks import find_beside
 from espnet_smop.corpus.text import normalise
-from espnet_smop.corpus.utterance import Corpus, CorpusError, Utterance, clip_ids, is_one_line
+from espnet_smop.corpus.utterance import (
+    Corpus,
+    CorpusError,
+    Problem,
+    UnusableClipError,
+    Utterance,
+    clip_ids,
+    is_one_line,
+)
 from espnet_smop.modality import FRAME_RATE
 
 PARTS = ("pretrain", "trainval", "test")
+_HEADER = ["WORD", "START", "END"]
 _MARGIN_FRAMES = 12
 """At most this much silence (0.48 s) stays before and after a cut."""
+_CUT_RANGE = (1 / 2, 1)
+"""Shortest and longest piece where there is a choice, as fractions of the limit."""
+_LAST_CUT_BELOW = 1.5
+"""A rest of at most this many limits gets its last cut."""
+_LAST_CUT_RANGE = (1 / 4, 3 / 4)
+"""Where to make the last cut, as fractions of the rest."""
 
 
-class TextFileError(CorpusError):
-    """A clip's text file is missing or not of LRS3's form."""
+class TextFileError(UnusableClipError):
+    """A clip's text file is missing or not in LRS3's format."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,19 +62,19 @@ def read_text_file(path: str | Path) -> Transcript:
     """Read one of LRS3's text files.
 
     Raises:
-        TextFileError: missing, or not of the form.
+        TextFileError: it is missing, or not in LRS3's format.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
-        raise TextFileError(f"{path}: is not UTF-8; convert it or leave the clip out") from None
+        raise TextFileError(path, "is not UTF-8; convert it or leave the clip out") from None
     except OSError as e:
         raise TextFileError(
-            f"{path}: {e.strerror}; each clip needs its text file beside it"
+            path, f"{e.strerror}; each clip needs its text file beside it"
         ) from None
     if not lines[0].startswith("Text:"):
         raise TextFileError(
-            f"{path}: does not begin with 'Text:'; copy it again from the corpus or leave it out"
+            path, "does not begin with 'Text:'; copy it again from the corpus or leave it out"
         )
     words = []
     table = next((i for i, line in enumerate(lines) if line.split()[:3] == _HEADER), len(lines))
@@ -71,26 +86,25 @@ def read_text_file(path: str | Path) -> Transcript:
             word = Word(fields[0], float(fields[1]), float(fields[2]))
         except (IndexError, ValueError):
             raise TextFileError(
-                f"{path}:{number}: expected 'WORD START END ASDSCORE', found '{line.strip()}'; "
-                "copy it again from the corpus or leave it out"
+                f"{path}:{number}",
+                f"expected 'WORD START END ASDSCORE', found '{line.strip()}'; copy it again from "
+                "the corpus or leave it out",
             ) from None
         if not 0 <= word.start <= word.end < float("inf"):
             raise TextFileError(
-                f"{path}:{number}: '{word.text}' is spoken from {fields[1]} to {fields[2]} s; "
-                "copy it again from the corpus or leave it out"
+                f"{path}:{number}",
+                f"'{word.text}' is spoken from {fields[1]} to {fields[2]} s; copy it again from "
+                "the corpus or leave it out",
             )
         words.append(word)
     return Transcript(lines[0].removeprefix("Text:").strip(), tuple(words))
-
-
-_HEADER = ["WORD", "START", "END"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
     """A piece of a clip with its words as written.
 
-    In frames of 1/25 s, ``end`` excluded; None is the clip's end.
+    ``start`` and ``end`` are frames of 1/25 s; ``end`` is exclusive, and None is the clip's end.
     """
 
     start: int
@@ -118,7 +132,10 @@ def cut(words: Sequence[Word], max_seconds: float) -> list[Segment]:
         if rest <= limit:
             last = len(words) - 1
         else:
-            low, high = (limit / 2, limit) if rest > 1.5 * limit else (rest / 4, rest * 3 / 4)
+            if rest > _LAST_CUT_BELOW * limit:
+                low, high = (limit * fraction for fraction in _CUT_RANGE)
+            else:
+                low, high = (rest * fraction for fraction in _LAST_CUT_RANGE)
             fitting = [i for i in range(first, len(words) - 1) if ends[i] - begins[first] <= limit]
             if not fitting:
                 raise CorpusError(
@@ -134,7 +151,7 @@ def cut(words: Sequence[Word], max_seconds: float) -> list[Segment]:
 
 
 def _bounds(words: Sequence[Word]) -> tuple[list[int], list[int]]:
-    """Return where a piece that begins, and one that ends, with each word would begin and end."""
+    """Return, for each word, the frames where a piece starting or ending with it would be cut."""
     margin = _MARGIN_FRAMES / FRAME_RATE
     begins, ends = [max(0.0, words[0].start - margin)], []
     for before, after in itertools.pairwise(words):
@@ -163,11 +180,12 @@ class LRS3Reader:
         """Configure the reader.
 
         Args:
-            train_parts: the parts for training; None takes those that are there, and accepts a
-                corpus without test part.
+            train_parts: the parts for training; None takes all that exist, and accepts a corpus
+                without test part.
             max_seconds: longer training clips with a word table are cut at word times; the ids
                 of the pieces end in ``_<start>_<end>``, in hundredths of seconds.
-            landmarks_dir: landmark files in the layout of the corpus; None looks beside the clips.
+            landmarks_dir: directory of landmark files in the corpus's layout; None looks beside
+                the clips.
         """
         self.train_parts = train_parts
         self.max_seconds = max_seconds
@@ -202,7 +220,7 @@ class LRS3Reader:
         for part in PARTS[:2] if self.train_parts is None else self.train_parts:
             utterances, problems = _read_part(root, part, self.max_seconds, self.landmarks_dir)
             corpus.train = [*corpus.train, *utterances]
-            corpus.train_problems = {**corpus.train_problems, **problems}
+            corpus.train_problems = [*corpus.train_problems, *problems]
         # Test clips are never cut: their results are compared with the literature's.
         corpus.test, corpus.test_problems = _read_part(root, "test", None, self.landmarks_dir)
         return corpus
@@ -225,39 +243,41 @@ def add_max_seconds(parser: argparse.ArgumentParser) -> None:
         "--max_seconds",
         type=float,
         default=16.0,
-        help="longest piece of a pretrain clip; longer clips are cut at word times (24 is in use "
-        "as well). Of auto_avsr's trees: which segment length is read",
+        help="longest piece of a pretrain clip; longer clips are cut at word times (24 is also "
+        "common). For auto_avsr's trees: the segment length to read",
     )
 
 
 def _read_part(
     root: Path, part: str, max_seconds: float | None, landmarks_dir: Path | None
-) -> tuple[list[Utterance], dict[str, str]]:
+) -> tuple[list[Utterance], list[Problem]]:
+    described = [path.with_suffix(".mp4") for path in sorted((root / part).glob("*/*.txt"))]
+    missing = {clip: None for clip in described if not clip.is_file()}
+    problems = [Problem(str(clip), "no such clip, but its text file exists") for clip in missing]
     utterances: list[Utterance] = []
-    problems: dict[str, str] = {}
-    for text_file in sorted((root / part).glob("*/*.txt")):
-        if not text_file.with_suffix(".mp4").is_file():
-            problems[str(text_file.with_suffix(".mp4"))] = "no such clip, its text file is there"
     for clip in sorted((root / part).glob("*/*.mp4")):
-        if str(clip) in problems:
-            continue  # a link to nowhere, or no file
+        if clip in missing:
+            continue  # a broken symlink, or a directory
         if not is_one_line(str(clip)):
-            problems[str(clip).encode("unicode_escape", "surrogateescape").decode()] = (
-                "its name is not one line of UTF-8; rename it"
-            )
+            name = str(clip).encode("unicode_escape", "surrogateescape").decode()
+            problems.append(Problem(name, "its name is not one line of UTF-8; rename it"))
             continue
         try:
             pieces = _pieces(read_text_file(clip.with_suffix(".txt")), max_seconds)
-        except CorpusError as e:
-            problems[str(clip)] = str(e)
+        except TextFileError as e:
+            problems.append(e.problem)
             continue
+        except CorpusError as e:
+            problems.append(Problem(str(clip), str(e)))
+            continue
+        texts = [normalise(piece.text) for piece in pieces]
+        if not all(texts):
+            problems.append(Problem(str(clip), "empty transcript"))
         path = clip.relative_to(root).with_suffix("")
         recording, speaker = clip_ids(path)
         landmarks = find_beside(clip if landmarks_dir is None else landmarks_dir / path)
-        for piece in pieces:
-            text = normalise(piece.text)
+        for piece, text in zip(pieces, texts, strict=True):
             if not text:
-                problems[str(clip)] = "empty transcript"
                 continue
             whole = piece.end is None
             span = "" if whole else f"_{piece.start * 4:06d}_{piece.end * 4:06d}"
@@ -279,7 +299,7 @@ def _read_part(
 
 
 def _pieces(transcript: Transcript, max_seconds: float | None) -> list[Segment]:
-    """Return a clip's segments; one of end None is the whole clip."""
+    """Return a clip's segments; a segment whose end is None is the whole clip."""
     words = transcript.words
     margin = _MARGIN_FRAMES / FRAME_RATE
     if max_seconds is None or not words or words[-1].end + margin <= max_seconds:

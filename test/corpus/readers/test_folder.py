@@ -7,7 +7,7 @@ import soundfile
 from espnet_smop.bin import data_dir, prepare_corpus
 from espnet_smop.corpus.readers import reader_class
 from espnet_smop.corpus.readers.folder import FolderReader
-from espnet_smop.corpus.utterance import CorpusError
+from espnet_smop.corpus.utterance import CorpusError, Problem
 from espnet_smop.fileio.table import read_table
 
 
@@ -40,7 +40,7 @@ def test_clips_speakers_and_texts(folder):
     assert found["ann_1"].audio == found["ann_1"].video
     assert found["ann_0"].landmarks.endswith("ann/0.npy") and found["ann_0"].kind == "face"
     assert found["ann_0"].text == "Hello {World} 0"
-    assert corpus.train_problems == {str(folder / "bob/1"): "has no text file beside it"}
+    assert corpus.train_problems == [Problem(str(folder / "bob/1"), "has no text file beside it")]
     assert "audio and video" in corpus.form
     read = FolderReader(normalise_text=True, mouth_crops=True).read(folder)
     assert by_id(read)["ann_0"].text == "hello world 0" and by_id(read)["ann_0"].kind == "mouth"
@@ -59,7 +59,7 @@ def test_modalities(folder, make):
     soundfile.write(folder / "ann/0.WAV", np.zeros(6400), 16000)
     assert all(u.video is None for u in FolderReader().read(folder).train)
     problems = FolderReader(modalities=["audio", "video"]).read(folder).train_problems
-    assert problems[str(folder / "ann/0")] == "has no video file"
+    assert Problem(str(folder / "ann/0"), "has no video file") in problems
 
 
 def test_a_table_of_speakers(folder, tmp_path):
@@ -75,7 +75,8 @@ def test_a_table_of_speakers(folder, tmp_path):
         "cat/1": ("cat_1", "cat"),
         "dan o/0": ("somebody_dan_o_0", "somebody"),
     }
-    assert corpus.train_problems[str(folder / "dan o/1")] == "--speakers does not name it"
+    unnamed = Problem(str(folder / "dan o/1"), "--speakers does not name it")
+    assert unnamed in corpus.train_problems
 
 
 def test_clips_without_folders_are_speakers_of_their_own(tmp_path):
@@ -96,8 +97,8 @@ def test_errors(tmp_path):
         (tmp_path / f"{name}.wav").write_bytes(b"")
         (tmp_path / f"{name}.txt").write_bytes(content)
     problems = FolderReader(modalities=["audio"]).read(tmp_path).train_problems
-    assert problems[str(tmp_path / "empty")] == "empty transcript"
-    assert problems[str(tmp_path / "latin")].endswith("latin.txt: is not UTF-8")
+    assert Problem(str(tmp_path / "empty"), "empty transcript") in problems
+    assert Problem(str(tmp_path / "latin.txt"), "is not UTF-8") in problems
 
 
 @pytest.mark.parametrize("modality", ["audio", "video"])

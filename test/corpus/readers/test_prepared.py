@@ -10,7 +10,7 @@ from espnet_smop.bin import data_dir, prepare_corpus
 from espnet_smop.corpus.readers import READERS, corpus_dir
 from espnet_smop.corpus.readers.any_lrs3 import AnyLRS3Reader
 from espnet_smop.corpus.readers.auto_avsr import AutoAVSRReader
-from espnet_smop.corpus.utterance import CorpusError
+from espnet_smop.corpus.utterance import CorpusError, Problem
 from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import read_video
 
@@ -125,7 +125,7 @@ def test_missing_files_are_reported(auto_avsr, av_hubert):
     assert len(corpus.train) == 2 and len(corpus.train_problems) == 2
     (av_hubert / "audio/test/tt/00001.wav").unlink()
     corpus = AnyLRS3Reader().read(av_hubert)
-    assert corpus.test_problems == {"test/tt/00001": "no such audio file"}
+    assert corpus.test_problems == [Problem("test/tt/00001", "no such audio file")]
 
 
 def test_label_files_as_they_are_passed_on(auto_avsr):
