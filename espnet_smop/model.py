@@ -72,8 +72,8 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
             kwargs: ignored (``utt_id``).
 
         Returns:
-            The loss, statistics for the reporter, and the number of target tokens: the weight
-            with which gradients of several processes are those of the global batch.
+            The loss, statistics for the reporter, and the number of target tokens. Weighted by
+            it, the gradients of several processes average to that of the global batch.
         """
         encoded = self.encode(speech, speech_lengths, video, video_lengths)
         projected = self.projector(*encoded)
@@ -98,7 +98,7 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
             speech_lengths: in samples.
             video: mouth crops.
             video_lengths: in frames.
-            allow_missing: accept one input where the model has two frontends.
+            allow_missing: accept one input for a model with two frontends.
 
         Returns:
             By modality: features ``(B, T, D)``, lengths ``(B,)`` and, where the projector fuses
@@ -109,16 +109,16 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         """
         inputs = {"audio": (speech, speech_lengths), "video": (video, video_lengths)}
         inputs = {m: x for m, x in inputs.items() if m in self.frontends and x[0] is not None}
+        missing = [m for m in self.frontends if m not in inputs]
+        if missing and not (allow_missing and inputs):
+            scp, name = MODALITIES[missing[0]].scp, MODALITIES[missing[0]].data_name
+            raise ValueError(
+                f"the model has a {missing[0]}_frontend, but the data has no '{name}': give "
+                f"{scp} as name '{name}', or set {missing[0]}_frontend: null"
+            )
         features, lengths, layers = {}, {}, {}
-        for modality, frontend in self.frontends.items():
-            if modality not in inputs and allow_missing and inputs:
-                continue
-            if modality not in inputs:
-                scp, name = MODALITIES[modality].scp, MODALITIES[modality].data_name
-                raise ValueError(
-                    f"the model has a {modality}_frontend, but the data has no '{name}': give "
-                    f"{scp} as name '{name}', or set {modality}_frontend: null"
-                )
+        for modality in inputs:
+            frontend = self.frontends[modality]
             if modality in self.projector.needs_layers:
                 layers[modality], lengths[modality] = frontend.layers(*inputs[modality])
                 features[modality] = layers[modality][-1]
@@ -135,7 +135,7 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         *,
         allow_missing: bool = False,
     ) -> ProjectorOutput:
-        """Return what the LLM reads of a batch; arguments and errors as in :meth:`encode`."""
+        """Return the LLM's input tokens for a batch; arguments and errors as in :meth:`encode`."""
         return self.projector(
             *self.encode(speech, speech_lengths, video, video_lengths, allow_missing=allow_missing)
         )
@@ -143,7 +143,7 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
     def decode(
         self, projected: ProjectorOutput, text: torch.Tensor, text_lengths: torch.Tensor
     ) -> DecoderOutput:
-        """Return the LLM's loss on the transcripts, or that of the warm start instead."""
+        """Return the LLM's loss on the transcripts, or the warm start's loss."""
         if self.warm_start is not None:
             return self.warm_start(self.decoder, projected, text, text_lengths)
         return self.decoder(projected.tokens, projected.lengths, text, text_lengths)

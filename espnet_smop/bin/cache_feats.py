@@ -25,7 +25,7 @@ from espnet_smop.command import CommandHelp, run
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.precomputed import FeatureCacheError, open_cache, write_cache
-from espnet_smop.tasks.avsr import AVSRTask, audio_frontend_choices, video_frontend_choices
+from espnet_smop.tasks.avsr import FRONTEND_CHOICES, AVSRTask
 from espnet_smop.tasks.cached_features import (
     compute_features,
     describe,
@@ -33,11 +33,9 @@ from espnet_smop.tasks.cached_features import (
     varying_settings,
 )
 
-_CHOICES = {"audio": audio_frontend_choices, "video": video_frontend_choices}
-
 
 def main(cmd: Sequence[str] | None = None) -> None:
-    """Make, or check, the caches that the command line names."""
+    """Make or check the caches of each modality and data directory."""
     parser = argparse.ArgumentParser(
         prog="python -m espnet_smop.bin.cache_feats",
         description=__doc__,
@@ -48,30 +46,33 @@ def main(cmd: Sequence[str] | None = None) -> None:
         "--data_dir", required=True, nargs="+", type=Path, help="prepared data directories"
     )
     parser.add_argument(
-        "--out", required=True, type=Path, help="the caches are OUT/<name of data_dir>_<modality>"
+        "--out",
+        required=True,
+        type=Path,
+        help="parent directory of the caches, <name of data_dir>_<modality> each",
     )
     parser.add_argument(
         "--modality",
         nargs="+",
-        choices=list(_CHOICES),
-        help="default: those that the config has a frontend for",
+        choices=list(FRONTEND_CHOICES),
+        help="default: the modalities that the config has a frontend for",
     )
     parser.add_argument("--batch_size", type=int, default=16, help="utterances at a time")
     parser.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to compute"
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda"
     )
     parser.add_argument("--check", action="store_true", help="only check that the caches fit")
     parser.add_argument(
         "--report",
         type=Path,
-        help="leave out a modality that cannot be cached, instead of refusing it, and write into "
-        "this file a line per modality: its name and 'cached', or why it is not",
+        help="skip a modality that cannot be cached instead of refusing it, and write a line per "
+        "modality into this file: its name and 'cached', or the reason why it is not",
     )
     options, overrides = parser.parse_known_args(cmd)
     if len({d.name for d in options.data_dir}) < len(options.data_dir):
         parser.error("--data_dir: two directories have the same name")
     args = AVSRTask.get_parser().parse_args(["--config", options.config, *overrides])
-    has = [m for m in _CHOICES if getattr(args, f"{m}_frontend") is not None]
+    has = [m for m in FRONTEND_CHOICES if getattr(args, f"{m}_frontend") is not None]
     report = ""
     for modality in options.modality or has:
         if modality in has:
@@ -79,7 +80,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         else:
             reasons = [f"there is no {modality}_frontend"]
         if not reasons:
-            frontend = _CHOICES[modality].build(args)
+            frontend = FRONTEND_CHOICES[modality].build(args)
             reasons = varying_settings(args, modality, frontend)
         if reasons and options.report is None:
             raise FeatureCacheError(
@@ -96,7 +97,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
 def cache_modality(
     args: argparse.Namespace, modality: str, frontend: AbsAVFrontend, options: argparse.Namespace
 ) -> None:
-    """Make, or check, the caches of a modality and print the paths of their ``feats.scp``."""
+    """Make or check the caches of a modality, and print the paths of their ``feats.scp``."""
     model = describe(args, modality, frontend.fingerprints())
     for data_dir in options.data_dir:
         out = options.out / f"{data_dir.name}_{modality}"

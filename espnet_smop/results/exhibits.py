@@ -1,4 +1,4 @@
-"""What the report shows: figures and tables with their captions and the numbers behind them."""
+"""The report's exhibits: figures and tables with their captions and the numbers behind them."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ from espnet_smop.results.transcripts import read_text
 RATES, PAIRS, EXPERTS, COSTS = "Error rates", "Significance", "Expert usage", "Costs"
 UNKNOWN = "–"
 _PARTS = ("encoders", "projector", "projector_active", "llm")
-"""Parameters that only the CSV file has."""
+"""Parameter counts that appear only in the CSV file."""
 PNG_DPI = 200
 
 Row = dict[str, Any]
@@ -38,14 +38,14 @@ class Exhibit:
     """One figure or table.
 
     Attributes:
-        name: of its files.
-        title: heading.
-        caption: what is drawn, of which data, with which intervals.
+        name: stem of its file names.
+        title: its heading.
+        caption: describes what is drawn, the data and the intervals.
         section: heading of the report that it belongs to.
-        figure: None for a table alone.
-        rows: the numbers, one dictionary each with the same keys.
-        table: header and lines to show; empty where the figure is enough.
-        names: number of leading columns of the table that are names.
+        figure: the figure; None for a table alone.
+        rows: the numbers, dictionaries with the same keys.
+        table: header and lines to show; empty if the figure is enough.
+        names: number of leading columns of the table that hold names.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Exhibit:
 
     @property
     def file_name(self) -> str:
-        """The name with file names' characters only."""
+        """The name, restricted to characters that are safe in file names."""
         return re.sub(r"[^A-Za-z0-9.=+-]+", "_", self.name)
 
     @cached_property
@@ -81,7 +81,7 @@ class Exhibit:
         return out.getvalue()
 
     def write(self, directory: Path) -> None:
-        """Write ``NAME.csv`` and, of a figure, ``NAME.{png,svg}``."""
+        """Write ``NAME.csv`` and, for a figure, ``NAME.{png,svg}``."""
         if self.figure is not None:
             with atomic_path(directory / f"{self.file_name}.svg") as path:
                 path.write_bytes(self.svg)
@@ -92,7 +92,7 @@ class Exhibit:
 
 
 def as_table(rows: Sequence[Row], hidden: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
-    """Return header and lines of a table that shows rows as they are, numbers rounded.
+    """Return header and lines of a table of the rows, with rounded numbers.
 
     Args:
         rows: at least one.
@@ -293,21 +293,25 @@ def cost_exhibit(systems: Sequence[System], measured: dict[str, Measured]) -> Ex
         parameters, gflops = measured[system.name].parameters, measured[system.name].routing.gflops
         row: Row = {"system": system.name}
         for part in fields(Parameters):
-            row[f"parameters_{part.name}"] = parameters and getattr(parameters, part.name)
+            row[f"parameters_{part.name}"] = (
+                None if parameters is None else getattr(parameters, part.name)
+            )
         row |= {f"gflop_per_second_{p.replace(' ', '_')}": _digits(gflops.get(p)) for p in parts}
         clean = next((s.path for c, s in system.scores.items() if c.snr == CLEAN), None)
-        costs = clean and DecodingCosts.read(clean)
-        row["rtf"] = costs and _digits(costs.rtf)
-        row["memory_mib"] = costs and round(costs.peak_memory_mib)
-        row["memory_of"] = costs and costs.memory_of
+        costs = None if clean is None else DecodingCosts.read(clean)
+        row |= dict.fromkeys(("rtf", "memory_mib", "memory_of"))
+        if costs is not None:
+            row["rtf"] = _digits(costs.rtf)
+            row["memory_mib"] = round(costs.peak_memory_mib)
+            row["memory_of"] = costs.memory_of
         rows.append(row)
     return Exhibit(
         name="cost",
         title="Parameters, operations, and decoding",
         caption="Active: without the experts that a token does not go to. GFLOP per second of "
-        "speech, a multiply-add counted as two; those of the LLM for reading media tokens, prompt "
-        "and text once (a beam of B makes the text's part B-fold). RTF and peak memory of a job "
-        "as measured while decoding clean speech: they hold for the machine, its load, and the "
+        "speech, a multiply-add counted as two; for the LLM, of reading media tokens, prompt and "
+        "text once (a beam of B multiplies the text's share by B). RTF and peak memory of a job "
+        "were measured while decoding clean speech: they depend on the machine, its load, and the "
         "decoding config.",
         section=COSTS,
         rows=rows,

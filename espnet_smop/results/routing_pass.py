@@ -17,8 +17,9 @@ from espnet_smop.results.operations import count_flops
 from espnet_smop.tasks.avsr import AVSRTask
 
 _BATCH_SIZE = 8
-_LONG = 5_765_760
-"""Encoder frames of an utterance that no usual downsampling rate leaves a remainder of."""
+_LONG = 5_765_760  # 2^7 · 3^2 · 5 · 7 · 11 · 13
+"""Encoder frames of a long utterance: a multiple of every number up to 16, so that no usual
+downsampling rate leaves a remainder."""
 
 
 @dataclass
@@ -26,8 +27,8 @@ class RoutingPass:
     """Result of the pass.
 
     Attributes:
-        usages: one for each router and modality; none without routers.
-        strip: the utterance that was asked for; None without routers.
+        usages: one for each router and modality; empty without routers.
+        strip: the requested utterance; None without routers.
         gflops: part → GFLOP per second of speech.
         utterances: number of utterances that the usages count.
     """
@@ -55,7 +56,7 @@ def run_pass(
         checkpoint: its trained parameters.
         data_dir: formatted data directory.
         uids: the utterances whose tokens are counted.
-        strip_uid: the utterance that is shown.
+        strip_uid: the utterance that is drawn.
         flop_uids: the utterances whose operations are counted.
         device: ``cpu`` or ``cuda``.
 
@@ -148,7 +149,7 @@ def _strip(
 
 
 def _seconds_per_token(model: ESPnetAVSRModel, modality: str) -> float:
-    # Of a long utterance, of which a remainder of frames at the end is a negligible part.
+    # Measured on a long utterance, where a remainder of frames at the end is negligible.
     frames = torch.tensor(_LONG)
     tokens = int(model.projector.num_tokens(modality, frames))
     return _LONG / tokens / model.frontends[modality].frame_rate

@@ -1,4 +1,4 @@
-"""Decoded experiments as systems: their scores, and which differences are significant."""
+"""Decoded experiments as systems: their scores, and the significance of differences."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class System:
     Attributes:
         name: unique among the systems compared.
         path: the experiment.
-        tag: name of the decoding; empty where nothing is scored.
+        tag: name of the decoding; empty if nothing is scored.
         task: ``ASR``, ``VSR`` or ``AVSR``.
         config: its ``config.yaml``.
         scores: condition → errors.
@@ -51,7 +51,7 @@ class Difference(NamedTuple):
     Attributes:
         a: name of system A.
         b: name of system B.
-        errors: errors of A minus those of B.
+        errors: errors of A minus errors of B.
         bootstrap: the paired bootstrap.
         test: the matched-pairs test.
         p_holm: p value of the test, adjusted for the number of pairs under this condition.
@@ -113,7 +113,9 @@ def read_systems(
         decodes: dict[str, list[Decode]] = {}
         for decode in find_decodes(experiment, metric):
             decodes.setdefault(decode.tag, []).append(decode)
-        for tag, of_tag in (decodes or {"": []}).items():
+        if not decodes:
+            decodes[""] = []  # a system without scores
+        for tag, of_tag in decodes.items():
             scores = {d.condition: Score.read(d.path, metric=metric, unit=unit) for d in of_tag}
             systems.append(System(name, experiment, tag, task, config, scores))
     if len({system.tag for system in systems if system.tag}) > 1:

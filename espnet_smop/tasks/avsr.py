@@ -82,6 +82,8 @@ video_frontend_choices = OpenClassChoices(
     default="avhubert",
     optional=True,
 )
+FRONTEND_CHOICES = {"audio": audio_frontend_choices, "video": video_frontend_choices}
+"""Modality → its frontends."""
 projector_choices = OpenClassChoices(
     "projector",
     classes={"mlp": MLPProjector, "smop": SMoPProjector},
@@ -108,8 +110,7 @@ class AVSRTask(AbsTask):
     num_optimizers = 1
     trainer = AVSRTrainer
     class_choices_list = [  # noqa: RUF012 (ESPnet's attribute)
-        audio_frontend_choices,
-        video_frontend_choices,
+        *FRONTEND_CHOICES.values(),
         projector_choices,
         decoder_choices,
         preprocessor_choices,
@@ -394,10 +395,7 @@ class AVSRTask(AbsTask):
     @classmethod
     def _build_model(cls, args: argparse.Namespace) -> ESPnetAVSRModel:
         frontends: dict[str, AbsAVFrontend] = {}
-        for modality, choices in (
-            ("audio", audio_frontend_choices),
-            ("video", video_frontend_choices),
-        ):
+        for modality, choices in FRONTEND_CHOICES.items():
             frontend = choices.build(args)
             if frontend is not None and has_precomputed(args, modality):
                 check_replaceable(args, modality, frontend)
@@ -447,7 +445,7 @@ class AVSRTask(AbsTask):
             args = argparse.Namespace(**yaml.safe_load(file))
         # Decoding starts from waveforms and pictures, whatever the training read.
         args.train_data_path_and_name_and_type = args.valid_data_path_and_name_and_type = []
-        for choices in (audio_frontend_choices, video_frontend_choices, decoder_choices):
+        for choices in (*FRONTEND_CHOICES.values(), decoder_choices):
             conf = getattr(args, f"{choices.name}_conf")
             on_cpu = torch.device(device).type == "cpu"
             if on_cpu and choices.takes(args, "dtype") and not conf.get("dtype"):
@@ -506,8 +504,8 @@ def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
 
 
 def _model_problems(args: argparse.Namespace) -> Iterator[str]:
-    yield from _class_problems(args, audio_frontend_choices)
-    yield from _class_problems(args, video_frontend_choices)
+    for choices in FRONTEND_CHOICES.values():
+        yield from _class_problems(args, choices)
     # input_sizes, output_size and num_layers come from the other parts
     yield from _class_problems(args, projector_choices, num_given=3)
     yield from _class_problems(args, decoder_choices)
