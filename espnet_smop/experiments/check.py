@@ -76,7 +76,8 @@ def training_problems(
             model = _build(args)
         except (OSError, RuntimeError, ValueError) as e:
             problems += [str(e)]
-    problems += _data_problems(args)
+        else:
+            problems += [] if model is None else AVSRTask.parameter_problems(args, model)
     if NOISE not in stages:
         problems += _noise_problems(args)
     if FORMAT in stages:
@@ -175,34 +176,6 @@ def _skeleton(model: str, part: str, directory: Path) -> Path:
     except BaseModelError:
         pass
     return skeleton(_STAND_INS[part], directory)
-
-
-def _data_problems(args: argparse.Namespace) -> Iterator[str]:
-    """Yield what is wrong with the data that the arguments name, if they name any."""
-    known = {*AVSRTask.required_data_names(), *AVSRTask.optional_data_names()}
-    for kind in ("train", "valid"):
-        sources = getattr(args, f"{kind}_data_path_and_name_and_type")
-        for path, name, _ in sources:
-            if name not in known:
-                yield f"data name '{name}' of {path} is none of {', '.join(sorted(known))}"
-            if not Path(path).is_file():
-                yield f"{path} does not exist"
-        names = {name for _, name, _ in sources}
-        if not names:
-            continue
-        if "text" not in names:
-            yield f"the {kind} data has no text: add FILE,text,text"
-        for modality in MODALITIES.values():
-            is_given = names & {modality.data_name, modality.feats_name}
-            if getattr(args, f"{modality.name}_frontend") is not None and not is_given:
-                yield (
-                    f"the {kind} data has no '{modality.data_name}', which the "
-                    f"{modality.name}_frontend takes: add {modality.scp} or set "
-                    f"{modality.name}_frontend: null"
-                )
-        for file in getattr(args, f"{kind}_shape_file"):
-            if not Path(file).is_file():
-                yield f"--{kind}_shape_file {file} does not exist"
 
 
 def _noise_problems(args: argparse.Namespace) -> Iterator[str]:

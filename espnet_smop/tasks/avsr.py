@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from espnet_smop.base_model import BaseModelError, on_meta, resolve_relative_to
+from espnet_smop.class_path import suggestion
 from espnet_smop.decoder.abs_decoder import AbsAVDecoder
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.decoder.prompt import prompt_for
@@ -47,7 +48,10 @@ from espnet_smop.tasks.settings import (
     SettingsError,
     check_none,
     conf_problems,
+    criterion_problems,
+    data_problems,
     init_param_problems,
+    number_problems,
     optimizer_problems,
     text_numbers,
 )
@@ -296,7 +300,9 @@ class AVSRTask(AbsTask):
         if not args.print_config:
             cls.check_required_command_args(args)
             check_none(cls.training_problems(args))
-            cls.build_skeleton(args)
+            model = cls.build_skeleton(args)
+            if model is not None:
+                check_none(cls.parameter_problems(args, model))
         super().main(args=args)
 
     @classmethod
@@ -313,13 +319,32 @@ class AVSRTask(AbsTask):
             *cls.model_problems(args),
             *_preprocessor_problems(args),
             *optimizer_problems(args),
+            *_generation_problems(args),
+            *number_problems(args),
+            *criterion_problems(args),
             *init_param_problems(args),
+            *data_problems(
+                args,
+                [m for m in MODALITIES.values() if getattr(args, f"{m.name}_frontend") is not None],
+                {*cls.required_data_names(), *cls.optional_data_names()},
+            ),
             *(
                 f"batch_limits has an unknown key '{key}'. Known: {', '.join(_LIMITS)}"
                 for key in args.batch_limits
                 if key not in _LIMITS
             ),
             *text_numbers("batch_limits", args.batch_limits),
+        ]
+
+    @classmethod
+    def parameter_problems(cls, args: argparse.Namespace, model: nn.Module) -> list[str]:
+        """Return which ``--freeze_param`` names no parameter of the model."""
+        names = {name for name, _ in model.named_modules()}
+        names |= {name for name, _ in model.named_parameters()}
+        return [
+            f"--freeze_param {name} is no part of the model{suggestion(name, names)}"
+            for name in args.freeze_param
+            if name not in names
         ]
 
     @classmethod
@@ -526,10 +551,27 @@ def _model_problems(args: argparse.Namespace) -> Iterator[str]:
 def _preprocessor_problems(args: argparse.Namespace) -> Iterator[str]:
     # train and encode_text are the task's
     yield from _class_problems(args, preprocessor_choices, num_given=2)
-    if args.preprocessor == "avsr" and isinstance(args.preprocessor_conf, Mapping):
-        noise = args.preprocessor_conf.get("noise")
-        if noise is not None:
-            yield from conf_problems("preprocessor_conf.noise", NoiseAdder, noise)
+    if args.preprocessor != "avsr" or not isinstance(args.preprocessor_conf, Mapping):
+        return
+    noise = args.preprocessor_conf.get("noise")
+    if noise is not None:
+        found = conf_problems("preprocessor_conf.noise", NoiseAdder, noise)
+        yield from found
+        if found:
+            return
+    try:
+        AVSRPreprocessor(True, **args.preprocessor_conf)
+    except ValueError as e:
+        yield f"preprocessor_conf: {e}"
+    except TypeError:
+        pass  # an unknown key, which is named above
+
+
+def _generation_problems(args: argparse.Namespace) -> Iterator[str]:
+    try:
+        decoder_choices.get_class(args.decoder).check_generation(args.inference_conf)
+    except ValueError as e:
+        yield f"inference_conf: {e}"
 
 
 def _class_problems(

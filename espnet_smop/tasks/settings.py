@@ -12,6 +12,7 @@ from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 from torch import nn
 
 from espnet_smop.class_path import suggestion
+from espnet_smop.modality import Modality
 
 _NUMBER = re.compile(r"(?P<digits>[-+]?(\d+\.?\d*|\.\d+))([eE](?P<sign>[-+]?)(?P<exponent>\d+))?")
 _TEXTS = {"prompt", "model", "tokenizer", "gguf_file", "file"}
@@ -46,17 +47,18 @@ def conf_problems(
     parameters = list(inspect.signature(build).parameters.values())[num_given:]
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     known = [p.name for p in named]
-    problems = []
-    if len(named) == len(parameters):
-        problems += [
-            f"{name} has an unknown key '{key}'{_did_you_mean(key, known)}"
-            for key in conf
-            if key not in known
-        ]
+    takes_any = len(named) < len(parameters)
+    unknown = [] if takes_any else [key for key in conf if key not in known]
+    hints = [_did_you_mean(key, known) for key in unknown]
+    problems = [
+        f"{name} has an unknown key '{key}'{hint}" for key, hint in zip(unknown, hints, strict=True)
+    ]
     problems += [
         f"{name} lacks a key: '{p.name}'"
         for p in named
-        if p.default is p.empty and p.name not in conf
+        if p.default is p.empty
+        and p.name not in conf
+        and f". Did you mean '{p.name}'?" not in hints
     ]
     return [*problems, *(text_numbers(name, conf) if registered else ())]
 
@@ -112,6 +114,78 @@ def optimizer_problems(args: argparse.Namespace) -> Iterator[str]:
 def _reason(error: Exception, conf: Mapping[str, Any]) -> str:
     text = " ".join(str(error).split())
     return text or f"check {', '.join(f'{key} {value}' for key, value in conf.items())}"
+
+
+_AT_LEAST = {
+    "accum_grad": 1, "batch_bins": 1, "batch_size": 1, "log_interval": 1, "max_epoch": 1,
+    "nonfinite_patience": 0, "num_att_plot": 0, "num_iters_per_epoch": 1, "num_workers": 0,
+    "patience": 0,
+}  # fmt: skip
+_STATS = {"loss", "acc", "loss_ce", "loss_ctc", "loss_balance", "loss_z"}
+"""Of the registered projectors and decoders, and their routers' statistics."""
+
+
+def number_problems(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what numbers of the training are too small."""
+    for name, least in _AT_LEAST.items():
+        value = getattr(args, name)
+        if value is not None and value < least:
+            yield f"{name} is {value}, expected at least {least}"
+
+
+def criterion_problems(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what is wrong with the criteria by which epochs are compared."""
+    criteria = {
+        "early_stopping_criterion": [args.early_stopping_criterion],
+        "best_model_criterion": args.best_model_criterion,
+    }
+    any_name = ":" in args.decoder or ":" in args.projector
+    for option, values in criteria.items():
+        for value in values:
+            if not isinstance(value, list | tuple) or len(value) != 3:
+                yield f"{option} has {value!r}, expected [train or valid, NAME, min or max]"
+                continue
+            part, name, mode = value
+            if part not in ("train", "valid"):
+                yield f"{option} has '{part}', expected train or valid"
+            if mode not in ("min", "max"):
+                yield f"{option} has '{mode}', expected min or max"
+            if name not in _STATS and not any_name and not str(name).startswith("router_"):
+                yield f"{option} has an unknown statistic '{name}'{_did_you_mean(name, _STATS)}"
+
+
+def data_problems(
+    args: argparse.Namespace, modalities: Collection[Modality], known: Collection[str]
+) -> Iterator[str]:
+    """Yield what is wrong with the data that the arguments name, if they name any.
+
+    Args:
+        args: of the training.
+        modalities: that the model takes.
+        known: data names.
+    """
+    for kind in ("train", "valid"):
+        sources = getattr(args, f"{kind}_data_path_and_name_and_type")
+        for path, name, _ in sources:
+            if name not in known and not args.allow_variable_data_keys:
+                yield f"data name '{name}' of {path} is none of {', '.join(sorted(known))}"
+            if not Path(path).is_file():
+                yield f"{path} does not exist"
+        names = {name for _, name, _ in sources}
+        if not names:
+            continue
+        if "text" not in names:
+            yield f"the {kind} data has no text: add FILE,text,text"
+        for modality in modalities:
+            if not names & {modality.data_name, modality.feats_name}:
+                yield (
+                    f"the model has a {modality.name}_frontend, but the {kind} data has no "
+                    f"'{modality.data_name}': add {','.join(modality.source('DIR'))}, or set "
+                    f"{modality.name}_frontend: null"
+                )
+        for file in getattr(args, f"{kind}_shape_file"):
+            if not Path(file).is_file():
+                yield f"--{kind}_shape_file {file} does not exist"
 
 
 def init_param_problems(args: argparse.Namespace) -> list[str]:

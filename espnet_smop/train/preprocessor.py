@@ -43,6 +43,9 @@ class AVSRPreprocessor(AbsAVPreprocessor):
         noise: arguments of :class:`~espnet_smop.train.noise.NoiseAdder`; None adds none. In
             evaluation it is deterministic per utterance.
         noise_in_validation: add noise in validation as well.
+
+    Raises:
+        ValueError: a value is out of its range, or a mask has an unknown key.
     """
 
     def __init__(
@@ -60,6 +63,13 @@ class AVSRPreprocessor(AbsAVPreprocessor):
         noise_in_validation: bool = False,
     ):
         super().__init__(train)
+        if not 0 <= flip_probability <= 1:
+            raise ValueError(f"flip_probability is {flip_probability}, expected 0 to 1")
+        if not isinstance(video_multiple, int) or video_multiple < 1:
+            raise ValueError(f"video_multiple is {video_multiple}, expected 1 or more")
+        for name, mask in (("video_mask", video_mask), ("speech_mask", speech_mask)):
+            if mask is not None and set(mask) != {"max_width", "stride"}:
+                raise ValueError(f"{name} is {mask}, expected {{max_width: …, stride: …}} or null")
         self.encode_text = encode_text
         self.flip_probability = flip_probability
         self.random_crop = random_crop

@@ -11,20 +11,37 @@ import torch
 import yaml
 
 import espnet_smop.experiments.check  # noqa: F401 (the command imports it when it is called)
-from espnet_smop.bin import avsr_inference, check_config
+from espnet_smop.bin import avsr_inference, avsr_train, check_config
+from espnet_smop.command import run
 from espnet_smop.corpus import landmarks
 from espnet_smop.inference import DECODING_OPTIONS
+from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.train.lock import experiment_lock, lock_holder
 
 
 @pytest.fixture
-def check(train_command, capsys):
+def command(train_command, model_args):
+    """Return a function from changes of a right config to the arguments of a training."""
+
+    def command(changes):
+        changes = dict(changes)
+        # Changes of these are beside the base models.
+        for part in ("audio_frontend_conf", "decoder_conf"):
+            if part in changes:
+                changes[part] = {**getattr(model_args(), part), **changes[part]}
+        return train_command("exp", **{**GOOD, **changes})
+
+    return command
+
+
+@pytest.fixture
+def check(command, capsys):
     """Return a function from changes of a config, and arguments, to the lines of the check."""
 
     def check(changes=None, *words):
-        command = train_command("exp", **{**GOOD, **(changes or {})})
+        cmd = [*command(changes or {}), *map(str, words)]
         capsys.readouterr()  # what making the base models printed
-        status = check_config.main([*command, *map(str, words)])
+        status = check_config.main(cmd)
         out, err = capsys.readouterr()
         assert status == (0 if out else 1)
         return (err or out).splitlines()
@@ -50,7 +67,7 @@ def schedule(**conf):
 MISTAKES = {
     "lr as YAML reads it": (
         {"optim_conf": {"lr": "1e-3"}}, [],
-        "^optim_conf.lr is the text '1e-3' to YAML, expected a number: write 1.0e-3$",
+        "optim_conf.lr is the text '1e-3' to YAML, expected a number: write 1.0e-3$",
     ),
     "max_lr as YAML reads it": (
         schedule(max_lr="2e4"), [], "scheduler_conf.max_lr is the text '2e4' to YAML, expected a "
@@ -118,6 +135,42 @@ MISTAKES = {
         {"preprocessor_conf": {"noise": {"file": "absent.wav", "snr": 0}}}, [],
         "preprocessor_conf.noise: there is no file absent.wav",
     ),
+    "unknown key of the noise": (
+        {"preprocessor_conf": {"noise": {"file": "a.wav", "snrs": 0}}}, [],
+        "preprocessor_conf.noise has an unknown key 'snrs'. Did you mean 'snr'",
+    ),
+    "mask": (
+        {"preprocessor_conf": {"video_mask": {"width": 1.0}}}, [],
+        "preprocessor_conf: video_mask is .* expected {max_width: …, stride: …}",
+    ),
+    "video_multiple": (
+        {"preprocessor_conf": {"video_multiple": 0}}, [], "video_multiple is 0, expected 1 or more",
+    ),
+    "flip probability": (
+        {"preprocessor_conf": {"flip_probability": 2}}, [], "flip_probability is 2, expected 0 to",
+    ),
+    "prompt": ({"decoder_conf": {"prompt": 3}}, [], "prompt is 3, expected a text"),
+    "lora": ({"decoder_conf": {"lora": {"rank": 3}}}, [], r"lora: unknown settings .'rank'"),
+    "lora's modules": (
+        {"decoder_conf": {"lora": {"r": 2, "target_modules": ["qproj"]}}}, [], "qproj",
+    ),
+    "dtype": ({"decoder_conf": {"dtype": "float8"}}, [], "dtype: 'float8' is none of float32, bf"),
+    "padding": ({"audio_frontend_conf": {"padding": "30"}}, [], "padding is the text '30'"),
+    "criterion": (
+        {"best_model_criterion": [["valid", "accuracy", "max"]]}, [],
+        "best_model_criterion has an unknown statistic 'accuracy'. Known: acc, loss",
+    ),
+    "criterion's part": (
+        {"best_model_criterion": [["dev", "acc", "max"]]}, [], "has 'dev', expected train or valid",
+    ),
+    "accum_grad": ({"accum_grad": 0}, [], "accum_grad is 0, expected at least 1"),
+    "epochs": ({"max_epoch": "ten"}, [], "--max_epoch: invalid int value: 'ten'"),
+    "decoding in the config": (
+        {"inference_conf": {"beamsize": 3}}, [], "inference_conf: decoding has no setting 'beamsi",
+    ),
+    "beam size in the config": ({"inference_conf": {"beam_size": 0}}, [], "beam_size is 0"),
+    "frozen part": ({}, ["--freeze_param", "projectr"], "Did you mean 'projector'"),
+    "base": ({"base": "absent.yaml"}, [], "absent.yaml, the base of .*, does not exist"),
     "warm start": ({"model_conf": {"ctc_warmup": 3}}, [], "Did you mean 'ctc_warmup_steps'"),
     "data name": (
         {}, ["--train_data_path_and_name_and_type", "x/wav.scp,speach,sound"],
@@ -273,3 +326,29 @@ def test_little_disk_is_named(check, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     [line] = check()
     assert "GiB free, the checkpoints need" in line
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lr as YAML reads it", "key of the schedule", "batch_type", "init_param", "routing", "prompt",
+     "one expert", "beam size in the config", "option", "frozen part", "mask"],
+)  # fmt: skip
+def test_training_ends_in_the_same_line(command, tmp_path, name, capsys, monkeypatch):
+    monkeypatch.setattr(AVSRTask, "build_model", lambda args: pytest.fail("loaded the model"))
+    changes, words, expected = MISTAKES[name]
+    cmd = [*command(changes), *words]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        run(avsr_train.main, cmd)
+    out, err = capsys.readouterr()
+    said = stopped.value.code if isinstance(stopped.value.code, str) else err
+    assert re.search(expected, said)
+    assert len(said.splitlines()) == 1 and "Traceback" not in err and not out
+    assert not (tmp_path / "exp").exists()
+
+
+def test_training_without_directory_says_so_in_one_line(command):
+    words = command({})
+    at = words.index("--output_dir")
+    with pytest.raises(SystemExit, match="^avsr_train: the argument --output_dir is required$"):
+        run(avsr_train.main, words[:at] + words[at + 2 :])
