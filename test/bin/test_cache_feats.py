@@ -117,7 +117,8 @@ def make_whisper_like(tmp_path):
 
 def test_a_report_says_what_is_cached_and_why_the_rest_is_not(config, dump_dir, tmp_path):
     report, out = tmp_path / "exp" / "report", tmp_path / "out"
-    noisy = QUIET | {"noise": {"file": "absent.wav", "snr": 0}, "speech_mask": {}}
+    mask = {"max_width": 0.4, "stride": 1.0}
+    noisy = QUIET | {"noise": {"file": "absent.wav", "snr": 0}, "speech_mask": mask}
     command = ["--config", config(preprocessor_conf=noisy), "--data_dir", str(dump_dir)]
     command += ["--out", str(out)]
     main([*command, "--report", str(report)])
