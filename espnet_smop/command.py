@@ -1,11 +1,17 @@
 """How every command starts and ends: help, subcommands, known errors in one line."""
 
 import argparse
+import difflib
 import inspect
+import itertools
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
+
+from espnet2.utils.types import str2bool
 
 
 class CommandHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -20,6 +26,94 @@ class CommandHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefault
         ):
             return action.help
         return super()._get_help_string(action)
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        if action.type is str2bool:
+            return "{true,false}"
+        return super()._get_default_metavar_for_optional(action)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        # Further names of an option are former ones.
+        names = action.option_strings
+        if len(names) > 1 and names[0].startswith("--"):
+            action.option_strings = names[:1]
+        try:
+            return super()._format_action_invocation(action)
+        finally:
+            action.option_strings = names
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and which names the nearest option for an unknown one.
+
+    Booleans have ``type=str2bool``: ``--flag true``, or ``--flag`` alone.
+
+    Args:
+        takes_others: unknown options are not errors, because another parser takes them.
+        options: of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, *, takes_others: bool = False, **options: Any):
+        super().__init__(**{"formatter_class": CommandHelp, **options})
+        self._takes_others = takes_others
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse the options; see argparse."""
+        words = list(sys.argv[1:] if args is None else args)
+        rest = any(a.nargs in (argparse.PARSER, argparse.REMAINDER) for a in self._actions)
+        if not self._takes_others and not rest:
+            for word in words:
+                self._check_option(word)
+        return super().parse_known_args(self._complete_booleans(words), namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2 and the message; the usage is left to ``--help``."""
+        message = message.replace("invalid str2bool value:", "expected true or false, not")
+        self.exit(2, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+    def _check_option(self, word: str) -> None:
+        name = word.partition("=")[0]
+        known = self._option_string_actions
+        if not re.fullmatch(r"--\w[\w-]*", name) or any(k.startswith(name) for k in known):
+            return
+        nearest = difflib.get_close_matches(name, known, n=1)
+        self.error(
+            f"there is no option {name}" + (f"; did you mean {nearest[0]}?" if nearest else "")
+        )
+
+    def _complete_booleans(self, words: list[str]) -> list[str]:
+        completed = []
+        for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+            completed.append(word)
+            action = self._option_string_actions.get(word)
+            if action is not None and action.type is str2bool and not _is_boolean(following):
+                completed.append("true")
+        return completed
+
+
+def _is_boolean(word: str) -> bool:
+    return word.lower() in ("true", "false", "yes", "no", "on", "off", "0", "1", "y", "n")
+
+
+def device(name: str) -> str:
+    """Return the device that an option ``--device`` names: ``cpu`` or ``cuda``, perhaps ``:N``.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such device.
+    """
+    import torch  # takes seconds, which --help need not wait for
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu" and not re.fullmatch(r"cuda(:\d+)?", name):
+        raise argparse.ArgumentTypeError(f"expected auto, cpu or cuda, not '{name}'")
+    if name != "cpu" and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError(
+            f"{name}, but no GPU is visible: check nvidia-smi and CUDA_VISIBLE_DEVICES, or take cpu"
+        )
+    return name
 
 
 def run(

@@ -1,8 +1,11 @@
+import argparse
+
 import numpy as np
 import pytest
+from espnet2.utils.types import str2bool
 
 from espnet_smop.base_model import locate
-from espnet_smop.command import run
+from espnet_smop.command import CommandParser, add_subcommands, device, run
 
 
 def absent(cmd):
@@ -39,3 +42,80 @@ def test_the_status_is_what_main_returns(status):
 def test_programming_errors_are_not_caught():
     with pytest.raises(ZeroDivisionError):
         run(lambda cmd: 1 // 0, [])
+
+
+def parser_of(**options):
+    parser = CommandParser(prog="a_command", **options)
+    parser.add_argument("files", nargs="*")
+    parser.add_argument("--beam_size", type=int, default=3, help="hypotheses")
+    parser.add_argument("--check", type=str2bool, default=False, help="only check")
+    parser.add_argument("--output_dir", "--out_dir", dest="out_dir", help="where results go")
+    return parser
+
+
+def subcommand(args):
+    """Do one thing."""
+
+
+def add_options(parser):
+    parser.add_argument("--sets", required=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--baem_size", "3"], "there is no option --baem_size; did you mean --beam_size?"),
+        (["--beam-size", "3"], "there is no option --beam-size; did you mean --beam_size?"),
+        (["--zzz"], "there is no option --zzz"),
+        (["--check=maybe"], "argument --check: expected true or false, not 'maybe'"),
+        (["--beam_size", "three"], "argument --beam_size: invalid int value: 'three'"),
+    ],
+)
+def test_a_wrong_option_is_two_lines(words, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parser_of().parse_args(words)
+    error = capsys.readouterr().err
+    assert error == f"a_command: {message}\nTry 'a_command --help'.\n"
+
+
+def test_a_wrong_option_of_a_subcommand_precedes_what_is_missing(capsys):
+    parser = CommandParser(prog="a_command")
+    add_subcommands(parser, [("one", add_options, subcommand)])
+    with pytest.raises(SystemExit):
+        parser.parse_args(["one", "--stes", "x"])
+    assert "a_command one: there is no option --stes; did you mean --sets?" in (
+        capsys.readouterr().err
+    )
+
+
+def test_booleans_are_true_or_false_or_alone():
+    parse = parser_of().parse_args
+    assert not parse([]).check
+    for words in (["--check"], ["--check", "true"], ["--check", "a"], ["--check", "--beam_size=1"]):
+        assert parse(words).check
+    assert not parse(["--check", "false", "a"]).check
+    assert parse(["--check", "a", "b"]).files == ["a", "b"]
+
+
+def test_former_names_work_and_are_not_shown():
+    parser = parser_of()
+    assert parser.parse_args(["--out_dir", "x"]).out_dir == "x"
+    assert parser.parse_args(["--output_dir", "x"]).out_dir == "x"
+    shown = parser.format_help()
+    assert "--output_dir" in shown and "--check {true,false}" in shown
+    assert "  --output_dir, " not in shown and ", --out_dir" not in shown
+
+
+def test_options_for_another_parser_are_left_to_it():
+    _, others = parser_of(takes_others=True).parse_known_args(["--check", "--max_epoch", "3"])
+    assert others == ["--max_epoch"]  # 3 is a file
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert device("auto") == device("cpu") == "cpu"
+    for name, message in (("cuda", "no GPU is visible"), ("gpu", "expected auto, cpu or cuda")):
+        with pytest.raises(argparse.ArgumentTypeError, match=message):
+            device(name)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert device("auto") == "cuda" and device("cuda:1") == "cuda:1"

@@ -4,7 +4,7 @@
 Example::
 
     python -m espnet_smop.bin.cache_feats --config conf/train_vsr_smop4.yaml --modality video \
-        --data_dir dump/raw/train dump/raw/valid --out dump/feats \
+        --data_dir dump/raw/train dump/raw/valid --output_dir dump/feats \
         --preprocessor_conf flip_probability=0.0 --preprocessor_conf random_crop=false \
         --preprocessor_conf video_mask=null
 
@@ -19,9 +19,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+from espnet2.utils.types import str2bool
 
-from espnet_smop.command import CommandHelp, run
+from espnet_smop.command import CommandParser, device, run
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.precomputed import FeatureCacheError, open_cache, write_cache
@@ -36,17 +36,19 @@ from espnet_smop.tasks.cached_features import (
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Make or check the caches of each modality and data directory."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
+        takes_others=True,
         prog="python -m espnet_smop.bin.cache_feats",
         description=__doc__,
-        formatter_class=CommandHelp,
     )
     parser.add_argument("--config", required=True, help="training config")
     parser.add_argument(
         "--data_dir", required=True, nargs="+", type=Path, help="prepared data directories"
     )
     parser.add_argument(
+        "--output_dir",
         "--out",
+        dest="out",
         required=True,
         type=Path,
         help="parent directory of the caches, <name of data_dir>_<modality> each",
@@ -59,9 +61,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--batch_size", type=int, default=16, help="utterances at a time")
     parser.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda"
+        "--device", type=device, default="auto", help="auto (a GPU if there is one), cpu or cuda"
     )
-    parser.add_argument("--check", action="store_true", help="only check that the caches fit")
+    parser.add_argument(
+        "--check", type=str2bool, default=False, help="only check that the caches fit"
+    )
     parser.add_argument(
         "--report",
         type=Path,

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_smop.command import CommandHelp, run
+from espnet_smop.command import CommandParser, run
 
 
 def stages_of(text: str) -> list[int]:
@@ -41,10 +41,10 @@ def stages_of(text: str) -> list[int]:
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of what this command takes besides the arguments of ``avsr_train``."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
+        takes_others=True,
         prog="python -m espnet_smop.bin.check_config",
         description=__doc__,
-        formatter_class=CommandHelp,
         allow_abbrev=False,
     )
     parser.add_argument(

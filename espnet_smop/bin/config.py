@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from espnet2.utils.types import str2bool
 
-from espnet_smop.command import CommandHelp, add_subcommands, run
+from espnet_smop.command import CommandParser, add_subcommands, run
 from espnet_smop.config import load_config, merge, modalities_of, named_models, parse_assignment
 
 # Files of a base model; weights in other frameworks' formats are not fetched.
@@ -74,14 +75,18 @@ def _modalities_arguments(parser: argparse.ArgumentParser) -> None:
 def _base_models_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="Training config")
     parser.add_argument(
-        "--named", action="store_true", help="Only print the names, without looking for the models"
+        "--named",
+        type=str2bool,
+        default=False,
+        help="Only print the names, without looking for the models",
     )
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet_smop.bin.config", description=__doc__, formatter_class=CommandHelp
+    parser = CommandParser(
+        prog="python -m espnet_smop.bin.config",
+        description=__doc__,
     )
     add_subcommands(
         parser,

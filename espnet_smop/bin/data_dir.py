@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 from espnet2.utils.nested_dict_action import NestedDictAction
+from espnet2.utils.types import str2bool
 
-from espnet_smop.command import CommandHelp, add_subcommands, run
+from espnet_smop.command import CommandParser, add_subcommands, run
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.babble import write_babble
 from espnet_smop.corpus.combine import combine
@@ -22,7 +23,8 @@ def _add_fix_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="data directory")
     parser.add_argument(
         "--check",
-        action="store_true",
+        type=str2bool,
+        default=False,
         help="change nothing: print the problems and exit with status 1 if there are any",
     )
 
@@ -55,7 +57,14 @@ def fix(args: argparse.Namespace) -> int:
 
 def _add_format_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="data directory of stage 1")
-    parser.add_argument("--out_dir", type=Path, required=True, help="directory for the clips")
+    parser.add_argument(
+        "--output_dir",
+        "--out_dir",
+        dest="out_dir",
+        type=Path,
+        required=True,
+        help="directory for the clips",
+    )
     parser.add_argument("--num_jobs", type=int, default=1, help="number of parallel jobs")
     parser.add_argument("--job", type=int, default=1, help="number of this job, from 1")
     parser.add_argument(
@@ -72,7 +81,8 @@ def _add_format_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--strict_test",
-        action="store_true",
+        type=str2bool,
+        default=False,
         help="treat this as a test set, which must not lose an utterance: a clip without a face "
         "gets a centre crop, streams of unequal length are kept, both are reported, and `combine` "
         "refuses broken clips",
@@ -87,7 +97,7 @@ def format_clips(args: argparse.Namespace) -> None:
 
     Example::
 
-        python -m espnet_smop.bin.data_dir format --data_dir data/test --out_dir dump/raw/test \
+        python -m espnet_smop.bin.data_dir format --data_dir data/test --output_dir dump/raw/test \
             --num_jobs 2 --job 1
     """
     if not 1 <= args.job <= args.num_jobs:
@@ -105,10 +115,18 @@ def format_clips(args: argparse.Namespace) -> None:
 
 def _add_combine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="format's --data_dir")
-    parser.add_argument("--out_dir", type=Path, required=True, help="format's --out_dir")
+    parser.add_argument(
+        "--output_dir",
+        "--out_dir",
+        dest="out_dir",
+        type=Path,
+        required=True,
+        help="format's --output_dir",
+    )
     parser.add_argument(
         "--allow_broken",
-        action="store_true",
+        type=str2bool,
+        default=False,
         help="skip broken clips of a test set; otherwise they are an error",
     )
 
@@ -121,7 +139,7 @@ def combine_jobs(args: argparse.Namespace) -> None:
 
     Example::
 
-        python -m espnet_smop.bin.data_dir combine --data_dir data/test --out_dir dump/raw/test
+        python -m espnet_smop.bin.data_dir combine --data_dir data/test --output_dir dump/raw/test
     """
     lines = combine(args.data_dir, args.out_dir, allow_broken=args.allow_broken).splitlines()
     print(f"{args.out_dir}: {lines[0]}")
@@ -134,7 +152,14 @@ def combine_jobs(args: argparse.Namespace) -> None:
 def _add_filter_arguments(parser: argparse.ArgumentParser) -> None:
     limits = Limits()
     parser.add_argument("--in_dir", type=Path, required=True, help="data directory of stage 3")
-    parser.add_argument("--out_dir", type=Path, required=True, help="filtered data directory")
+    parser.add_argument(
+        "--output_dir",
+        "--out_dir",
+        dest="out_dir",
+        type=Path,
+        required=True,
+        help="filtered data directory",
+    )
     parser.add_argument(
         "--min_seconds", type=float, default=limits.min_seconds, help="shortest utterance kept"
     )
@@ -157,7 +182,7 @@ def filter_set(args: argparse.Namespace) -> None:
     Example::
 
         python -m espnet_smop.bin.data_dir filter --in_dir dump/raw/org/valid \
-            --out_dir dump/raw/valid --max_seconds 24
+            --output_dir dump/raw/valid --max_seconds 24
     """
     limits = Limits(args.min_seconds, args.max_seconds, args.min_chars, args.max_chars)
     print(filter_utterances(args.in_dir, args.out_dir, limits))
@@ -165,7 +190,14 @@ def filter_set(args: argparse.Namespace) -> None:
 
 def _add_shapes_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="directory below dump/raw")
-    parser.add_argument("--out_dir", type=Path, required=True, help="directory for the shape files")
+    parser.add_argument(
+        "--output_dir",
+        "--out_dir",
+        dest="out_dir",
+        type=Path,
+        required=True,
+        help="directory for the shape files",
+    )
 
 
 def shapes(args: argparse.Namespace) -> None:
@@ -178,7 +210,7 @@ def shapes(args: argparse.Namespace) -> None:
     Example::
 
         python -m espnet_smop.bin.data_dir shapes --data_dir dump/raw/train \
-            --out_dir exp/avsr_stats/train
+            --output_dir exp/avsr_stats/train
     """
     make_shapes(args.data_dir, args.out_dir)
 
@@ -209,8 +241,9 @@ def babble(args: argparse.Namespace) -> None:
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet_smop.bin.data_dir", description=__doc__, formatter_class=CommandHelp
+    parser = CommandParser(
+        prog="python -m espnet_smop.bin.data_dir",
+        description=__doc__,
     )
     add_subcommands(
         parser,

@@ -9,7 +9,7 @@ import yaml
 
 from espnet_smop.checkpoint.llama_smop.experiment import export_checkpoint, import_checkpoint
 from espnet_smop.checkpoint.llama_smop.settings import PRESETS, RATES, Options
-from espnet_smop.command import CommandHelp, add_subcommands, run
+from espnet_smop.command import CommandParser, add_subcommands, run
 
 _SHOWN = ("projector", "projector_conf", "decoder_conf", "inference_conf", "base_fingerprints")
 
@@ -46,7 +46,7 @@ def export(args: argparse.Namespace) -> None:
 
     Example::
 
-        python -m espnet_smop.bin.llama_smop export --exp exp/avsr_llama_smop \
+        python -m espnet_smop.bin.llama_smop export --exp_dir exp/avsr_llama_smop \
             --avsr_model_file valid.acc.ave.pth --original llama_smop.pth \
             --out llama_smop_further.pth
     """
@@ -67,7 +67,9 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", help="Directory or hub id of the tokenizer (default: the LLM's)"
     )
-    parser.add_argument("--out", required=True, help="Experiment directory to create")
+    parser.add_argument(
+        "--output_dir", "--out", dest="out", required=True, help="Experiment directory to create"
+    )
     group = parser.add_argument_group("The public code's options")
     group.add_argument("--rank", type=int, help="LoRA's reduction factor (default: from shapes)")
     group.add_argument("--alpha", type=float, default=4, help="LoRA's scale is alpha / rank")
@@ -98,7 +100,9 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--exp", required=True, help="Experiment directory")
+    parser.add_argument(
+        "--exp_dir", "--exp", dest="exp", required=True, help="Experiment directory"
+    )
     parser.add_argument("--avsr_model_file", default="valid.acc.ave.pth", help="Checkpoint in it")
     parser.add_argument("--original", required=True, help="The checkpoint that was imported")
     parser.add_argument("--out", required=True, help="The flat state dict to write")
@@ -106,10 +110,9 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m espnet_smop.bin.llama_smop",
         description=__doc__,
-        formatter_class=CommandHelp,
     )
     add_subcommands(
         parser, [("import", _import_arguments, import_), ("export", _export_arguments, export)]

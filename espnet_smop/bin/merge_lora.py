@@ -8,26 +8,31 @@ part of the LLM and stay in the experiment's checkpoint.
 Example::
 
     python -m espnet_smop.bin.merge_lora --config exp/avsr_train_avsr_smop3_dedr/config.yaml \
-        --model_file exp/avsr_train_avsr_smop3_dedr/valid.acc.ave.pth --out exp/merged_llm
+        --model_file exp/avsr_train_avsr_smop3_dedr/valid.acc.ave.pth --output_dir exp/merged_llm
 """
 
 import argparse
 from collections.abc import Sequence
 
 from espnet_smop.checkpoint.merged_llm import load_decoder, write_merged
-from espnet_smop.command import CommandHelp, run
+from espnet_smop.command import CommandParser, run
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m espnet_smop.bin.merge_lora",
         description=__doc__,
-        formatter_class=CommandHelp,
     )
     parser.add_argument("--config", required=True, help="The experiment's config.yaml")
     parser.add_argument("--model_file", required=True, help="A checkpoint, such as EXP/5epoch.pth")
-    parser.add_argument("--out", required=True, help="Directory to write; replaced if it exists")
+    parser.add_argument(
+        "--output_dir",
+        "--out",
+        dest="out",
+        required=True,
+        help="Directory to write; replaced if it exists",
+    )
     return parser
 
 

@@ -10,7 +10,7 @@ from espnet2.utils.types import str2bool
 from espnet_smop.checkpoint.hub import upload as upload_package
 from espnet_smop.checkpoint.package import contents
 from espnet_smop.checkpoint.package import pack as pack_experiment
-from espnet_smop.command import CommandHelp, add_subcommands, run
+from espnet_smop.command import CommandParser, add_subcommands, run
 from espnet_smop.config import load_config
 
 
@@ -22,7 +22,7 @@ def pack(args: argparse.Namespace) -> None:
 
     Example::
 
-        python -m espnet_smop.bin.package pack --exp exp/avsr_train_avsr_smop3_dedr \
+        python -m espnet_smop.bin.package pack --exp_dir exp/avsr_train_avsr_smop3_dedr \
             --avsr_model_file valid.acc.ave.pth --out exp/avsr_train_avsr_smop3_dedr/packed.zip
     """
     inference = load_config(args.inference_config) if args.inference_config else {}
@@ -55,7 +55,9 @@ def upload(args: argparse.Namespace) -> None:
 
 
 def _pack_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--exp", required=True, help="Experiment directory")
+    parser.add_argument(
+        "--exp_dir", "--exp", dest="exp", required=True, help="Experiment directory"
+    )
     parser.add_argument("--avsr_model_file", default="valid.acc.ave.pth", help="Checkpoint in it")
     parser.add_argument("--out", required=True, help="A .zip file, or a directory")
     parser.add_argument(
@@ -92,8 +94,9 @@ def _upload_arguments(parser: argparse.ArgumentParser) -> None:
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet_smop.bin.package", description=__doc__, formatter_class=CommandHelp
+    parser = CommandParser(
+        prog="python -m espnet_smop.bin.package",
+        description=__doc__,
     )
     add_subcommands(
         parser, [("pack", _pack_arguments, pack), ("upload", _upload_arguments, upload)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from espnet2.utils.types import str2bool
 from tqdm import tqdm
 
-from espnet_smop.command import CommandHelp, add_subcommands, run
+from espnet_smop.command import CommandParser, add_subcommands, run
 from espnet_smop.experiments.paper import (
     Experiment,
     Paper,
@@ -205,7 +205,9 @@ def _config(paper: Paper, experiment: Experiment, args: argparse.Namespace) -> P
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paper", type=Path, help="File of experiments, conf/paper.yaml")
     parser.add_argument("results", nargs="*", help="Tables; none means all")
-    parser.add_argument("--expdir", type=Path, default=Path("exp"), help="Experiments")
+    parser.add_argument(
+        "--exp_dir", "--expdir", dest="expdir", type=Path, default=Path("exp"), help="Experiments"
+    )
     parser.add_argument("--machine", default="1x80gb", help="One of conf/machine/*.yaml")
     parser.add_argument("--only", default="", help="Only experiments whose names contain this")
     parser.add_argument("--inference_tag", default="decode", help="Name of decode directories")
@@ -240,7 +242,7 @@ def _dry_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=CommandHelp)
+    parser = CommandParser(prog="python -m espnet_smop.bin.paper", description=__doc__)
     add_subcommands(
         parser,
         [

@@ -14,7 +14,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from espnet_smop.command import CommandHelp, add_subcommands, run
+from espnet2.utils.types import str2bool
+
+from espnet_smop.command import CommandParser, add_subcommands, run
 from espnet_smop.corpus.prepare import check_ids, summary, write_set
 from espnet_smop.corpus.readers import READERS, CorpusReader, corpus_dir, reader_class
 from espnet_smop.corpus.readers.any_lrs3 import AnyLRS3Reader
@@ -24,7 +26,12 @@ from espnet_smop.corpus.splits import split
 def _add_arguments(reader: type[CorpusReader], parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", required=True, help="the corpus directory")
     parser.add_argument(
-        "--out_dir", type=Path, default=Path("data"), help="parent directory of the sets"
+        "--output_dir",
+        "--out_dir",
+        dest="out_dir",
+        type=Path,
+        default=Path("data"),
+        help="parent directory of the sets",
     )
     parser.add_argument(
         "--extra_train",
@@ -66,7 +73,8 @@ def _add_arguments(reader: type[CorpusReader], parser: argparse.ArgumentParser) 
     )
     parser.add_argument(
         "--allow_broken",
-        action="store_true",
+        type=str2bool,
+        default=False,
         help="skip test clips without text or file; otherwise they are an error",
     )
     reader.add_arguments(parser)
@@ -120,10 +128,9 @@ def _subcommand(name: str) -> tuple[str, Callable, Callable]:
 
 def get_parser(readers: Sequence[str] = tuple(READERS)) -> argparse.ArgumentParser:
     """Return the command's options, with a subcommand for each reader."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m espnet_smop.bin.prepare_corpus",
         description=__doc__,
-        formatter_class=CommandHelp,
     )
     add_subcommands(parser, [_subcommand(name) for name in readers])
     return parser

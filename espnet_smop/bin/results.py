@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_smop.command import CommandHelp, add_subcommands, run
+from espnet_smop.command import CommandParser, add_subcommands, device, run
 from espnet_smop.results.decodes import Score
 from espnet_smop.results.error_rates import (
     describe_difference,
@@ -33,7 +33,7 @@ def merge(args: argparse.Namespace) -> None:
     Example::
 
         python -m espnet_smop.bin.results merge --ref dump/raw/test/text --num_jobs 4 \
-            --log_dir exp/avsr/decode/test/logdir --out_dir exp/avsr/decode/test
+            --log_dir exp/avsr/decode/test/logdir --output_dir exp/avsr/decode/test
     """
     number = merge_hypotheses(
         ref=args.ref, log_dir=args.log_dir, num_jobs=args.num_jobs, out_dir=args.out_dir
@@ -45,7 +45,14 @@ def _merge_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ref", type=Path, required=True, help="Kaldi text of the test set")
     parser.add_argument("--log_dir", type=Path, required=True, help="Directory of output.N")
     parser.add_argument("--num_jobs", type=int, required=True, help="Number of jobs")
-    parser.add_argument("--out_dir", type=Path, required=True, help="The decode directory")
+    parser.add_argument(
+        "--output_dir",
+        "--out_dir",
+        dest="out_dir",
+        type=Path,
+        required=True,
+        help="The decode directory",
+    )
 
 
 def score_hypotheses(args: argparse.Namespace) -> None:
@@ -59,7 +66,7 @@ def score_hypotheses(args: argparse.Namespace) -> None:
 
         python -m espnet_smop.bin.results score --ref dump/raw/test/text \
             --hyp exp/avsr/decode/test/text --utt2spk dump/raw/test/utt2spk \
-            --out_dir exp/avsr/decode/test
+            --output_dir exp/avsr/decode/test
     """
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s: %(message)s")
     rates = score(
@@ -80,7 +87,14 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--utt2spk", type=Path, help="Speakers; without it each utterance is a speaker of its own"
     )
-    parser.add_argument("--out_dir", type=Path, required=True, help="The decode directory")
+    parser.add_argument(
+        "--output_dir",
+        "--out_dir",
+        dest="out_dir",
+        type=Path,
+        required=True,
+        help="The decode directory",
+    )
     parser.add_argument(
         "--metrics", nargs="+", choices=sorted(TOKENIZERS), default=["wer", "cer"], help="Rates"
     )
@@ -137,7 +151,7 @@ def report(args: argparse.Namespace) -> None:
 
         python -m espnet_smop.bin.results report exp --data_dir dump/raw/test
         python -m espnet_smop.bin.results report exp/avsr_A exp/avsr_B --data_dir dump/raw/test \
-            --out compared
+            --output_dir compared
     """
     # Needs matplotlib and the models, which the other commands do without.
     from espnet_smop.results.report import write_report
@@ -163,7 +177,11 @@ def report(args: argparse.Namespace) -> None:
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("exp", nargs="+", type=Path, help="Experiments, or directories of such")
     parser.add_argument(
-        "--out", type=Path, help="Where the report goes; by default EXP/analysis of the first EXP"
+        "--output_dir",
+        "--out",
+        dest="out",
+        type=Path,
+        help="Where the report goes; by default EXP/analysis of the first EXP",
     )
     parser.add_argument(
         "--data_dir",
@@ -182,7 +200,9 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
         "--utterance", help="The one whose routes are shown; by default one of median length"
     )
     _add_error_rate_arguments(parser, unit="speaker")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--device", type=device, default="auto", help="auto (a GPU if there is one), cpu or cuda"
+    )
     parser.add_argument(
         "--title", default="Audio-visual speech recognition: results", help="Title of the page"
     )
@@ -200,7 +220,7 @@ def _add_error_rate_arguments(parser: argparse.ArgumentParser, *, unit: str) -> 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=CommandHelp)
+    parser = CommandParser(prog="python -m espnet_smop.bin.results", description=__doc__)
     add_subcommands(
         parser,
         [

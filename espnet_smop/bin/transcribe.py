@@ -24,7 +24,7 @@ from typing import IO, Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from espnet_smop.command import CommandHelp, run
+from espnet_smop.command import CommandParser, device, run
 from espnet_smop.corpus.landmarks import LandmarkError, build_landmarks
 from espnet_smop.corpus.media import MediaError
 from espnet_smop.fileio.atomic import atomic_write
@@ -131,10 +131,9 @@ def transcribe(transcriber: Transcriber, path: str, form: str, file: IO[str]) ->
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m espnet_smop.bin.transcribe",
         description=__doc__,
-        formatter_class=CommandHelp,
     )
     parser.add_argument("model", help="Package (directory, zip file, hub id) or experiment")
     parser.add_argument("files", nargs="+", help="Video or audio files")
@@ -145,7 +144,12 @@ def get_parser() -> argparse.ArgumentParser:
         help="Inputs to use; auto uses all that the model takes",
     )
     parser.add_argument("--format", choices=("txt", "json"), default="txt", help="Output format")
-    parser.add_argument("--out", help="Directory for the transcripts (default: standard output)")
+    parser.add_argument(
+        "--output_dir",
+        "--out",
+        dest="out",
+        help="Directory for the transcripts (default: standard output)",
+    )
     parser.add_argument(
         "--landmarks",
         default="auto",
@@ -159,7 +163,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max_new_tokens", type=int, help="Token limit of a piece (default: the model's)"
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--device", type=device, default="auto", help="auto (a GPU if there is one), cpu or cuda"
+    )
     for base, name in (("whisper", "Whisper"), ("avhubert", "AV-HuBERT"), ("llm", "LLM")):
         parser.add_argument(
             f"--{base}", help=f"Directory or hub id of the {name} (default: the model's)"

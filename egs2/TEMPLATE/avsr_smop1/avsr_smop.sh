@@ -811,8 +811,8 @@ if begin_stage 15 "upload"; then
 fi
 
 if begin_stage 16 "analysis in ${avsr_exp}/analysis"; then
-    opts=()
-    if "${gpu_inference}"; then opts+=(--device cuda); fi
+    opts=(--device cpu)
+    if "${gpu_inference}"; then opts=(--device cuda); fi
     # Without data the report shows what was decoded.
     first_set="${data_feats}/${test_sets%% *}"
     if [ -s "${first_set}/text" ]; then opts+=(--data_dir "${first_set}"); fi

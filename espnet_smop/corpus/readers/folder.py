@@ -11,6 +11,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
+from espnet2.utils.types import str2bool
+
 from espnet_smop.corpus.landmarks import find_beside
 from espnet_smop.corpus.media import MediaError, stream_types
 from espnet_smop.corpus.text import normalise
@@ -85,12 +87,16 @@ class FolderReader:
         )
         parser.add_argument(
             "--normalise_text",
-            action="store_true",
+            type=str2bool,
+            default=False,
             help="lower the case of transcripts and drop {…} and <…>, as for LRS3; otherwise they "
             "are not changed",
         )
         parser.add_argument(
-            "--mouth_crops", action="store_true", help="the videos are 96×96 mouth crops already"
+            "--mouth_crops",
+            type=str2bool,
+            default=False,
+            help="the videos are 96×96 mouth crops already",
         )
         parser.set_defaults(test_share=0.1, valid_share=0.1)
 
