@@ -7,7 +7,7 @@ import yaml
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM
 
-from espnet_smop.base_model import frozen_keys
+from espnet_smop.base_model import BaseModelError, frozen_keys, resolve_relative_to
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.fileio.atomic import atomic_directory
 
@@ -54,12 +54,24 @@ def load_decoder(config: str | Path, model_file: str | Path) -> LLMDecoder:
         model_file: the experiment's checkpoint.
 
     Raises:
+        BaseModelError: the LLM is missing or is not that of the experiment.
         ValueError: the experiment has another kind of decoder, or the checkpoint does not fit.
     """
     settings = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
     if settings.get("decoder") != "llm":
         raise ValueError(f"{config}: the decoder is '{settings.get('decoder')}', not 'llm'")
-    decoder = LLMDecoder(**settings["decoder_conf"])
+    conf = dict(settings["decoder_conf"])
+    for key in ("model", "tokenizer"):
+        if conf.get(key):
+            conf[key] = resolve_relative_to(conf[key], Path(config).resolve().parent)
+    decoder = LLMDecoder(**conf)
+    for name, found in decoder.fingerprints().items():
+        expected = (settings.get("base_fingerprints") or {}).get(f"{_DECODER}{name}", found)
+        if found != expected:
+            raise BaseModelError(
+                f"{conf['model']} is not the LLM that {config} was trained with (fingerprint "
+                f"{found}, expected {expected})"
+            )
     state = {
         name.removeprefix(_DECODER): tensor
         for name, tensor in torch.load(model_file, map_location="cpu", weights_only=True).items()

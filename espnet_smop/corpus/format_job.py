@@ -24,6 +24,7 @@ from espnet_smop.corpus.clips import ClipError, Recording, cut_clips, write_clip
 from espnet_smop.corpus.landmarks import LandmarkError, LandmarkProvider
 from espnet_smop.corpus.media import MediaError
 from espnet_smop.fileio.atomic import atomic_write
+from espnet_smop.fileio.stamp import file_stamp
 from espnet_smop.fileio.video import SUFFIX
 from espnet_smop.modality import AUDIO, FRAME_RATE, MODALITIES, VIDEO, Modality
 
@@ -94,21 +95,13 @@ def recordings(tables: Mapping[str, Mapping[str, str]]) -> list[Recording]:
 
 def keys(recording: Recording, landmarks: str | None, settings: str) -> dict[str, str]:
     """Return each utterance's key: it changes with the source files, the cut and the settings."""
-    sources = [_stamp(p) for p in (recording.audio, recording.video, landmarks) if p]
+    sources = [file_stamp(p) for p in (recording.audio, recording.video, landmarks) if p]
     return {
         utterance: hashlib.sha256(
             json.dumps([sources, recording.kind, start, end, settings]).encode()
         ).hexdigest()[:16]
         for utterance, start, end in recording.segments
     }
-
-
-def _stamp(path: str) -> list:
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return [path, None]
-    return [path, status.st_size, status.st_mtime_ns]
 
 
 def read_records(out_dir: Path) -> Iterator[Record]:

@@ -219,8 +219,9 @@ class AVSRTask(AbsTask):
             ValueError: the preprocessor takes no noise.
         """
         if preprocessor_choices.takes(args, "noise"):
-            added = {"noise": noise, "noise_in_validation": noise is not None}
-            args.preprocessor_conf = {**args.preprocessor_conf, **added}
+            args.preprocessor_conf = {**args.preprocessor_conf, "noise": noise}
+            if preprocessor_choices.takes(args, "noise_in_validation"):
+                args.preprocessor_conf["noise_in_validation"] = noise is not None
         elif noise is not None:
             raise ValueError(f"the preprocessor {args.preprocessor} has no option 'noise'")
 

@@ -6,6 +6,7 @@ The data names ``speech_feats`` and ``video_feats`` (ESPnet's ``kaldi_ark``) rep
 
 import argparse
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from espnet2.train.dataset import ESPnetDataset
 
 from espnet_smop.base_model import base_dtype
 from espnet_smop.fileio.durations import longest_first, read_durations
+from espnet_smop.fileio.stamp import file_stamp
 from espnet_smop.fileio.table import read_table
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.precomputed import FeatureCacheError, open_cache
@@ -167,9 +169,10 @@ def check_caches(
 
 
 def describe_data(data_dir: Path, modality: str) -> dict[str, str]:
-    """Return what the features of a modality depend on besides the model: the list of the data."""
-    scp = (data_dir / MODALITIES[modality].scp).read_bytes()
-    return {"data": hashlib.sha256(scp).hexdigest()[:16]}
+    """Return what the features of a modality depend on besides the model: the files of the data."""
+    inputs = read_table(data_dir / MODALITIES[modality].scp)
+    stamps = [[uid, *file_stamp(path)] for uid, path in sorted(inputs.items())]
+    return {"data": hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:16]}
 
 
 @torch.no_grad()

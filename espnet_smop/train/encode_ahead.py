@@ -14,9 +14,11 @@ Batch = tuple[list[str], dict[str, torch.Tensor]]
 
 
 def has_fixed_features(model: ESPnetAVSRModel) -> bool:
-    """Return whether the projector needs only features of the frontends that do not change."""
-    trained = any(frontend.is_trained for frontend in model.frontends.values())
-    return not trained and not model.projector.needs_layers
+    """Whether there are frontends to run whose features training does not change."""
+    frontends = model.frontends.values()
+    if all(isinstance(frontend, PrecomputedFeatures) for frontend in frontends):
+        return False
+    return not any(f.is_trained for f in frontends) and not model.projector.needs_layers
 
 
 @contextlib.contextmanager

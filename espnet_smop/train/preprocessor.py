@@ -79,7 +79,17 @@ class AVSRPreprocessor(AbsAVPreprocessor):
         self.video_multiple = video_multiple
         self.noise = None
         if noise is not None and (train or noise_in_validation):
-            self.noise = NoiseAdder(**{"deterministic": not train, **noise})
+            self.noise = self.make_noise(noise)
+
+    def make_noise(self, conf: dict[str, Any]) -> Callable[[str, np.ndarray], np.ndarray]:
+        """Return a function from an utterance's id and waveform to the noisy waveform.
+
+        Override it for another kind of noise. It is called only where noise is wanted.
+
+        Args:
+            conf: the option ``noise``.
+        """
+        return NoiseAdder(**{"deterministic": not self.train, **conf})
 
     def __call__(self, uid: str, data: dict[str, str | np.ndarray]) -> dict[str, np.ndarray]:
         """Turn ``speech`` ``(samples,)``, ``video`` uint8 ``(T, H, W)`` and ``text`` into arrays.

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from espnet_smop.text_table import text_table
+from espnet_smop.train.watch import DUMP
 
 _MODEL = (
     "audio_frontend", "audio_frontend_conf", "video_frontend", "video_frontend_conf",
@@ -18,26 +19,31 @@ _MODEL = (
 # Of the model's settings: where a base model is (its fingerprint is compared) and how it runs.
 _NOT_OF_THE_CHECKPOINT = {
     "model", "tokenizer", "gguf_file", "dtype", "compile", "gradient_checkpointing",
-    "chunk_seconds",
+    "chunk_seconds", "attn_implementation", "dispatch",
 }  # fmt: skip
 # The machine, logging, and what the task fills in or others use.
 _NOT_COMPARED = {
     "allow_changed_config", "base_fingerprints", "config", "dry_run", "inference_conf",
-    "local_rank", "log_interval", "log_level", "multiprocessing_distributed", "ngpu",
+    "init_param", "local_rank", "log_interval", "log_level", "multiprocessing_distributed", "ngpu",
     "nonfinite_patience", "num_att_plot", "num_workers", "output_dir", "pretrain_path",
     "print_config", "required", "resume", "use_matplotlib", "use_tensorboard", "version",
 }  # fmt: skip
-_NOT_COMPARED_PREFIXES = ("dist_", "wandb_", "use_wandb", "cudnn_")
+_NOT_COMPARED_PREFIXES = ("dist", "wandb_", "use_wandb", "cudnn_")
+
+
+IMPORTED = "imported.pth"
+"""Weights that ``llama_smop import`` writes."""
 
 
 class ChangedConfigError(ValueError):
-    """An experiment's directory holds a training with other settings; names them."""
+    """An experiment's directory holds something else than this training; says what."""
 
 
 def check_resumed_config(args: argparse.Namespace) -> None:
     """Compare the arguments of a training with the config of the experiment that it would resume.
 
-    Nothing is compared before the first epoch has ended: there is no checkpoint to protect.
+    Nothing is compared before the first epoch has ended: there is no checkpoint to protect. A
+    directory with an imported model has nothing to resume and is left to that model.
 
     Args:
         args: of the training; ``allow_changed_config`` accepts changes that leave the model as
@@ -49,8 +55,14 @@ def check_resumed_config(args: argparse.Namespace) -> None:
     """
     directory = Path(args.output_dir)
     config = directory / "config.yaml"
-    if not config.is_file() or not any(directory.glob("*.pth")):
+    checkpoints = [path for path in directory.glob("*.pth") if path.name != DUMP]
+    if not config.is_file() or not checkpoints:
         return
+    if not (directory / "checkpoint.pth").exists() and (directory / IMPORTED).exists():
+        raise ChangedConfigError(
+            f"{directory} holds an imported model. Train further elsewhere (--avsr_tag NAME), from "
+            f"its weights: --init_param {directory / IMPORTED} (run.sh: --pretrained_model)"
+        )
     before = yaml.safe_load(config.read_text(encoding="utf-8"))
     changes = list(_changes(before, vars(args)))
     of_model = [c for c in changes if c[0].split(".")[0] in _MODEL and not _is_place(c[0])]

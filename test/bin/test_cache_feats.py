@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,23 @@ def test_several_sets_at_once(config, dump_dir, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*command, str(dump_dir)])
     assert "the same name" in capsys.readouterr().err
+
+
+def test_a_cache_of_files_that_changed_is_refused(config, dump_dir, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(dump_dir, data)
+    for line in (dump_dir / "wav.scp").read_text().splitlines():
+        uid, path = line.split()
+        shutil.copy(path, data / f"{uid}.wav")
+    scp = [f"{line.split()[0]} {data}/{line.split()[0]}.wav\n" for line in
+           (dump_dir / "wav.scp").read_text().splitlines()]  # fmt: skip
+    (data / "wav.scp").write_text("".join(scp))
+    command = ["--config", config(), "--modality", "audio", "--data_dir", str(data)]
+    command += ["--out", str(tmp_path / "out")]
+    main(command)
+    main([*command, "--check"])
+    first = data / f"{scp[0].split()[0]}.wav"
+    samples, rate = soundfile.read(first)
+    soundfile.write(first, samples[:-1], rate)
+    with pytest.raises(FeatureCacheError, match=r"data \("):
+        main(command)

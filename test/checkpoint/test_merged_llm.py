@@ -10,7 +10,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from espnet_smop.base_model import frozen_keys
+from espnet_smop.base_model import BaseModelError, frozen_keys
 from espnet_smop.bin.merge_lora import main
 from espnet_smop.checkpoint.merged_llm import write_merged
 from espnet_smop.decoder.llm import LLMDecoder
@@ -90,6 +90,15 @@ def test_command(settings, tmp_path):
     lost = next(n for n in state if "lora_B" in n)
     torch.save({n: t for n, t in state.items() if n != lost}, model_file)
     with pytest.raises(ValueError, match=lost.removeprefix("decoder.")):
+        main([*command, str(tmp_path / "not written")])
+    # Another LLM of the same shape under the same name
+    prints = {f"decoder.{n}": value for n, value in decoder.fingerprints().items()}
+    experiment = {"decoder": "llm", "decoder_conf": settings, "base_fingerprints": prints}
+    config.write_text(yaml.safe_dump(experiment))
+    torch.save(state, model_file)
+    main([*command, str(tmp_path / "again")])
+    LlamaForCausalLM(decoder.llm.config).save_pretrained(settings["model"])
+    with pytest.raises(BaseModelError, match="not the LLM that .*config.yaml was trained with"):
         main([*command, str(tmp_path / "not written")])
     config.write_text(yaml.safe_dump({"decoder": "transformer", "decoder_conf": settings}))
     with pytest.raises(ValueError, match="transformer"):

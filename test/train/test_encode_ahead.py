@@ -3,6 +3,7 @@ import threading
 import pytest
 import torch
 
+from espnet_smop.frontend.precomputed import PrecomputedFeatures
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.train.encode_ahead import EncodeAhead, has_fixed_features
 
@@ -95,3 +96,10 @@ def test_only_fixed_features_are_made_ahead(model_args, changes, fixed):
     for part, conf in changes.items():
         setattr(args, part, {**getattr(args, part), **conf})
     assert has_fixed_features(AVSRTask.build_model(args)) is fixed
+
+
+def test_features_computed_before_are_not_encoded_again(model_args):
+    model = AVSRTask.build_model(model_args())
+    for modality, frontend in model.frontends.items():
+        model.frontends[modality] = PrecomputedFeatures(frontend)
+    assert not has_fixed_features(model)

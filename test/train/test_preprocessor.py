@@ -68,6 +68,26 @@ def test_noise_in_training_and_on_request_in_evaluation(tmp_path):
         assert np.array_equal(*noisy) != train  # random in training, fixed in evaluation
 
 
+def test_another_kind_of_noise_is_added_where_the_usual_one_would_be():
+    class Preprocessor(AVSRPreprocessor):
+        def make_noise(self, conf):
+            return lambda uid, speech: speech + conf["offset"] * np.arange(len(speech))
+
+    speech, conf = np.random.default_rng(1).normal(size=400), {"noise": {"offset": 1.0}}
+    clean = Preprocessor(False, encode, speech_normalise=False, **conf)("a", {"speech": speech})
+    assert np.allclose(clean["speech"], speech)
+    for train, flag in ((True, False), (False, True)):
+        noisy = Preprocessor(
+            train,
+            encode,
+            noise_in_validation=flag,
+            speech_normalise=False,
+            speech_mask=None,
+            **conf,
+        )("a", {"speech": speech})
+        assert np.allclose(noisy["speech"], speech + np.arange(400), atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

@@ -74,6 +74,32 @@ def test_without_a_checkpoint_nothing_is_compared(experiment):
     check_resumed_config(experiment(projector="mlp"))
 
 
+def test_a_batch_kept_of_an_aborted_training_is_no_checkpoint(experiment):
+    experiment.write()
+    (experiment.directory / "1epoch.pth").rename(experiment.directory / "nonfinite_batch.pth")
+    check_resumed_config(experiment(optim_conf={"lr": 5e-4}))
+
+
+def test_more_gpus_and_other_kernels_are_the_same_training(experiment):
+    experiment.write(decoder_conf={"dtype": "float32"})
+    args = experiment(decoder_conf={"dtype": "bfloat16"}, init_param=["imported.pth"])
+    args.distributed = True
+    config = experiment.directory / "config.yaml"
+    config.write_text(config.read_text() + "distributed: false\n")
+    args.allow_changed_config = True  # for the dtype
+    check_resumed_config(args)
+    with pytest.raises(ChangedConfigError) as error:
+        check_resumed_config(experiment(decoder_conf={"dtype": "bfloat16"}))
+    assert "decoder_conf.dtype" in str(error.value) and "distributed" not in str(error.value)
+
+
+def test_an_imported_model_is_trained_further_elsewhere(experiment):
+    experiment.write()
+    (experiment.directory / "1epoch.pth").rename(experiment.directory / "imported.pth")
+    with pytest.raises(ChangedConfigError, match=r"--init_param .*an exp/imported\.pth"):
+        check_resumed_config(experiment())
+
+
 @pytest.mark.parametrize("how", ["locked", "another model"])
 def test_a_refused_training_leaves_the_experiment_as_it_was(train_command, tmp_path, how):
     AVSRTask.main(cmd=train_command("exp", max_epoch=1))

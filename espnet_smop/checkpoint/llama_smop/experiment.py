@@ -11,8 +11,8 @@ from espnet_smop.checkpoint.llama_smop.settings import Options, infer_config
 from espnet_smop.checkpoint.llama_smop.weights import build, read_state, write_back
 from espnet_smop.fileio.atomic import atomic_directory, atomic_path
 from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.train.resume import IMPORTED
 
-MODEL_FILE = "imported.pth"
 # The checkpoint that the recipe's stages take by default.
 _LINK = "valid.acc.ave.pth"
 
@@ -59,8 +59,8 @@ def import_checkpoint(
     )
     model, config["base_fingerprints"] = build(state, config)
     with atomic_directory(out) as directory:
-        torch.save(model.state_dict(), directory / MODEL_FILE)
-        (directory / _LINK).symlink_to(MODEL_FILE)
+        torch.save(model.state_dict(), directory / IMPORTED)
+        (directory / _LINK).symlink_to(IMPORTED)
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         (directory / "config.yaml").write_text(text, encoding="utf-8")
     return config
