@@ -46,6 +46,8 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         self.projector = projector
         self.decoder = decoder
         self.warm_start = None
+        if not isinstance(ctc_warmup_steps, int) or ctc_warmup_steps < 0:
+            raise ValueError(f"ctc_warmup_steps is {ctc_warmup_steps!r}, expected 0 or more")
         if ctc_warmup_steps:
             self.warm_start = CTCWarmStart(ctc_warmup_steps, decoder)
             projector.init_output_rms(embedding_rms(decoder))

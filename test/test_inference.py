@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import sys
 import types
 from fractions import Fraction
 from pathlib import Path
@@ -331,10 +332,10 @@ def test_a_broken_file_does_not_stop_the_others(experiment, tmp_path, capsys, ca
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{exp}", "a.mp4", "--landmarks", "nose"], "unknown landmark provider"),
-        (["{exp}/none", "a.mp4"], "is not a directory"),
+        (["{exp}", __file__, "--landmarks", "nose"], "unknown landmark provider"),
+        (["{exp}/none", __file__], "is not a directory"),
         (["{exp}", "s1/a.mp4", "s2/a.mp4", "--out", "{exp}/out"], "s1/a.mp4 and s2/a.mp4"),
-        (["{exp}", "a.mp4", "--llm", "/nowhere"], "/nowhere"),
+        (["{exp}", __file__, "--llm", "/nowhere"], "/nowhere"),
     ],
 )
 def test_mistakes_end_in_one_line(experiment, words, message, capsys):
@@ -389,3 +390,27 @@ def test_what_is_asked_for_explicitly_has_to_be_there(tmp_path):
         run(silent, explicit=True)
     [segment], _, [warning] = run(path, landmarks=Points(missing=True))
     assert segment.modalities == ("audio",) and "recognising only the audio" in warning
+
+
+@pytest.mark.parametrize("modality", ["audiovisual", "video"])
+def test_what_needs_a_face_detector_ends_before_the_model_is_loaded(
+    tmp_path, monkeypatch, modality
+):
+    path = write_mp4(tmp_path / "a.mp4", *content(30))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "dlib" else find(name)
+    )
+    with pytest.raises(SystemExit, match=r"^transcribe: landmarks by dlib need .*pip install"):
+        run_command(transcribe_main, [str(tmp_path / "none"), str(path), "--modality", modality])
+
+
+def test_without_a_face_detector_auto_recognises_the_audio_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    path = write_mp4(tmp_path / "a.mp4", *content(30))
+    warnings = []
+    [segment] = Transcriber(Recogniser("audio", "video"))(path, warnings.append)
+    assert segment.modalities == ("audio",) and "dlib-bin" in warnings[0]
+    transcriber = Transcriber(Recogniser("audio", "video"), modalities=("audio", "video"))
+    with pytest.raises(TranscriptionError, match="dlib-bin"):
+        list(transcriber(path, warnings.append))

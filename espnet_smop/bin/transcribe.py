@@ -25,7 +25,12 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from espnet_smop.command import CommandParser, device, run
-from espnet_smop.corpus.landmarks import LandmarkError, build_landmarks
+from espnet_smop.corpus.landmarks import (
+    LandmarkError,
+    build_landmarks,
+    check_landmarks_available,
+    find_beside,
+)
 from espnet_smop.corpus.media import MediaError
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.inference import (
@@ -184,6 +189,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
         if Path(first).is_dir():
             raise MediaError(first, "is a directory", "give its video or audio files")
         raise MediaError(first, "no such file", "give video or audio files")
+    if args.max_seconds <= 0:
+        raise ValueError(f"--max_seconds {args.max_seconds}: expected a number above 0")
+    explicit = _MODALITIES[args.modality] or ()
+    if "video" in explicit and not all(find_beside(Path(file)) for file in args.files):
+        check_landmarks_available(args.landmarks)
     search = {name: getattr(args, name) for name in ("beam_size", "max_new_tokens")}
     speech2text = AVSRSpeech2Text.from_pretrained(
         args.model,

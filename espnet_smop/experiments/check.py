@@ -27,11 +27,13 @@ from espnet_smop.config import ConfigError, load_config
 from espnet_smop.corpus.landmarks import LandmarkError, check_landmarks_available
 from espnet_smop.fileio.sound import SoundFileError, check_rate
 from espnet_smop.fileio.table import read_table
+from espnet_smop.fileio.video import VideoFileError, read_video
 from espnet_smop.inference import DEFAULTS, decoding_problems
 from espnet_smop.modality import MODALITIES
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.skeleton import skeleton
 from espnet_smop.tasks.avsr import AVSRTask, decoder_choices
+from espnet_smop.train.augmentation import crop
 from espnet_smop.train.lock import lock_holder
 from espnet_smop.train.resume import ChangedConfigError, check_resumed_config
 
@@ -106,7 +108,6 @@ def _base_model_problems(args: argparse.Namespace, *, is_made_later: bool) -> It
             if name is None:
                 continue
             if not isinstance(name, str):
-                yield f"{part}_conf.{key} is {name!r}, expected a directory or a hub id"
                 continue
             if is_made_later and not Path(name).expanduser().exists() and _is_local(name):
                 continue
@@ -203,24 +204,29 @@ def _formatted_problems(args: argparse.Namespace, data_dirs: Sequence[Path]) -> 
             scp = directory / modality.scp
             if not scp.is_file():
                 yield f"{directory} has no {modality.scp}, which the {modality.name}_frontend takes"
-            elif modality.name == "audio":
-                yield from _rate_problems(scp)
+            else:
+                yield from _sample_problems(scp, modality.name)
 
 
-def _rate_problems(scp: Path) -> Iterator[str]:
+def _sample_problems(scp: Path, modality: str) -> Iterator[str]:
+    """Yield what is wrong with the first file of a list."""
     path = next(iter(read_table(scp, ConfigError).values()), None)
     if path is None:
         yield f"{scp} is empty"
         return
     try:
-        rate = soundfile.info(path).samplerate
-    except (OSError, soundfile.SoundFileError) as e:
-        yield f"{scp}: {path} cannot be read ({' '.join(str(e).split())})"
-        return
-    try:
-        check_rate(path, rate)
+        if modality == "audio":
+            check_rate(path, soundfile.info(path).samplerate)
+        else:
+            crop(read_video(path), random=False)
     except SoundFileError as e:
         yield f"{scp}: {e}"
+    except soundfile.SoundFileError as e:
+        yield f"{scp}: {path} cannot be read ({' '.join(str(e).split())})"
+    except VideoFileError as e:
+        yield f"{scp}: {e}"
+    except ValueError as e:
+        yield f"{scp}: {path}: {e}"
 
 
 def _detector_problems(data_dirs: Sequence[Path], landmarks: str) -> list[str]:

@@ -542,6 +542,9 @@ def _model_problems(args: argparse.Namespace) -> Iterator[str]:
     if args.projector == "smop" and isinstance(args.projector_conf, Mapping):
         # By default 2 experts are chosen wherever there are several.
         num, top_k = (args.projector_conf.get(name) for name in ("num_experts", "top_k"))
+        if isinstance(num, Mapping):
+            used = [m for m in MODALITIES if getattr(args, f"{m}_frontend") is not None]
+            num = max((num.get(modality, top_k) or 1 for modality in used), default=None)
         if num == 1 and top_k not in (None, 1):
             yield (
                 f"projector_conf: num_experts is 1, but top_k {top_k}: raise num_experts, or set "

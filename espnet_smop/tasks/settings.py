@@ -39,8 +39,8 @@ def conf_problems(
         build: what takes the conf as keywords.
         conf: the settings.
         num_given: number of leading positional parameters that do not come from the conf.
-        registered: whether the class is one of this package, none of whose options takes a text of
-            digits (but for paths and the prompt).
+        registered: whether the class is one of this package: values must have the annotated types,
+            and none but paths and the prompt may be a text of digits.
     """
     if not isinstance(conf, Mapping):
         return [f"{name} is {conf!r}, expected settings of the form 'key: value'"]
@@ -60,7 +60,29 @@ def conf_problems(
         and p.name not in conf
         and f". Did you mean '{p.name}'?" not in hints
     ]
-    return [*problems, *(text_numbers(name, conf) if registered else ())]
+    if registered:
+        problems += text_numbers(name, conf)
+        problems += [
+            f"{name}.{p.name} is {conf[p.name]!r}, expected {expected}"
+            for p in named
+            if p.name in conf and (expected := _other_type(p.annotation, conf[p.name])) is not None
+        ]
+    return problems
+
+
+def _other_type(wanted: Any, value: Any) -> str | None:
+    """Return what is expected if an option has one simple type and the value another."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        return None  # which `text_numbers` finds
+    if wanted is bool and not isinstance(value, bool):
+        return "true or false"
+    if wanted is int and (not isinstance(value, int) or isinstance(value, bool)):
+        return "a whole number"
+    if wanted is float and (not isinstance(value, int | float) or isinstance(value, bool)):
+        return "a number"
+    if wanted is str and not isinstance(value, str):
+        return "a text"
+    return None
 
 
 def text_numbers(name: str, value: Any) -> Iterator[str]:

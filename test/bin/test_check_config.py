@@ -14,6 +14,7 @@ import espnet_smop.experiments.check  # noqa: F401 (the command imports it when 
 from espnet_smop.bin import avsr_inference, avsr_train, check_config
 from espnet_smop.command import run
 from espnet_smop.corpus import landmarks
+from espnet_smop.fileio.video import write_video
 from espnet_smop.inference import DECODING_OPTIONS
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.train.lock import experiment_lock, lock_holder
@@ -171,6 +172,18 @@ MISTAKES = {
     "beam size in the config": ({"inference_conf": {"beam_size": 0}}, [], "beam_size is 0"),
     "frozen part": ({}, ["--freeze_param", "projectr"], "Did you mean 'projector'"),
     "base": ({"base": "absent.yaml"}, [], "absent.yaml, the base of .*, does not exist"),
+    "one expert in each pool": (
+        smop(num_experts={"audio": 1, "video": 1}, top_k=2), [], "num_experts is 1, but top_k 2",
+    ),
+    "a switch as a text": (
+        smop(normalize_top_k="false"), [],
+        "projector_conf.normalize_top_k is 'false', expected true or false",
+    ),
+    "a number as a word": (
+        smop(load_balancing_weight="low"), [], "load_balancing_weight is 'low', expected a number",
+    ),
+    "model as a number": ({"decoder_conf": {"model": 3}}, [], "decoder_conf.model is 3, expec"),
+    "warm start's steps": ({"model_conf": {"ctc_warmup_steps": -1}}, [], "is -1, expected 0 or"),
     "warm start": ({"model_conf": {"ctc_warmup": 3}}, [], "Did you mean 'ctc_warmup_steps'"),
     "data name": (
         {}, ["--train_data_path_and_name_and_type", "x/wav.scp,speach,sound"],
@@ -307,10 +320,13 @@ def test_a_missing_face_detector_is_said(check, tmp_path, monkeypatch):
 
 def test_audio_at_another_rate_is_named(check, dump_dir, tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(100), 44100)
-    for name, value in (("text", "x"), ("wav.scp", tmp_path / "a.wav"), ("video.scp", "v")):
-        (tmp_path / name).write_text(f"a {value}\n")
-    [line] = check({}, "--data_dirs", dump_dir, tmp_path)
-    assert "a.wav is at 44100 Hz, expected 16000" in line
+    write_video(tmp_path / "a.mkv", np.zeros((5, 240, 320), np.uint8))
+    for name, value in (("text", "x"), ("wav.scp", "a.wav"), ("video.scp", "a.mkv")):
+        (tmp_path / name).write_text(f"a {tmp_path / value}\n")
+    lines = check({}, "--data_dirs", dump_dir, tmp_path)
+    assert "a.wav is at 44100 Hz, expected 16000" in lines[0]
+    assert "a.mkv: video frames of 320x240 pixels are whole pictures" in lines[1]
+    assert len(lines) == 2
 
 
 def test_a_lock_is_seen_without_taking_it(tmp_path):
