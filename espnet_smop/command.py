@@ -21,7 +21,9 @@ class CommandHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefault
         # Not worth showing: the absence of an option, and what the text says already.
         if (
             action.required
-            or action.default in (None, False, [])
+            or action.default is None
+            or action.default is False
+            or action.default in ("", [], {})
             or "default" in (action.help or "")
         ):
             return action.help

@@ -5,7 +5,7 @@ import pytest
 from espnet2.utils.types import str2bool
 
 from espnet_smop.base_model import locate
-from espnet_smop.command import CommandParser, add_subcommands, device, run
+from espnet_smop.command import CommandHelp, CommandParser, add_subcommands, device, run
 
 
 def absent(cmd):
@@ -119,3 +119,12 @@ def test_devices(monkeypatch):
             device(name)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert device("auto") == "cuda" and device("cuda:1") == "cuda:1"
+
+
+def test_the_help_shows_a_default_of_zero_and_no_empty_one():
+    parser = argparse.ArgumentParser(formatter_class=CommandHelp)
+    for name, default in (("a", 0), ("b", 0.0), ("c", ""), ("d", {}), ("e", []), ("f", False)):
+        parser.add_argument(f"--{name}", default=default, help=f"option {name}")
+    text = parser.format_help()
+    assert "option a (default: 0)" in text and "option b (default: 0.0)" in text
+    assert text.count("default") == 2

@@ -21,6 +21,7 @@ from espnet_smop.corpus.prepare import check_ids, summary, write_set
 from espnet_smop.corpus.readers import READERS, CorpusReader, corpus_dir, reader_class
 from espnet_smop.corpus.readers.any_lrs3 import AnyLRS3Reader
 from espnet_smop.corpus.splits import split
+from espnet_smop.corpus.utterance import CorpusError
 
 
 def _add_arguments(reader: type[CorpusReader], parser: argparse.ArgumentParser) -> None:
@@ -59,8 +60,9 @@ def _add_arguments(reader: type[CorpusReader], parser: argparse.ArgumentParser) 
     parser.add_argument(
         "--valid_list",
         type=Path,
-        help="file listing the validation clips instead, one a line: a clip by its path below the "
-        "corpus directory (as in AV-HuBERT's lrs3-valid.id), an id, or a speaker",
+        help="file that lists the validation clips, one per line; replaces --valid_share. A line "
+        "is a clip's path below the corpus directory (as in AV-HuBERT's lrs3-valid.id), an id, or "
+        "a speaker",
     )
     parser.add_argument(
         "--test_share",
@@ -69,7 +71,7 @@ def _add_arguments(reader: type[CorpusReader], parser: argparse.ArgumentParser) 
         help="share of the clips for the test set, if the corpus has none, chosen in the same way",
     )
     parser.add_argument(
-        "--test_list", type=Path, help="file listing the test clips instead, like --valid_list"
+        "--test_list", type=Path, help="file that lists the test clips, in the form of --valid_list"
     )
     parser.add_argument(
         "--allow_broken",
@@ -82,7 +84,13 @@ def _add_arguments(reader: type[CorpusReader], parser: argparse.ArgumentParser) 
 
 def prepare(reader: type[CorpusReader], args: argparse.Namespace) -> None:
     """Read a corpus, split it into sets and write them."""
-    options = {name: getattr(args, name) for name in inspect.signature(reader).parameters}
+    names = inspect.signature(reader).parameters
+    if unknown := [name for name in names if not hasattr(args, name)]:
+        raise CorpusError(
+            f"{reader.__name__} takes '{unknown[0]}', which its add_arguments does not add as an "
+            "option"
+        )
+    options = {name: getattr(args, name) for name in names}
     corpus = reader(**options).read(corpus_dir(args.root))
     print(f"{args.root}: {corpus.form}")
     corpus = split(
@@ -122,7 +130,8 @@ def prepare(reader: type[CorpusReader], args: argparse.Namespace) -> None:
 def _subcommand(name: str) -> tuple[str, Callable, Callable]:
     reader = reader_class(name)
     function = functools.partial(prepare, reader)
-    function.__doc__ = inspect.getdoc(reader)
+    # Of the class itself: inspect.getdoc would return that of the interface.
+    function.__doc__ = inspect.cleandoc(reader.__doc__ or "A reader without a docstring.")
     return name, functools.partial(_add_arguments, reader), function
 
 

@@ -59,6 +59,10 @@ def trained_weights(model: ESPnetAVSRModel) -> dict[str, torch.Tensor]:
     weights |= _lora_weights(LLM, model.decoder.llm)
     if "video" in model.frontends:
         weights |= _lora_weights(ENCODERS["video"], model.frontends["video"].encoder)
+    named = {w.untyped_storage().data_ptr() for w in weights.values()}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.untyped_storage().data_ptr() not in named:
+            raise CheckpointError(f"public checkpoints have no name for {name}, which is trained")
     return weights
 
 

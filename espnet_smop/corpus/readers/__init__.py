@@ -1,48 +1,21 @@
 """Readers of corpora: a class for each layout on disk, which lists the utterances found there.
 
-`CorpusReader` is the interface. `READERS` maps names to the readers of this package, and
+`CorpusReader` (`abs_reader`) is the interface; its ``read`` returns a `Corpus` of `Utterance` s
+(`espnet_smop.corpus.utterance`). `READERS` maps names to the readers of this package, and
 ``module:Class`` names one of your own, for example ``local.my_corpus:MyReader`` in a recipe's
 ``local/my_corpus.py``.
 """
 
-import argparse
 from pathlib import Path
-from typing import Protocol
 
 from espnet_smop.class_path import import_class
+from espnet_smop.corpus.readers.abs_reader import CorpusReader
 from espnet_smop.corpus.readers.any_lrs3 import AnyLRS3Reader
 from espnet_smop.corpus.readers.auto_avsr import AutoAVSRReader
 from espnet_smop.corpus.readers.av_hubert import AVHuBERTReader
 from espnet_smop.corpus.readers.folder import FolderReader
 from espnet_smop.corpus.readers.lrs3 import LRS3Reader
-from espnet_smop.corpus.utterance import Corpus, CorpusError
-
-
-class CorpusReader(Protocol):
-    """The interface of a reader, whose docstring is the help of ``prepare_corpus NAME``.
-
-    The constructor takes the reader's options as keywords, by the names that `add_arguments`
-    gives them.
-    """
-
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add the reader's own options to the command line's."""
-
-    def read(self, root: Path) -> Corpus:
-        """List a corpus's utterances, without decoding media.
-
-        Clips that cannot be used, because a file or text is missing, are not errors: they go into
-        the corpus's ``train_problems`` and ``test_problems``. Sets that the corpus does not define
-        itself are split off the training utterances later (`espnet_smop.corpus.splits`).
-
-        Args:
-            root: the corpus directory; it exists.
-
-        Raises:
-            CorpusError: the directory does not have this layout.
-        """
-
+from espnet_smop.corpus.utterance import CorpusError
 
 READERS: dict[str, type[CorpusReader]] = {
     "lrs3": LRS3Reader,
@@ -58,7 +31,7 @@ def reader_class(name: str) -> type[CorpusReader]:
     """Return a reader of `READERS`, or import ``module:Class``.
 
     Raises:
-        CorpusError: unknown name, or a class that cannot be imported.
+        CorpusError: unknown name, or a class that cannot be imported or is not a `CorpusReader`.
     """
     if name in READERS:
         return READERS[name]
@@ -68,9 +41,9 @@ def reader_class(name: str) -> type[CorpusReader]:
             "module:Class"
         )
     try:
-        return import_class(name)
+        return import_class(name, CorpusReader)
     except ValueError as e:
-        raise CorpusError(f"reader '{name}' cannot be imported ({e})") from None
+        raise CorpusError(f"reader '{name}' cannot be used: {e}") from None
 
 
 def corpus_dir(path: str) -> Path:

@@ -4,13 +4,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_smop.corpus.readers.abs_reader import CorpusReader
 from espnet_smop.corpus.readers.auto_avsr import AutoAVSRReader
 from espnet_smop.corpus.readers.av_hubert import AVHuBERTReader
 from espnet_smop.corpus.readers.lrs3 import LRS3Reader
 from espnet_smop.corpus.utterance import Corpus, CorpusError
 
 
-class AnyLRS3Reader:
+class AnyLRS3Reader(CorpusReader):
     """LRS3 as distributed or as prepared by auto_avsr or AV-HuBERT, detected by its files.
 
     Example::

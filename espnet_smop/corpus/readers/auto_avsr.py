@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from espnet_smop.corpus.readers.abs_reader import CorpusReader
 from espnet_smop.corpus.readers.lrs3 import add_max_seconds, add_train_parts
 from espnet_smop.corpus.text import normalise
 from espnet_smop.corpus.utterance import Corpus, CorpusError, Problem, Utterance, clip_ids
@@ -26,7 +27,7 @@ from espnet_smop.corpus.utterance import Corpus, CorpusError, Problem, Utterance
 _LABELS = re.compile(r"(?P<name>.+)_seg(?P<seconds>\d+)s(?P<addition>.*)\.csv")
 
 
-class AutoAVSRReader:
+class AutoAVSRReader(CorpusReader):
     """A corpus prepared by auto_avsr: mouth crops, listed by ``labels/*.csv``.
 
     Example::

@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_smop.corpus.readers.abs_reader import CorpusReader
 from espnet_smop.corpus.readers.lrs3 import add_train_parts
 from espnet_smop.corpus.text import normalise
 from espnet_smop.corpus.utterance import Corpus, CorpusError, Problem, Utterance, clip_ids
@@ -23,7 +24,7 @@ def _manifests(root: Path) -> Path | None:
     return next((d for d in candidates if (d / "train.tsv").is_file()), None)
 
 
-class AVHuBERTReader:
+class AVHuBERTReader(CorpusReader):
     """A corpus prepared by AV-HuBERT: mouth crops, listed by ``433h_data/*.tsv``.
 
     Example::

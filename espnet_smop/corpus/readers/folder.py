@@ -15,6 +15,7 @@ from espnet2.utils.types import str2bool
 
 from espnet_smop.corpus.landmarks import find_beside
 from espnet_smop.corpus.media import MediaError, stream_types
+from espnet_smop.corpus.readers.abs_reader import CorpusReader
 from espnet_smop.corpus.text import normalise
 from espnet_smop.corpus.utterance import (
     Corpus,
@@ -34,7 +35,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".m4a", ".mp3", ".ogg")
 """Of files that hold sound, in the order in which they are preferred."""
 
 
-class FolderReader:
+class FolderReader(CorpusReader):
     """A folder of NAME.mp4 (or .wav) with NAME.txt beside it, in a folder for each speaker.
 
     Clips directly below the folder are of one speaker each, unless ``--speakers`` says otherwise.

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_smop.corpus.landmarks import find_beside
+from espnet_smop.corpus.readers.abs_reader import CorpusReader
 from espnet_smop.corpus.text import normalise
 from espnet_smop.corpus.utterance import (
     Corpus,
@@ -162,7 +163,7 @@ def _bounds(words: Sequence[Word]) -> tuple[list[int], list[int]]:
     return [round(t * FRAME_RATE) for t in begins], [round(t * FRAME_RATE) for t in ends]
 
 
-class LRS3Reader:
+class LRS3Reader(CorpusReader):
     """LRS3 as distributed: ``pretrain|trainval|test/<speaker>/<clip>.{mp4,txt}``.
 
     Example::

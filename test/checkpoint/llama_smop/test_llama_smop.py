@@ -33,6 +33,7 @@ from espnet_smop.command import run
 from espnet_smop.config import load_config
 from espnet_smop.fileio.video import read_video, write_video
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTFrontend, AVHuBERTModel, save
+from espnet_smop.lora import inject_lora
 from espnet_smop.tasks.avsr import AVSRTask
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -519,6 +520,13 @@ def test_training_goes_on_from_it_and_what_comes_of_it_is_exported(bases, data, 
     again, _ = import_model(public, bases, tmp_path / "again", state=further)
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in again.state_dict().items())
     assert args.optim == "adamw"
+
+
+def test_what_public_checkpoints_cannot_hold_is_not_left_out_silently(bases, tmp_path):
+    model, _ = import_model(public_model(bases), bases, tmp_path / "exp")
+    inject_lora(model.frontends["audio"].encoder, {"r": 2})
+    with pytest.raises(CheckpointError, match=r"no name for frontends.audio.*lora_A.*is trained"):
+        trained_weights(model)
 
 
 def test_the_config_is_one_that_training_takes(bases, tmp_path):

@@ -131,10 +131,11 @@ def test_sets_of_one_modality_are_formatted(folder, tmp_path, modality, capsys):
 
 
 OWN_READER = '''
+from espnet_smop.corpus.readers import CorpusReader
 from espnet_smop.corpus.utterance import Corpus, Utterance
 
 
-class Own:
+class Own(CorpusReader):
     """Every wav file is somebody saying a word."""
 
     def __init__(self, *, word):
@@ -165,5 +166,37 @@ def test_a_reader_of_ones_own(tmp_path, monkeypatch):
     assert {t for table in texts for t in table.values()} == {"no"}
     with pytest.raises(CorpusError, match="unknown reader 'owns'; .*lrs3, .*module:Class"):
         reader_class("owns")
-    with pytest.raises(CorpusError, match="'own_reader:Other' cannot be imported"):
+    with pytest.raises(CorpusError, match="'own_reader:Other' cannot be used: .* no class 'Other'"):
         reader_class("own_reader:Other")
+
+
+def test_a_reader_of_ones_own_needs_neither_options_nor_a_docstring(tmp_path, monkeypatch, capsys):
+    source = OWN_READER.replace("    def __init__(self, *, word):\n        self.word = word\n", "")
+    source = source.replace("self.word", "'yes'").replace('    """Every wav', "    # Every wav")
+    source = source.replace('a word."""', "a word.")
+    source = source[: source.index("    @classmethod")] + source[source.index("    def read") :]
+    source += """
+
+class Odd(Own):
+    def __init__(self, *, word):
+        pass
+
+
+class Loose:
+    def read(self, root):
+        return None
+"""
+    (tmp_path / "bare_reader.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in "abcdef":
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(6400), 16000)
+    where = ["--root", str(tmp_path), "--out_dir", str(tmp_path / "data"), "--test_share", "0.3"]
+    prepare_corpus.main(["bare_reader:Own", *where, "--valid_share", "0.3"])
+    assert set(read_table(tmp_path / "data" / "train" / "text").values()) == {"yes"}
+    with pytest.raises(SystemExit):
+        prepare_corpus.main(["bare_reader:Own", "--help"])
+    assert "The interface" not in capsys.readouterr().out
+    with pytest.raises(CorpusError, match="Odd takes 'word', which its add_arguments does not add"):
+        prepare_corpus.main(["bare_reader:Odd", *where])
+    with pytest.raises(CorpusError, match="derive it from espnet_smop.corpus.readers.abs_reader"):
+        reader_class("bare_reader:Loose")
