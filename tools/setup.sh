@@ -30,7 +30,7 @@ help_message="Usage: tools/setup.sh [--option VALUE]…
 PyTorch from the package registry brings CUDA along: about 7 GB in all. Safe to run again: what is
 complete is kept, what was interrupted is made again, and a changed setup.py is installed."
 
-# shellcheck source=egs2/TEMPLATE/avsr_smop1/scripts/utils/option_error.sh
+# shellcheck source=/dev/null
 . "${root}/egs2/TEMPLATE/avsr_smop1/scripts/utils/option_error.sh"
 die() {
     echo "setup.sh: $*" >&2

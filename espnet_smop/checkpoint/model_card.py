@@ -1,6 +1,7 @@
 """The model card (README.md) of a package."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -64,9 +65,14 @@ def _row(config: Mapping[str, Any], part: str, model: str) -> dict[str, str]:
     included = config[f"{part}_conf"]["model"].startswith("bases/")
     return {
         "part": part,
-        "place": "in `bases/`" if included else f"`{model}`",
+        "place": "in `bases/`" if included else f"`{_without_directories(model)}`",
         "fingerprint": next((v for k, v in prints.items() if k.startswith(f"{part}.")), ""),
     }
+
+
+def _without_directories(model: str) -> str:
+    # Where somebody keeps a model is of no use to others.
+    return Path(model).name if Path(model).expanduser().is_absolute() else model
 
 
 def _sections_below(results: str) -> str:

@@ -368,6 +368,9 @@ def test_a_card_names_as_base_models_what_is_on_the_hub(experiment, tmp_path, mo
     out = pack(experiment, "valid.acc.ave.pth", tmp_path / "p")
     header = yaml.safe_load((out / "README.md").read_text().split("---")[1])
     assert header["base_model"] == ["openai/whisper-base.en"]
+    # The LLM's directory, which is nobody else's.
+    assert config["decoder_conf"]["model"].startswith("/")
+    assert str(Path(config["decoder_conf"]["model"]).parent) not in (out / "README.md").read_text()
 
 
 def test_packing_replaces_packages_only(experiment, tmp_path):

@@ -265,6 +265,12 @@ def test_help_explains_every_option(recipe):
     assert not (recipe.dir / "env/calls").exists()
 
 
+def test_help_shows_the_defaults_that_apply(recipe):
+    shown = recipe.run("--nj", "5", "--avsr_config", "conf/mine.yaml", "--help").stdout
+    assert "Parallel jobs of data preparation (default 5)" in shown
+    assert "may name another as its base (default conf/mine.yaml)" in shown
+
+
 def test_environment_is_made_on_first_use_and_a_bad_one_is_named(recipe):
     (recipe.dir / "env/bin/python").unlink()
     done = recipe.run()

@@ -82,6 +82,7 @@ pack_opts=""
 hf_repo=""
 upload_dry_run=false
 
+explain() {
 help_message="Usage: $(basename "$0") --train_set NAME --valid_set NAME --test_sets NAMES [--option VALUE]…
 
 Stages: 1 data directories · 3 audio and mouth crops · 4 filter · 5 tokenizer
@@ -169,6 +170,8 @@ Sharing
   --pack_opts OPTS      More options for stage 14, e.g. \"--include_bases true\".
   --hf_repo ID          Hub repository that stage 15 uploads to; the token is in HF_TOKEN.
   --upload_dry_run B    Only list what stage 15 would upload (default ${upload_dry_run})."
+}
+explain
 
 command_line="$(basename "$0")$(printf ' %q' "$@")"
 # shellcheck source=scripts/utils/parse_options.sh

@@ -5,6 +5,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 ngpu=1
+driver_args=(
+    --train_set train --valid_set valid --test_sets test
+    --avsr_config conf/train_avsr.yaml --inference_config conf/decode.yaml
+    --nj "$(env -u OMP_NUM_THREADS nproc)"
+)
 
 help_message="Usage: ./run.sh [--option VALUE]…
 
@@ -19,8 +24,4 @@ own_options="ngpu"
 # shellcheck source=scripts/utils/gpu_args.sh
 . scripts/utils/gpu_args.sh
 
-./avsr_smop.sh \
-    --train_set train --valid_set valid --test_sets test \
-    --avsr_config conf/train_avsr.yaml --inference_config conf/decode.yaml \
-    --nj "$(env -u OMP_NUM_THREADS nproc)" "${gpu_args[@]}" \
-    "${other_args[@]}"
+./avsr_smop.sh "${driver_args[@]}" "${gpu_args[@]}" "${other_args[@]}"

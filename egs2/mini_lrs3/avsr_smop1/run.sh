@@ -16,6 +16,12 @@ inference_config=conf/decode.yaml
 datadir=""
 dumpdir=""
 expdir=""
+cores="$(env -u OMP_NUM_THREADS nproc)"
+driver_args=(
+    --train_set train --pretrain_set pretrain --valid_set valid --test_sets test
+    --train_tokenizer true --nbpe 250 --snrs "clean 5 0 -5" --nj "${cores}" --inference_nj "${cores}"
+    --avsr_config "${avsr_config}"
+)
 
 help_message="Usage: ./run.sh [--option VALUE]…
 
@@ -51,12 +57,12 @@ done
 # shellcheck source=local/variant.sh
 . local/variant.sh
 
-snrs="clean 5 0 -5"
+smoke_args=()
 base_models_opts="--seed ${seed}"
 train_changes=(seed="${seed}")
 inference_changes=()
 if [ "${size}" = smoke ]; then
-    snrs="clean 0"
+    smoke_args=(--snrs "clean 0")
     base_models_opts+=" --lm_epochs 1 --audio_epochs 1 --video_epochs 1"
     train_changes+=(max_epoch=2 num_iters_per_epoch=3)
     inference_changes+=(max_new_tokens=8)
@@ -92,7 +98,6 @@ paths_of() { # FILE TASK
     if [ "$2" != vsr ]; then echo "preprocessor_conf.noise.file=${dumpdir}/noise/babble.wav"; fi
 }
 
-cores="$(env -u OMP_NUM_THREADS nproc)"
 # shellcheck source=scripts/utils/gpu_args.sh
 . scripts/utils/gpu_args.sh
 
@@ -109,12 +114,10 @@ for task in ${tasks}; do
     paths="$(paths_of "${config}" "${task}")"
     mapfile -t paths <<< "${paths}"
     config="$(config_of "${config}" "${train_changes[@]}" "${paths[@]}")"
-    ./avsr_smop.sh \
-        --train_set train --pretrain_set pretrain --valid_set valid --test_sets test \
+    ./avsr_smop.sh "${driver_args[@]}" \
         --datadir "${datadir}" --dumpdir "${dumpdir}" --expdir "${expdir}" \
         --local_data_opts "--size ${size} --seed ${seed} --corpus downloads/mini_lrs3${variant//\//_} --nj ${cores}" \
-        --train_tokenizer true --nbpe 250 --base_models_opts "${base_models_opts}" \
-        --nj "${cores}" --inference_nj "${cores}" "${gpu_args[@]}" --snrs "${snrs}" \
+        --base_models_opts "${base_models_opts}" "${gpu_args[@]}" "${smoke_args[@]}" \
         --modality "${task}" --avsr_config "${config}" --inference_config "${inference_config}" \
         "${other_args[@]}" "${shared[@]}"
     # Data and base models are made for the first task and serve the others.

@@ -7,6 +7,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 task=avsr
 ngpu=auto
 avsr_args=""
+driver_args=(
+    --train_set train --valid_set valid --test_sets test --inference_config conf/decode.yaml
+    --nj "$(env -u OMP_NUM_THREADS nproc)"
+)
 
 help_message="Usage: ./run.sh [--option VALUE]…
 
@@ -30,8 +34,5 @@ esac
 . scripts/utils/gpu_args.sh
 if [ "${ngpu}" = 0 ]; then avsr_args+=" --use_amp false"; fi
 
-./avsr_smop.sh \
-    --train_set train --valid_set valid --test_sets test \
-    --nj "$(env -u OMP_NUM_THREADS nproc)" "${gpu_args[@]}" \
-    --avsr_config "conf/train_${task}.yaml" --avsr_args "${avsr_args}" \
-    --inference_config conf/decode.yaml "${other_args[@]}"
+./avsr_smop.sh "${driver_args[@]}" "${gpu_args[@]}" \
+    --avsr_config "conf/train_${task}.yaml" --avsr_args "${avsr_args}" "${other_args[@]}"

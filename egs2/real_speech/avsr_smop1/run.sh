@@ -11,6 +11,10 @@ synthetic=3000
 ngpu=auto
 avsr_args=""
 expdir=exp
+driver_args=(
+    --train_set train --valid_set valid --test_sets "test_human test_synthetic" --skip_stages "7 16"
+    --max_wav_duration 16 --nj "$(env -u OMP_NUM_THREADS nproc)" --inference_nj 1
+)
 
 help_message="Usage: ./run.sh [--option VALUE]…
 
@@ -46,10 +50,8 @@ if [ "${ngpu}" = 0 ]; then use_amp=false; fi
 shared=()
 for seed in ${seeds}; do
     for system in ${systems}; do
-        ./avsr_smop.sh --skip_stages "7 16" --nj "${SMOP_CORES}" \
-            --local_data_opts "--synthetic ${synthetic}" --max_wav_duration 16 \
-            --train_set train --valid_set valid --test_sets "test_human test_synthetic" \
-            --inference_nj 1 "${gpu_args[@]}" --expdir "${expdir}" \
+        ./avsr_smop.sh "${driver_args[@]}" "${gpu_args[@]}" \
+            --local_data_opts "--synthetic ${synthetic}" --expdir "${expdir}" \
             --avsr_config "conf/train_asr_${system}.yaml" --avsr_tag "${system}_seed${seed}" \
             --avsr_args "--seed ${seed} --use_amp ${use_amp} ${avsr_args}" "${other_args[@]}" "${shared[@]}"
         # Data and base models are made for the first system and serve the others.

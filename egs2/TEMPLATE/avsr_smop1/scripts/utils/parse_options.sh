@@ -3,7 +3,8 @@
 #
 # An option is what `help_message` explains: `--name VALUE` sets the variable `name`. Options with
 # the default true or false take these two only. What follows the options stays in "$@"; the names
-# of the given options are in `smop_given`. `--help` prints help_message and ends the script.
+# of the given options are in `smop_given`. `--help` prints help_message and ends the script; a
+# function `explain` writes it again then, with what earlier options have set as the defaults.
 
 # shellcheck source=scripts/utils/option_error.sh
 . scripts/utils/option_error.sh
@@ -12,6 +13,7 @@ smop_given=" "
 while [ $# -gt 0 ]; do
     case "$1" in
         -h | --help)
+            if declare -F explain > /dev/null; then explain; fi
             printf '%s\n' "${help_message:?}"
             exit 0
             ;;

@@ -3,17 +3,18 @@
 #
 # `own_options` names them: `--name VALUE` sets the variable `name`. All others go into the array
 # `other_args`, for the script `help_of`, whose help must explain them. `--help` prints help_message
-# and then the help of that script.
+# and then the help of that script, with the defaults that `driver_args` sets.
 
 # shellcheck source=scripts/utils/option_error.sh
 . scripts/utils/option_error.sh
 
 other_args=()
+[ -n "${driver_args+set}" ] || driver_args=()
 smop_known=""
 while [ $# -gt 0 ]; do
     if [ "$1" = -h ] || [ "$1" = --help ]; then
         printf '%s\n' "${help_message:?}"
-        exec "${help_of:?}" --help
+        exec "${help_of:?}" "${driver_args[@]}" --help
     fi
     smop_name="${1#--}"
     smop_name="${smop_name//-/_}"
