@@ -1,9 +1,8 @@
-"""Frozen base models: where they are, what makes them the same, and how they stay frozen.
+"""Frozen base models: how they are found, identified and kept frozen.
 
 Encoders and the LLM are *base models*: published weights that training never changes. They are
-found by one rule (a local directory or a hub id), identified by a fingerprint, and frozen in the
-full sense: no gradients, evaluation behaviour whatever the trainer says, and no place in a
-checkpoint.
+found by one rule (a local directory or a hub id), identified by a fingerprint, and frozen
+completely: no gradients, evaluation mode whatever the trainer sets, and no entry in checkpoints.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ _SAMPLES_PER_TENSOR = 256
 
 
 class BaseModelError(RuntimeError):
-    """A base model cannot be found, read, or is not the one an experiment was trained with."""
+    """A base model cannot be found or read, or is not the one that the model was trained with."""
 
 
 def locate(model: str, *, patterns: Iterable[str] | None = None) -> Path:
@@ -49,7 +48,7 @@ def locate(model: str, *, patterns: Iterable[str] | None = None) -> Path:
 
 
 def local_directory(model: str) -> Path | None:
-    """Return the directory that a base model's name means, or None if it is a hub id.
+    """Return the directory that a base model's name refers to, or None if it is a hub id.
 
     Raises:
         BaseModelError: it is neither.
@@ -121,7 +120,7 @@ def _hub_error(model: str, error: Exception) -> BaseModelError:
 
 
 def find_in_package(package: str, pattern: str) -> Path:
-    """Return the one file of an installed Python package that fits, without importing the package.
+    """Return the one matching file of an installed Python package, without importing it.
 
     Raises:
         BaseModelError: the package is not installed, or holds none or several such files.
@@ -152,7 +151,7 @@ def resolve_relative_to(model: str, directory: str | Path) -> str:
 
 
 def on_meta() -> bool:
-    """Return whether models are built for their shapes alone: the default device is ``meta``.
+    """Return whether models are built for their shapes only: the default device is ``meta``.
 
     Within ``with torch.device("meta")`` base models are built from their ``config.json``; weights
     are neither read nor needed, so that any size of model can be built and counted anywhere.
@@ -161,7 +160,7 @@ def on_meta() -> bool:
 
 
 def base_dtype(name: str | None) -> torch.dtype:
-    """Return the dtype a base model is loaded in; None is bfloat16 where CUDA is available."""
+    """Return the dtype to load a base model in; None is bfloat16 if CUDA is available."""
     if name is None:
         return torch.bfloat16 if torch.cuda.is_available() else torch.float32
     if name not in ("float32", "bfloat16", "float16"):
@@ -188,7 +187,7 @@ def freeze(base: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def as_frozen(device: torch.device, *, adapters: bool) -> Iterator[None]:
-    """Run a frozen encoder: without gradients and in its own dtype whatever autocast is on.
+    """Run a frozen encoder: without gradients, and in its own dtype even under autocast.
 
     Autocast would turn a bfloat16 base's normalisations into float32 and back. Inference mode is
     not possible: what it makes cannot be kept for the gradients of what is trained on top.
@@ -211,7 +210,7 @@ def _train_adapters_only(self: nn.Module, mode: bool = True) -> nn.Module:
 
 
 def save_with_experiment(base: nn.Module, names: Iterable[str]) -> nn.Module:
-    """Let entries of a frozen base's state dict belong to the experiment: into its checkpoints.
+    """Save entries of a frozen base's state dict in the experiment's checkpoints.
 
     For what an imported model changed in a base without training it. They stay frozen. A
     fingerprint meant for the published base has to be taken before other values are loaded.

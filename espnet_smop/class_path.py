@@ -108,6 +108,6 @@ def _path_of(class_: type) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return ``. Did you mean '…'?`` with the known name that is closest, if one is close."""
+    """Return ``. Did you mean '…'?`` with the closest known name, or "" if none is close."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f". Did you mean '{near[0]}'?" if near else ""

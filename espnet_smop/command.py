@@ -1,4 +1,4 @@
-"""How every command starts and ends: help, subcommands, known errors in one line."""
+"""What all commands share: help, subcommands, known errors in one line."""
 
 import argparse
 import difflib
@@ -148,7 +148,7 @@ def run(
 
 
 def _message(error: Exception) -> str:
-    """Return an error's text; of an error in a data loader's process, without its traceback."""
+    """Return an error's text, without the traceback that a data loader's process adds."""
     text = str(error)
     if text.startswith("Caught ") and "Original Traceback" in text:
         return text.rstrip().rpartition("\n")[2].partition(": ")[2]
@@ -156,7 +156,7 @@ def _message(error: Exception) -> str:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Tell whether an error is of this package, or was raised by it or by the command itself."""
+    """Return whether an error is defined or was raised by this package or the command itself."""
     if type(error).__module__.partition(".")[0] == __package__:
         return True
     trace = error.__traceback__
@@ -176,7 +176,7 @@ def add_subcommands(
         ]
     ],
 ) -> None:
-    """Give a parser subcommands; its ``main`` calls ``args.function(args)``.
+    """Add subcommands to a parser; its ``main`` calls ``args.function(args)``.
 
     Args:
         parser: of the command.

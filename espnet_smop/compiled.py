@@ -1,4 +1,4 @@
-"""Compiles the layers of base models by ``torch.compile``."""
+"""Compiles the layers of base models with ``torch.compile``."""
 
 import types
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def compile_layers(layers: Iterable[nn.Module], *, when: Callable[[], bool]) -> None:
-    """Compile the forward pass of layers in place; the names in the state dict do not change.
+    """Compile the forward pass of layers in place, without changing names in the state dict.
 
     Each class of layers is compiled once, which takes seconds where a whole LLM takes minutes.
     Lengths are dynamic: batches of other lengths trigger no recompilation.

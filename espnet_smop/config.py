@@ -8,10 +8,10 @@ A config may name other configs as its ``base``, by paths relative to its own di
     projector_conf:
       fusion: {audio: dci, video: dci}
 
-Its settings override those of the base: mappings are merged key by key, to any depth; all other
-values (numbers, lists, ``null``) replace those of the base. Where it names another class than its
-base does (``projector: mlp`` over ``projector: smop``), the base's ``projector_conf`` is dropped:
-its arguments belong to the other class. Of several bases, ``base: [a.yaml, b.yaml]``, later ones
+Its settings override the base's: mappings are merged key by key, to any depth; all other values
+(numbers, lists, ``null``) are replaced. Where it names another class than its base does
+(``projector: mlp`` over ``projector: smop``), the base's ``projector_conf`` is dropped: its
+arguments belong to the other class. Of several bases, ``base: [a.yaml, b.yaml]``, later ones
 override earlier ones; a base may have a base itself.
 """
 

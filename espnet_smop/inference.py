@@ -59,7 +59,7 @@ DECODING_OPTIONS = (
 
 
 def decoding_problems(settings: Mapping[str, Any], source: str) -> Iterator[str]:
-    """Yield what is wrong with the names and forms of the settings of a decoding config.
+    """Yield problems with the names and types of the settings of a decoding config.
 
     Args:
         settings: of the config.
@@ -206,7 +206,7 @@ def _check_options(
     noise: Mapping[str, Any] | None,
     generation: Mapping[str, Any],
 ) -> None:
-    """Raise ValueError for what would fail only after the model is loaded."""
+    """Raise ValueError for options that would otherwise fail only after the model is loaded."""
     settings = load_config(config)
     if model_file is not None and not Path(model_file).is_file():
         raise ValueError(f"there is no checkpoint {model_file}")
@@ -238,7 +238,7 @@ def _checked_inputs(
     sizes: Collection[tuple[int, int]] | None,
     allow_missing: bool,
 ) -> dict[str, np.ndarray]:
-    """Return what was given as arrays by data name, if the model takes it; else ValueError."""
+    """Return the inputs as arrays by data name; raise ValueError if the model cannot use them."""
     data = {}
     for modality, value, check in (
         ("audio", speech, _checked_speech),
@@ -325,7 +325,7 @@ Progress = Callable[[str, float], None]
 
 
 class TranscriptionError(RuntimeError):
-    """A file holds no input that the model takes."""
+    """A file has no input that the model can use."""
 
 
 @dataclasses.dataclass(frozen=True)

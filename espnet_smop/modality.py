@@ -1,4 +1,4 @@
-"""What a modality is: its names, files, data type and rate. The only place that says so."""
+"""The modalities' names, files, data types and rates, defined only here."""
 
 from dataclasses import dataclass
 from pathlib import Path

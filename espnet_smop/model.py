@@ -18,7 +18,7 @@ from espnet_smop.trained_state import TrainedState
 class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
     """Llama-SMoP: frozen encoders, a trained projector and an LLM with LoRA.
 
-    A model has the modalities whose frontend is given: ASR, VSR and AVSR are the same code.
+    Its modalities are those with a frontend, so that ASR, VSR and AVSR are the same code.
 
     Source: Llama-SMoP (arXiv 2505.14336), Figure 1 and Section 2.
 

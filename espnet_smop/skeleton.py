@@ -120,7 +120,7 @@ def skeleton(model: str, directory: Path) -> Path:
 
 
 def use_skeletons(args: argparse.Namespace, directory: Path) -> dict[str, str]:
-    """Replace the base models of a training config by skeletons.
+    """Replace the base models of a training config with skeletons.
 
     Args:
         args: of the task; ``model`` in its ``*_conf`` is replaced.

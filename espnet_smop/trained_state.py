@@ -55,7 +55,7 @@ class TrainedState(nn.Module):
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def to(self, *args, **kwargs) -> Self:
-        """Move everything to a device; change the dtype of what is trained only."""
+        """Move everything to a device; change the dtype of trained parameters only."""
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
         if device is not None:
             super().to(device=device, non_blocking=non_blocking)

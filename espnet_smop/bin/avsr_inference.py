@@ -46,7 +46,7 @@ def duration_in_samples(batch: dict[str, torch.Tensor]) -> int:
 
 
 def peak_memory(device: str) -> tuple[float, str]:
-    """Return the peak memory in MiB, and whose it is: the ``GPU``'s or the ``process``'s."""
+    """Return the peak memory in MiB, and whether it is that of the ``GPU`` or the ``process``."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20, "GPU"
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -142,7 +142,7 @@ def inference(
 
 
 def _check_data_names(config: str, data: Sequence[tuple[str, str, str]], allow_more: bool) -> None:
-    """Raise ValueError unless the data are what the model takes, before it is loaded."""
+    """Raise ValueError unless the data match the model's inputs, before it is loaded."""
     taken = modalities_of(Path(config))
     names = {name: path for path, name, _ in data}
     for modality in MODALITIES.values():

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-r"""Check a training, and what comes before and after it, before hours of work depend on it.
+r"""Check a training and the stages around it before hours of work depend on them.
 
 Takes the arguments of ``avsr_train`` and looks at every part of the model (built without weights),
 optimizer and schedule, data, base models, GPUs, free disk, the experiment's directory, the decoding
 config, and the face detector. Prints one line for each problem and ends with status 1, or one line
-that there is none. Nothing is written.
+that there are none. Nothing is written.
 
 Example::
 
@@ -22,7 +22,7 @@ from espnet_smop.command import CommandParser, run
 
 
 def stages_of(text: str) -> list[int]:
-    """Return the numbers of a list of stages such as ``1 3-7 11``, commas as well as blanks.
+    """Return the stages of a list such as ``1 3-7 11``, separated by blanks or commas.
 
     Raises:
         argparse.ArgumentTypeError: it is no such list.

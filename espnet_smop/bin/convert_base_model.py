@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Convert a base model from the format in which it is published into a directory to load."""
+"""Convert a base model from its published format into a loadable directory."""
 
 import argparse
 import importlib.util

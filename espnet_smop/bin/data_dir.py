@@ -1,4 +1,4 @@
-"""Check, format and measure Kaldi data directories: what the recipe's data stages call."""
+"""Check, format and measure Kaldi data directories, for the data stages of recipes."""
 
 import argparse
 import json

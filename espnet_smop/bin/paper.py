@@ -2,7 +2,7 @@
 """The paper's experiments: list what is left to do, check every config, print the tables.
 
 ``local/run_paper.sh`` of the LRS3 recipe calls this and trains. Tables are named as in the file of
-experiments, such as ``table1``; without names all are meant. Each COMMAND has its own ``--help``.
+experiments, such as ``table1``; without names all are used. Each COMMAND has its own ``--help``.
 """
 
 import argparse
@@ -123,7 +123,7 @@ def dry_run_all(args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Silence the warnings of building dozens of models, which would bury the output."""
+    """Silence warnings while dozens of models are built, which would bury the output."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -133,7 +133,7 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _left(gib: float, state: float) -> str:
-    """Return what weights, gradients and optimizer states leave of a GPU, in GiB."""
+    """Return the GPU memory that weights, gradients and optimizer states leave free, in GiB."""
     return f"{gib - state:.1f}" if state < gib else "too big"
 
 

@@ -1,6 +1,6 @@
 """Write the Kaldi data directories of a corpus's training, validation and test set.
 
-Each holds ``wav.scp`` and ``video.scp`` (or the one that the corpus has), ``text``, ``utt2spk``,
+Each holds ``wav.scp`` and ``video.scp`` (or one of them), ``text``, ``utt2spk``,
 ``spk2utt``, perhaps ``landmarks.scp`` and ``segments``, and ``prepare.txt``, which lists the clips
 that were left out.
 

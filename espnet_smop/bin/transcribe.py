@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 r"""Transcribe video or audio files with a trained model.
 
-Finds the face, crops the mouth, reads the audio and recognises both; where one is missing, only
-the other, with a warning. Long files are cut at pauses, and each piece is written with its times.
+Finds the face, crops the mouth, reads the audio and recognises both; if one is missing, it warns
+and uses the other. Long files are cut at pauses, and each piece is written with its times.
 
 Example::
 
@@ -90,7 +90,7 @@ def as_json(path: str, segments: list[Segment], warnings: list[str]) -> str:
 
 @contextlib.contextmanager
 def output(out: str | None, path: str, form: str) -> Iterator[IO[str]]:
-    """Open the file for a transcript: standard output, or one in the directory ``out``."""
+    """Open the file for a transcript: standard output, or a file in the directory ``out``."""
     if out is None:
         yield sys.stdout
     else:
@@ -116,7 +116,7 @@ def check_names(paths: Sequence[str]) -> None:
 
 
 def transcribe(transcriber: Transcriber, path: str, form: str, file: IO[str]) -> None:
-    """Write the transcript of one file; as text, line by line as soon as recognised."""
+    """Write the transcript of one file; as text, each line as soon as it is recognised."""
     warnings: list[str] = []
 
     def warn(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Zip files of packages: written the same every time, and extracted without trusting them."""
+"""Zip files of packages: written reproducibly, and extracted without trusting them."""
 
 import shutil
 import stat

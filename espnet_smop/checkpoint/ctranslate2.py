@@ -30,7 +30,7 @@ _LINEARS = {
 
 
 def read_model(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the variables of a Whisper in CTranslate2's ``model.bin``.
+    """Read the variables of a Whisper model from CTranslate2's ``model.bin``.
 
     Raises:
         BaseModelError: another format, version or model, or an incomplete file.

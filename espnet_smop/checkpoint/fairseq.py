@@ -144,14 +144,14 @@ def convert(
 
 
 def _as_dict(value) -> dict:
-    """Return a nested config as a dict, also if it was an ``argparse.Namespace``."""
+    """Return a nested config, perhaps an ``argparse.Namespace``, as a dict."""
     if isinstance(value, _StandIn):
         value = value.state
     return value if isinstance(value, dict) else {}
 
 
 def _model_settings(checkpoint: dict) -> dict:
-    """Find the encoder's settings; a fine-tuned checkpoint has those of the pretrained one."""
+    """Find the encoder's settings, in a fine-tuned checkpoint those of the pretrained model."""
     top = _as_dict(checkpoint.get("cfg")) or {"model": checkpoint.get("args")}
     settings = _as_dict(top.get("model"))
     while "encoder_layers" not in settings and settings.get("w2v_args") is not None:

@@ -76,6 +76,6 @@ def _without_directories(model: str) -> str:
 
 
 def _sections_below(results: str) -> str:
-    """Return RESULTS.md from its first experiment on, with headings one level lower."""
+    """Return RESULTS.md from its first experiment onwards, with headings one level lower."""
     tables = results[max(results.find("## exp"), 0) :]
     return f"\n{tables}".replace("\n#", "\n##").strip()

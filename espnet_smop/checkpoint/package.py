@@ -278,7 +278,7 @@ def _copy_base(source: str, target: Path) -> None:
 
 
 def is_local(model: str) -> bool:
-    """Tell whether a ``model:`` is a path rather than a hub id."""
+    """Return whether a ``model:`` is a path rather than a hub id."""
     path = Path(model).expanduser()
     return path.exists() or path.is_absolute() or model.count("/") > 1 or model.startswith(".")
 
@@ -351,7 +351,7 @@ def weights_file(directory: Path) -> Path:
 def resolved_config(
     directory: Path, bases: Mapping[str, str | None], *, origin: Path | None = None
 ) -> dict[str, Any]:
-    """Return the config of a package with the places of its base models on this machine.
+    """Return the config of a package with the locations of its base models on this machine.
 
     Args:
         directory: of the package or experiment.

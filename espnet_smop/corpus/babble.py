@@ -23,7 +23,7 @@ def mix_babble(
     seconds: float = 120.0,
     seed: int = 0,
 ) -> np.ndarray:
-    """Mix babble in which ``num_utts`` utterances speak at every moment.
+    """Mix babble from ``num_utts`` utterances at a time.
 
     It is the sum of ``num_utts`` streams. Each stream is utterances in random order, scaled to
     the same power, and starts at a random position of its first utterance, so that streams do not
@@ -85,7 +85,7 @@ def write_babble(data_dir: Path, out: Path, **options: Any) -> None:
 def _speakers_apart(
     utterances: list[str], utt2spk: Mapping[str, str], random: np.random.Generator
 ) -> list[str]:
-    """Shuffle utterances so that each speaker's come as far apart as their number allows."""
+    """Shuffle utterances so that each speaker's are as far apart as possible."""
     turns: dict[str, int] = {}
     keyed = []
     for index in random.permutation(len(utterances)):

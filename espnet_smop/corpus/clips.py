@@ -147,7 +147,7 @@ def _transforms(
 
 
 def _crops(video: Video, transforms: np.ndarray | None) -> tuple[np.ndarray, float]:
-    """Return the mouth crops and the first picture's time; no transforms: centre crops."""
+    """Return the mouth crops, centre crops without transforms, and the first picture's time."""
     start, crops, picture = None, [], None
     for picture in video:
         start = picture.time if start is None else start
@@ -182,7 +182,7 @@ def _mouths(video: Video) -> tuple[np.ndarray, float]:
 
 
 def _shift(samples: np.ndarray, offset: int) -> np.ndarray:
-    """Let sound that begins ``offset`` samples after the picture begin with it."""
+    """Align sound that begins ``offset`` samples after the picture."""
     if offset > 0:
         return np.concatenate([np.zeros(offset, samples.dtype), samples])
     return samples[-offset:]
@@ -193,7 +193,7 @@ def _fit(samples: np.ndarray, length: int) -> np.ndarray:
 
 
 def write_clip(clip: Clip, *, audio: Path | None = None, video: Path | None = None) -> None:
-    """Write an utterance's files for the modalities that it has, each atomically, video last."""
+    """Write the files of an utterance's modalities, each atomically, video last."""
     if clip.samples is not None:
         with atomic_write(audio, "wb") as file:
             soundfile.write(file, clip.samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")

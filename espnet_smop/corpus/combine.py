@@ -1,4 +1,4 @@
-"""Join what the format jobs made into one data directory, with a report."""
+"""Join the outputs of the format jobs into one data directory, with a report."""
 
 from collections import Counter
 from pathlib import Path

@@ -74,7 +74,7 @@ def write_data_dir(directory: str | Path, tables: Mapping[str, Mapping[str, obje
 
 
 def read_data_dir(directory: str | Path) -> dict[str, dict[str, str]]:
-    """Read every known table that is there.
+    """Read all known tables that exist.
 
     Raises:
         DataDirError: a table is missing that every data directory has.
@@ -88,7 +88,7 @@ def read_data_dir(directory: str | Path) -> dict[str, dict[str, str]]:
 
 
 def _missing(directory: Path) -> list[str]:
-    """Return a line for each table that is missing and that every data directory has."""
+    """Return a line for each missing table that every data directory must have."""
     lines = [f"{directory}/{n}: missing" for n in REQUIRED if not (directory / n).is_file()]
     if not any((directory / name).is_file() for name in MEDIA):
         lines.append(f"{directory}: has neither {' nor '.join(MEDIA)}")
@@ -178,7 +178,7 @@ def check(directory: str | Path) -> list[str]:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether readers that know only blanks and newlines understand a table."""
+    """Return whether a table is free of bytes that only this package's reader accepts."""
     content = path.read_bytes()
     gaps = (line.partition(b" ")[0] for line in content.split(b"\n"))
     return not (

@@ -10,7 +10,7 @@ from espnet_smop.modality import MODALITIES
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Limits of an utterance, both ends included; characters count blanks."""
+    """Limits of an utterance, inclusive; blanks count as characters."""
 
     min_seconds: float = 0.5
     max_seconds: float = 16.0

@@ -1,12 +1,12 @@
-"""One of several jobs that turn a data directory into FLACs and mouth crops, clip by clip.
+"""One of several jobs that turn a data directory into FLAC files and mouth crops, clip by clip.
 
     out_dir/data/<speaker>/<utterance>.{flac,mkv}    the clips
     out_dir/records/<job>.jsonl                      one line per utterance: done, or why not
 
-A clip is done when its files are there and a record says that they were made from the same source
+A clip is done when its files exist and a record shows that they were made from the same source
 files, cut and settings. Files appear under their names only when complete, and records
-after them, so that a killed job leaves nothing half-read: the next run, with any number of jobs,
-makes what is missing. Broken clips are tried again.
+after them, so that a killed job leaves nothing half-written: the next run, with any number of jobs,
+makes the missing files. Broken clips are tried again.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class Record:
 
     ``key`` identifies its sources, cut and settings; ``time`` is when it was made (seconds since
     the epoch); ``samples`` and ``frames`` are its lengths, 0 without that modality; ``error`` is
-    empty for a good one, and ``notes`` say what was done to keep it.
+    empty for a good one, and ``notes`` describe what was done to keep it.
     """
 
     utterance: str
@@ -61,7 +61,7 @@ class Record:
 def clip_paths(
     recording: Recording, out_dir: Path, speaker: str, utterance: str
 ) -> dict[str, Path]:
-    """Return where an utterance's sound and mouth crops go, for the modalities that it has."""
+    """Return the paths of an utterance's sound and mouth crops, for its modalities."""
     folder = out_dir / "data" / speaker
     paths = {}
     if recording.audio is not None:
@@ -115,12 +115,12 @@ def read_records(out_dir: Path) -> Iterator[Record]:
 
 
 def is_done(record: Record | None, key: str, files: Iterable[Path]) -> bool:
-    """Whether an utterance, by its latest success, need not be made again."""
+    """Return whether the latest success of an utterance is still valid."""
     return record is not None and record.key == key and all(file.is_file() for file in files)
 
 
 def latest_records(records: Iterable[Record]) -> tuple[dict[str, Record], dict[str, Record]]:
-    """Return each utterance's latest success, which made the files that are there, and failure."""
+    """Return each utterance's latest success, which made its files, and latest failure."""
     good: dict[str, Record] = {}
     failed: dict[str, Record] = {}
     for record in sorted(records, key=lambda record: record.time):
@@ -138,7 +138,7 @@ def run_job(
     job: int = 1,
     keep_all: bool = False,
 ) -> tuple[int, int]:
-    """Format every ``num_jobs``-th recording of a data directory, beginning with the ``job``-th.
+    """Format every ``num_jobs``-th recording of a data directory, starting at the ``job``-th.
 
     Args:
         data_dir: from stage 1.
@@ -202,7 +202,7 @@ def run_job(
 
 
 def _end_last_line(log) -> None:
-    """End the line at which an earlier run was killed, so that the next record is a line."""
+    """End a line that a killed run left incomplete, so that the next record starts a new one."""
     log.seek(0, 2)
     if log.tell():
         log.write("\n")

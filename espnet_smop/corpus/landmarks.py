@@ -101,7 +101,7 @@ def find_beside(clip: Path) -> Path | None:
 
 
 class FileLandmarks:
-    """Landmarks computed before, one file a recording (``landmarks.scp``)."""
+    """Precomputed landmarks, one file per recording (``landmarks.scp``)."""
 
     def __init__(self, paths: Mapping[str, str]):
         self.paths = paths
@@ -125,12 +125,12 @@ _NO_DLIB = (
 
 
 class DetectedLandmarks:
-    """Landmarks detected on every k-th picture, with the head followed between.
+    """Landmarks detected on every k-th picture, with the head tracked in between.
 
     Between two pictures with points, these are interpolated for the face's shape, while its
     position follows the optical flow (the median over the points, after Lucas and Kanade 1981),
-    corrected to meet the next detection. `benchmarks/landmarks.py` measures how far the crops
-    then are from those of detecting on every picture.
+    corrected to meet the next detection. `benchmarks/landmarks.py` measures how much the crops
+    differ from detection on every picture.
 
     Args:
         detect: from a picture to points ``(P, 2)``, or to None where there is no face.
@@ -187,7 +187,7 @@ class DetectedLandmarks:
 
 
 def _flow(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return how far a face moved from one grey picture to the next, (x, y)."""
+    """Return the movement (x, y) of a face from one grey picture to the next."""
     start = points.astype(np.float32)[:, None]
     moved, tracked, _ = cv2.calcOpticalFlowPyrLK(before, after, start, None, winSize=(15, 15))
     steps = (moved - start)[tracked.astype(bool)[:, 0], 0]
@@ -195,7 +195,7 @@ def _flow(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> np.ndarr
 
 
 def _between(found: Mapping[int, np.ndarray], path: Mapping[int, np.ndarray]) -> np.ndarray:
-    """Return ``(T, P, 2)`` from the pictures with points and the path that the face took.
+    """Interpolate ``(T, P, 2)`` from the pictures with points and the face's path.
 
     What is interpolated are the points relative to the path. Frames of the source that were not
     read, because it has more than 25 a second, are NaN; without any points all are.
@@ -214,7 +214,7 @@ def _between(found: Mapping[int, np.ndarray], path: Mapping[int, np.ndarray]) ->
 
 
 class DlibLandmarks(DetectedLandmarks):
-    """dlib's frontal face detector and 68-point predictor, what AV-HuBERT's crops were made with.
+    """dlib's frontal face detector and 68-point predictor, with which AV-HuBERT's crops were made.
 
     Args:
         every: detect on every k-th picture.
@@ -294,7 +294,7 @@ def check_landmarks_available(name: str) -> None:
 
 
 class AutoLandmarks:
-    """Files where a recording has one, dlib for the others (loaded when first needed)."""
+    """A recording's landmark file if it has one, otherwise dlib (loaded when first needed)."""
 
     def __init__(self, paths: Mapping[str, str], **dlib_options: Any):
         self._files = FileLandmarks(paths)

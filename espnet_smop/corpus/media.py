@@ -1,8 +1,7 @@
-"""Read clips: audio as 16 kHz mono, video as 25 fps pictures, and what can be wrong with them.
+"""Read clips: audio as 16 kHz mono, video as 25 fps pictures, and errors for broken files.
 
 Everything is decoded by PyAV in one pass and one thread (jobs run beside each other, so threads
-within a clip would only compete). Failures are `MediaError`s of one line: which file, what is
-wrong with it, what to do.
+within a clip would only compete). Failures are `MediaError`s of one line: file, cause, remedy.
 """
 
 import contextlib
@@ -38,7 +37,7 @@ class MediaError(RuntimeError):
 
 
 class UnreadableMediaError(MediaError):
-    """The file is missing or no container that FFmpeg knows."""
+    """The file is missing, or not in a container format that FFmpeg knows."""
 
 
 class NoAudioStreamError(MediaError):
@@ -148,7 +147,7 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, float]:
 
 
 def _rest(resampler: av.AudioResampler | None) -> list[np.ndarray]:
-    """Return what a resampler still holds."""
+    """Return the samples left in a resampler."""
     return [out.to_ndarray()[0] for out in resampler.resample(None)] if resampler else []
 
 
@@ -160,7 +159,7 @@ def _check_complete(path, kind: str, found: float, announced: float, tolerance: 
 
 
 def duration(path: str | Path) -> float:
-    """Return how many seconds a file lasts according to its header; 0 if that does not say."""
+    """Return a file's duration in seconds according to its header; 0 if unknown."""
     with open_media(path) as container:
         return (container.duration or 0) / av.time_base
 
@@ -177,7 +176,7 @@ def stream_types(path: str | Path) -> set[str]:
 
 
 class Picture:
-    """One decoded frame, converted on request, and turned as its file says.
+    """One decoded frame, converted on request, and rotated as its file specifies.
 
     Attributes:
         index: its number among the frames of the source, which may have another rate than 25.
@@ -212,8 +211,8 @@ class Picture:
 class Video:
     """A video file whose pictures are decoded once, however often they are iterated over.
 
-    They are kept in memory as decoded. A video that takes more than ``max_bytes`` is not kept but
-    decoded again on each pass: at 224×224 pixels that is more than five minutes.
+    The decoded pictures are kept in memory. A video that needs more than ``max_bytes`` is decoded
+    again on each pass instead: at 224×224 pixels that is more than five minutes.
     """
 
     def __init__(self, path: str | Path, *, max_bytes: int = 2**29):
@@ -287,7 +286,7 @@ def _video_streams(container: av.container.InputContainer) -> list[av.VideoStrea
 
 
 def _continuous(pictures: Iterator[Picture], step: float) -> Iterator[Picture]:
-    """Continue the time where a reset clock left it."""
+    """Make timestamps continuous where the clock was reset."""
     last, shift = None, 0.0
     for picture in pictures:
         if last is not None and not 0 <= picture.time - last <= _LONGEST_GAP_SECONDS:
@@ -298,7 +297,7 @@ def _continuous(pictures: Iterator[Picture], step: float) -> Iterator[Picture]:
 
 
 def _steady(pictures: Iterator[Picture]) -> Iterator[Picture]:
-    """Yield pictures at 25 per second: repeat or drop one where its time requires it."""
+    """Yield 25 pictures per second, repeating or dropping pictures by their times."""
     ticks = 0
     previous = None
     start = 0.0

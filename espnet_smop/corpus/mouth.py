@@ -65,7 +65,7 @@ def fill_missing(landmarks: np.ndarray) -> np.ndarray:
 
 
 def smooth(landmarks: np.ndarray, radius: int = SMOOTHING_RADIUS) -> np.ndarray:
-    """Average every frame's points over its neighbours, keeping the frame's own mean.
+    """Average every frame's points over neighbouring frames, keeping the frame's own mean.
 
     What is averaged is thus shape, scale and rotation, not position: the crop follows the head.
     The window is cut symmetrically where the clip begins and ends.
@@ -78,7 +78,7 @@ def smooth(landmarks: np.ndarray, radius: int = SMOOTHING_RADIUS) -> np.ndarray:
 
 
 def similarity(points: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Return the similarity transforms that bring points nearest to a reference.
+    """Return the similarity transforms that map points closest to a reference.
 
     Least squares (Umeyama 1991) in its closed form for the plane: with points as complex numbers,
     w = a·z + b.
@@ -120,7 +120,7 @@ def crop_transforms(landmarks: np.ndarray) -> np.ndarray:
 
 
 def centre_transform(height: int, width: int) -> np.ndarray:
-    """Return the crop for a picture whose face was not found.
+    """Return the transform of the centre crop, for a picture without a face.
 
     The central square of half the shorter side, scaled to 96×96: on LRS3's 224×224 face tracks it
     is the central 112×112, which holds the mouth.

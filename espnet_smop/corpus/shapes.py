@@ -42,7 +42,7 @@ def read_counts(data_dir: Path) -> dict[str, dict[str, int]]:
 
 
 def durations(data_dir: Path) -> dict[str, int]:
-    """Return each utterance's duration in video frames (25 per second), of its longer modality."""
+    """Return the duration of each utterance's longer modality in video frames (25 per second)."""
     longest: dict[str, int] = {}
     for name, values in read_counts(data_dir).items():
         rate = MODALITIES[name].rate

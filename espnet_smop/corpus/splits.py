@@ -18,7 +18,7 @@ def split(
     test_list: Path | None = None,
     allow_broken: bool = False,
 ) -> Corpus:
-    """Give a corpus the sets that it does not define itself.
+    """Split off the sets that a corpus does not define itself.
 
     A set consists of the clips in its list; without a list it is the corpus's own set; without
     that, whole speakers with ``share`` of the utterances are split off the training set. ``root``
@@ -57,7 +57,7 @@ def split(
 def split_by_speaker(
     utterances: Iterable[Utterance], share: float, option: str
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """Split off whole speakers, the same ones whatever the order or machine.
+    """Split off whole speakers, independently of order and machine.
 
     Speakers are taken in the order of a hash of their name until they have ``share`` of the
     utterances. Pretrain clips, whose transcripts are less exact, neither count nor are split off

@@ -1,11 +1,11 @@
-"""Transcripts as the literature on LRS3 scores them.
+"""Transcripts in the form in which the literature scores LRS3.
 
-LRS3 writes upper case without punctuation, apostrophes kept. Published results lower the case
-(AV-HuBERT) and drop the braces of uncertain words while keeping the words (auto_avsr). Here:
+LRS3 is written in upper case without punctuation except apostrophes. Published results use lower
+case (AV-HuBERT) and remove the braces around uncertain words but keep the words (auto_avsr). Here:
 
 - lower case; runs of blanks become one space;
-- ``{NS}`` and ``{LG}`` (noise, laughter) are dropped; of other ``{…}`` the words are kept;
-- ``<…>`` markings are dropped;
+- ``{NS}``, ``{LG}`` (noise, laughter) and ``<…>`` are removed;
+- for other ``{…}`` only the braces are removed;
 - numbers, apostrophes and all other characters are kept.
 """
 
@@ -15,6 +15,6 @@ _NOISE = re.compile(r"\{\s*(?:ns|lg)\s*\}|<[^<>]*>", re.IGNORECASE)
 
 
 def normalise(text: str) -> str:
-    """Return a transcript in the form in which it is trained and scored."""
+    """Normalise a transcript for training and scoring."""
     text = _NOISE.sub(" ", text)
     return " ".join(text.replace("{", " ").replace("}", " ").lower().split())

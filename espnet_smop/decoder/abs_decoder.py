@@ -19,7 +19,7 @@ GENERATION_DEFAULTS = {"beam_size": 15, "nbest": 1, "length_penalty": 0.0, "max_
 
 @dataclass
 class DecoderOutput:
-    """What a decoder returns in training.
+    """Output of a decoder in training.
 
     Attributes:
         loss: mean over the target tokens of the batch, a scalar.
@@ -34,7 +34,7 @@ class DecoderOutput:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What was said, according to the decoder.
+    """A transcript found by the search.
 
     Attributes:
         ids: token ids without EOS.
@@ -64,7 +64,7 @@ class AbsAVDecoder(AbsDecoder):
     @classmethod
     @abstractmethod
     def text_encoder(cls, conf: Mapping[str, Any]) -> TextEncoder:
-        """Return what tokenises transcripts. Data loading calls it, without building the decoder.
+        """Return the tokeniser of transcripts, for data loading, without building the decoder.
 
         Args:
             conf: ``decoder_conf``.
@@ -77,7 +77,7 @@ class AbsAVDecoder(AbsDecoder):
 
     @abstractmethod
     def prompt_length(self, modalities: Collection[str]) -> int:
-        """Return the positions of an utterance that are neither media tokens nor text.
+        """Return the number of an utterance's positions that are neither media tokens nor text.
 
         They are BOS, prompt and delimiters; token batches count them.
 

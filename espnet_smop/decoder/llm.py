@@ -47,8 +47,8 @@ class LLMDecoder(AbsAVDecoder):
     """A frozen causal LM with LoRA, conditioned on audio and video tokens.
 
     The sequence is ``[BOS] <audio> A </audio> <video> V </video> prompt text [EOS]``, with the
-    modalities that are given. The four delimiters are embeddings of this module, so that the LLM's
-    vocabulary does not change.
+    modalities that are present. The four delimiters are embeddings of this module, so that the
+    LLM's vocabulary does not change.
 
     Args:
         model: a local directory, a hub id, or a ``.gguf`` file of a causal LM of the Llama kind
@@ -455,7 +455,7 @@ def _load(
 
 
 def _check_kind(model: str, directory: Path) -> None:
-    """Raise BaseModelError if a directory holds no causal LM."""
+    """Raise BaseModelError if a directory does not hold a causal LM."""
     config = directory / "config.json"
     if not config.is_file():
         raise BaseModelError(f"LLM '{model}': there is no config.json in {directory}")
@@ -478,7 +478,7 @@ def _check_kind(model: str, directory: Path) -> None:
 
 
 def _check_vocabulary(tokenizer: Any, rows: int, model: str) -> None:
-    """Raise ValueError if a text may hold tokens for which the LLM has no embedding."""
+    """Raise ValueError if texts may contain tokens without an embedding in the LLM."""
     # No text contains special tokens: a pad token beyond the table, as some models have, is fine.
     special = set(tokenizer.all_special_ids)
     largest = max((i for i in tokenizer.get_vocab().values() if i not in special), default=0)

@@ -1,4 +1,4 @@
-"""Batched beam search for a causal LM that is given embeddings.
+"""Batched beam search for a causal LM with embeddings as its input.
 
 The rules are those of Hugging Face's ``generate`` (candidates, length normalisation, when an
 utterance is done), and so are the results. The layout of the beams differs. There, every beam is a
@@ -21,7 +21,7 @@ _NEVER = -math.inf
 
 
 class LanguageModel(Protocol):
-    """What the search needs of an LLM."""
+    """The interface that the search needs of an LLM."""
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Map token ids ``(...)`` to input embeddings ``(..., E)``."""
@@ -66,7 +66,7 @@ def beam_search(
     temperature: float = 1.0,
     seed: int = 0,
 ) -> list[list[Beam]]:
-    """Continue every prefix by the most probable texts.
+    """Find the most probable continuations of each prefix.
 
     Args:
         model: the LLM.

@@ -14,7 +14,7 @@ _FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 
 
 def locate_llm(model: str, gguf_file: str | None, *, weights: bool) -> tuple[Path, str | None]:
-    """Return the directory of an LLM, and the name of the GGUF file in it if there is one.
+    """Return the directory of an LLM, and the name of its GGUF file if it has one.
 
     Args:
         model: a local directory, a hub id, or a ``.gguf`` file.
@@ -36,7 +36,7 @@ def load_tokenizer(model: str, gguf_file: str | None = None) -> Any:
 
 
 class TextEncoder:
-    """Turns transcripts into token ids, for data loading, which has no LLM.
+    """Turns transcripts into token ids without loading the LLM, for data loading.
 
     Args:
         model: as in `locate_llm`.

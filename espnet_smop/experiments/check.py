@@ -129,7 +129,7 @@ def _gguf_directory(model: str) -> Path | None:
 
 
 def _is_local(model: str) -> bool:
-    """Return whether a name is a directory's and not a hub id."""
+    """Return whether a name is a directory rather than a hub id."""
     parent = Path(model).expanduser().parent
     return len(parent.parts) != 1 or parent.is_dir() or parent.name in ("downloads", "exp")
 
@@ -191,7 +191,7 @@ def _noise_problems(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _formatted_problems(args: argparse.Namespace, data_dirs: Sequence[Path]) -> Iterator[str]:
-    """Yield what is missing in formatted data directories, and whether audio is at 16 kHz."""
+    """Yield problems of formatted data directories: missing files, audio not at 16 kHz."""
     for directory in data_dirs:
         if not directory.is_dir():
             yield f"data directory {directory} does not exist"
@@ -230,7 +230,7 @@ def _sample_problems(scp: Path, modality: str) -> Iterator[str]:
 
 
 def _detector_problems(data_dirs: Sequence[Path], landmarks: str) -> list[str]:
-    """Return whether the face detector that these directories need is missing."""
+    """Return a problem if these directories need a face detector that is not installed."""
     known = [d for d in data_dirs if (d / "text").is_file()]
     videos = [d for d in known if (d / "video.scp").is_file()]
     if landmarks == "files" or (known and not videos):

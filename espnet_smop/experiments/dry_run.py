@@ -29,7 +29,7 @@ class DryRunError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class DryRun:
-    """What a config would do.
+    """The training that a config describes.
 
     Attributes:
         bases: part → base model.
@@ -86,7 +86,7 @@ class DryRun:
 
 
 def dry_run(config: Path, skeletons: Path) -> DryRun:
-    """Check a training config and tell what it would do.
+    """Check a training config and describe the training.
 
     Args:
         config: the training config.
@@ -124,7 +124,7 @@ def dry_run(config: Path, skeletons: Path) -> DryRun:
 
 
 def what_is_missing(bases: Iterable[str]) -> list[str]:
-    """Return what training with these base models needs and this machine lacks.
+    """Return the requirements of these base models that this machine lacks.
 
     Args:
         bases: directories and hub ids. The hub is not asked: a gated model needs a token, unless

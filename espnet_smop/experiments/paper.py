@@ -16,8 +16,7 @@ of its row and its column together::
         columns:
           Llama 3.2-1B: {settings: [llama3.2_1b]}
 
-Cells with the same task and settings are one experiment, in whatever tables they are: it is trained
-once.
+Cells with the same task and settings, in any table, are one experiment, which is trained once.
 """
 
 import dataclasses
@@ -57,12 +56,12 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A number of a table: an experiment at a noise level, and the paper's number.
+    """A cell of a table: an experiment at a noise level, and the paper's number.
 
     Attributes:
         experiment: the system.
         snr: signal-to-noise ratio in dB as a decode directory spells it, or ``clean``.
-        paper: word error rate in %; None where the paper has no number.
+        paper: word error rate in %; None if the paper has no number.
     """
 
     experiment: Experiment

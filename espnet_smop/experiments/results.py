@@ -1,4 +1,4 @@
-"""What experiments gave, beside the paper's numbers."""
+"""Results of experiments, beside the paper's numbers."""
 
 import logging
 from collections.abc import Iterable
@@ -52,7 +52,7 @@ def _level(experiment: Experiment, snr: str) -> str:
 
 
 def table(result: Result, expdir: Path, tag: str, noise: str) -> str:
-    """Return a table as text: ours with a 95 % bootstrap interval, then the paper's.
+    """Return a table as text: our results with 95 % bootstrap intervals, then the paper's.
 
     Raises:
         ScoringError: a decode directory's files do not belong together.
@@ -120,7 +120,7 @@ def expert_shares(experiment: Path) -> dict[tuple[str, str, str], list[float]]:
 
 
 def _last_validation(experiment: Path) -> dict[str, float]:
-    """Return the reporter's validation statistics of the last epoch that ``checkpoint.pth`` keeps.
+    """Return the validation statistics of the last epoch in ``checkpoint.pth``.
 
     Empty without the file; a file that cannot be read causes a warning.
     """

@@ -15,7 +15,7 @@ PARTIAL = ".part-"
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` with its suffix; on success it becomes ``path``.
+    """Yield a temporary path beside ``path`` with its suffix; on success it becomes ``path``.
 
     Directories above are made. On an exception the temporary file is removed.
     """
@@ -32,7 +32,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
-    """Open a file for writing (text is UTF-8) that appears as `atomic_path` says."""
+    """Open a file for writing (text as UTF-8) that appears only when complete (`atomic_path`)."""
     with (
         atomic_path(path) as temporary,
         open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file,
@@ -42,7 +42,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
 
 @contextlib.contextmanager
 def atomic_directory(directory: str | Path) -> Iterator[Path]:
-    """Yield an empty directory that takes the place of ``directory`` when the block succeeds.
+    """Yield an empty directory that replaces ``directory`` when the block succeeds.
 
     A block that fails, or a process that is killed, leaves ``directory`` as it was; the killed
     process's temporary directory remains beside it, named ``.NAME.*``.

@@ -8,7 +8,7 @@ from espnet_smop.modality import MODALITIES
 
 
 def read_durations(sources: Iterable[tuple[str, str, str]]) -> dict[str, float]:
-    """Return each utterance's duration in seconds, or nothing if no file tells.
+    """Return each utterance's duration in seconds; empty if no file records them.
 
     Args:
         sources: (scp file, name, type) of the inputs; ``utt2num_samples`` or ``utt2num_frames``

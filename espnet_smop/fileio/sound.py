@@ -19,7 +19,7 @@ class SoundFileError(RuntimeError):
 
 
 def check_rate(path: str | Path, rate: int) -> None:
-    """Raise `SoundFileError` if a file's rate is not that of the model."""
+    """Raise `SoundFileError` if a file's sampling rate is not the model's."""
     if rate != SAMPLE_RATE:
         raise SoundFileError(
             f"{path} is at {rate} Hz, expected {SAMPLE_RATE}: resample it (stage 3 does)"
@@ -53,7 +53,7 @@ def _load(path: str, float_dtype: str | None = None, allow_multi_rates: bool = F
 
 
 def register() -> None:
-    """Make ESPnet's datasets check the rate; calling it again changes nothing."""
+    """Make ESPnet's datasets check the sampling rate; repeated calls have no effect."""
     from espnet2.train import dataset, iterable_dataset
 
     dataset.DATA_TYPES["sound"]["func"] = _load

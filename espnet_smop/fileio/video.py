@@ -31,7 +31,7 @@ class VideoFileError(RuntimeError):
 
 
 def open_file(path: str | Path) -> av.container.InputContainer:
-    """Open a media file by PyAV: a file, whatever its name looks like, and nothing remote.
+    """Open a local media file with PyAV, even if its name looks like a URL.
 
     Raises:
         av.FFmpegError: it is none.
@@ -143,7 +143,7 @@ class VideoScpReader(collections.abc.Mapping):
 
 
 def register() -> None:
-    """Make ESPnet's datasets know the type ``video``; calling it again changes nothing."""
+    """Register the type ``video`` with ESPnet's datasets; repeated calls have no effect."""
     from espnet2.train import dataset, iterable_dataset
 
     dataset.DATA_TYPES["video"] = {

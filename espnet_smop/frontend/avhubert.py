@@ -31,9 +31,9 @@ _MODEL_TYPE = "avhubert"
 
 @dataclasses.dataclass(kw_only=True)
 class AVHuBERTConfig:
-    """Sizes of an AV-HuBERT; the defaults are those of LARGE.
+    """Sizes of an AV-HuBERT; the defaults are LARGE's.
 
-    Names are those of published checkpoints' configs. The ``resnet_*`` sizes, which are fixed
+    Names are as in the configs of published checkpoints. The ``resnet_*`` sizes, which are fixed
     there, can be set here, so that a small model can be trained from scratch.
     """
 
@@ -159,7 +159,7 @@ class Encoder(nn.Module):
 
 
 class ModalityProjection(nn.Module):
-    """One modality's features, mapped to the encoder's width."""
+    """Maps one modality's features to the encoder's width."""
 
     def __init__(self, input_size: int, width: int, *, resnet: VideoResNet | None = None):
         super().__init__()
@@ -278,7 +278,7 @@ class AVHuBERTModel(nn.Module):
 
 
 def check_weights(model: nn.Module, weights: dict[str, torch.Tensor], *, source: str) -> None:
-    """Raise `BaseModelError` with the tensors that are missing, unexpected or of another shape."""
+    """Raise `BaseModelError` for missing or unexpected tensors, or ones of the wrong shape."""
     wanted = model.state_dict()
     problems = [
         ("missing", sorted(wanted.keys() - weights.keys())),
@@ -332,7 +332,7 @@ class AVHuBERTFrontend(AbsAVFrontend):
         modality: what `forward` is given: ``video`` ``(B, T, 88, 88)``; ``audio``, waveforms
             ``(B, samples)`` or stacked filterbanks ``(B, T, 104)``; or ``audiovisual``, the pair
             (video, filterbanks) with equal T.
-        lora: adapters, see `inject_lora`; null for none. Those of the paper's VSR are
+        lora: adapters, see `inject_lora`; null for none. The paper's VSR has
             ``{r: 64, alpha: 128}`` for LARGE (inner width D / 16, scale 2).
         dtype: ``float32``, ``bfloat16`` or ``float16``; null is bfloat16 where CUDA is available.
         own_statistics: the BatchNorm statistics belong to the experiment's checkpoint and not to

@@ -1,8 +1,8 @@
 """Features of a frozen frontend, computed once and read again in every epoch.
 
 A feature cache is a directory with ``feats.ark``, ``feats.scp`` (ESPnet's ``kaldi_ark``) and
-``cache.json``, which says what the features were computed from: base model, settings and data. It
-is refused where any of these differs.
+``cache.json``, which records the base model, settings and data that the features were computed
+from. A cache is refused if any of these differ.
 """
 
 import json
@@ -23,11 +23,11 @@ _DESCRIPTION = "cache.json"
 
 
 class FeatureCacheError(RuntimeError):
-    """A feature cache is incomplete, or of another model, other settings or other data."""
+    """A feature cache is incomplete, or was made with another model, settings or data."""
 
 
 class PrecomputedFeatures(AbsAVFrontend):
-    """Takes the place of a frozen frontend whose output is the model's input already.
+    """Replaces a frozen frontend when its features, not the signal, are the model's input.
 
     Args:
         frontend: the frontend that computed the features. Its weights are not kept.
@@ -76,7 +76,7 @@ class PrecomputedFeatures(AbsAVFrontend):
     def layers(
         self, input: torch.Tensor, input_lengths: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Raise: of all layers, a cache has the last.
+        """Raise an error: a cache holds only the last layer.
 
         Raises:
             ValueError: always.
@@ -92,7 +92,7 @@ def write_cache(
     features: Iterable[tuple[str, np.ndarray]],
     description: dict[str, Any],
 ) -> Path:
-    """Write a cache, all of it or nothing.
+    """Write a cache atomically.
 
     Args:
         directory: must not exist yet.

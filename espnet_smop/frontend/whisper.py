@@ -192,7 +192,7 @@ class WhisperFrontend(AbsAVFrontend):
 
     @property
     def max_seconds(self) -> float:
-        """Longest utterance that is encoded in one piece."""
+        """Longest utterance in seconds that is encoded in one piece."""
         return self.max_samples / SAMPLE_RATE
 
     @property

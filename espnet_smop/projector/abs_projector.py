@@ -1,4 +1,4 @@
-"""What the rest of the package asks of a projector."""
+"""The interface of projectors."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ Routings = dict[str, dict[str, Routing | None]]
 
 @dataclass
 class ProjectorOutput:
-    """Tokens for the LLM and what routing cost.
+    """Tokens for the LLM, and the losses and statistics of routing.
 
     Attributes:
         tokens: modality → ``(B, T', E)``.
@@ -79,5 +79,5 @@ class AbsProjector(nn.Module, ABC):
         )
 
     def num_active_parameters(self) -> int:
-        """Return how many parameters one token goes through; of N experts, the K chosen ones."""
+        """Return the number of parameters that one token goes through, with K of N experts."""
         return sum(p.numel() for p in self.parameters())

@@ -53,7 +53,7 @@ def mix(
 
 
 def choose(experts: Expert) -> str:
-    """Return the dispatch that ``auto`` stands for.
+    """Return the dispatch that ``auto`` selects.
 
     On a CPU it is ``eager``, which is as fast as ``grouped`` for batches of thousands of tokens
     (``benchmarks/projector.py``). On a GPU it is ``grouped`` where that applies, because ``eager``
@@ -136,7 +136,7 @@ def grouped(
 
 
 def grouped_mm_applies(experts: Expert) -> bool:
-    """Return whether ``grouped_mm`` and its gradient take these experts.
+    """Return whether ``grouped_mm`` and its gradient support these experts.
 
     It wants rows whose starts are multiples of 16 bytes, and on a GPU bfloat16. Blackwell and later
     are left out: there the gradients of an expert without tokens were reported to be uninitialised

@@ -1,4 +1,4 @@
-"""Fewer tokens for the LLM: consecutive encoder frames become one token."""
+"""Downsampling: consecutive encoder frames become one token for the LLM."""
 
 from abc import ABC, abstractmethod
 
@@ -9,7 +9,7 @@ from espnet_smop.projector.options import check_positive_int, one_of
 
 
 def valid_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
-    """Return a mask ``(B, size)`` that is True on each utterance's first ``lengths`` positions."""
+    """Return a mask ``(B, size)``, True at each utterance's first ``lengths`` positions."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
@@ -46,7 +46,7 @@ class Downsample(nn.Module, ABC):
         """Reduce ``(B, T', rate, D)``, zero beyond ``lengths`` frames, to ``(B, T', D')``."""
 
     def num_tokens(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return the number of tokens for numbers of frames, integers of any shape."""
+        """Return the numbers of tokens for numbers of frames, integers of any shape."""
         kept = 0 if self.remainder == "drop" else self.rate - 1
         return (frames + kept) // self.rate
 

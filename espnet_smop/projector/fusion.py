@@ -1,4 +1,4 @@
-"""Fusion of the features of several encoder layers into those that a projector takes."""
+"""Fusion of the features of several encoder layers into the projector's input."""
 
 from abc import ABC, abstractmethod
 
@@ -9,7 +9,7 @@ from espnet_smop.projector.downsample import valid_mask
 
 
 class Fusion(nn.Module, ABC):
-    """Makes one sequence of features from the hidden states of all encoder layers.
+    """Fuses the hidden states of all encoder layers into one sequence of features.
 
     Args:
         input_size: width D of the hidden states.
@@ -69,7 +69,7 @@ class DCI(Fusion):
 
 
 class MMFuser(Fusion):
-    """MM-Fuser (arXiv 2410.11829): features of the last layer query those of shallower layers.
+    """MM-Fuser (arXiv 2410.11829): features of the last layer attend to shallower layers.
 
     ``c = Attention(LN(last), LN(shallower))``, ``out = last + gate · (c + SelfAttention(LN(c)))``,
     with a gate per channel that starts at 0, so that training starts from the encoder's own

@@ -1,4 +1,4 @@
-"""Checks of a projector's options: errors say what was given and what was expected."""
+"""Checks of a projector's options; errors state the given and the expected value."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ def check_positive_int(name: str, given: Any) -> int:
 
 
 def complete(name: str, given: Mapping[str, Any] | None, defaults: Mapping[str, Any]) -> dict:
-    """Complete a partial dictionary, such as that of ``--projector_conf downsample.video=2``.
+    """Complete a partial dictionary, such as from ``--projector_conf downsample.video=2``.
 
     Raises:
         ValueError: ``given`` is not a dictionary or has a key that is not in ``defaults``.

@@ -172,7 +172,7 @@ def _packed_sums(routing: Routing, num_experts: int) -> torch.Tensor:
 
 
 def _times_chosen(indices: torch.Tensor, num_experts: int) -> torch.Tensor:
-    """Count ``(K, N)`` how often each expert is each choice.
+    """Count how often each expert is the first, second, … choice, ``(K, N)``.
 
     Unlike ``bincount``, this does not make the host wait for a GPU.
     """
@@ -181,7 +181,7 @@ def _times_chosen(indices: torch.Tensor, num_experts: int) -> torch.Tensor:
 
 @torch.no_grad()
 def expert_shares(routing: Routing) -> dict[str, torch.Tensor]:
-    """Return the share of tokens whose first or second choice an expert is.
+    """Return each expert's share of tokens as first and as second choice.
 
     Returns:
         ``first_0`` … and, if K > 1, ``second_0`` …: scalar tensors on the tokens' device; zeros if

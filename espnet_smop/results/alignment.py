@@ -16,7 +16,7 @@ _TO_LOWER = {c: c + 32 for c in range(ord("A"), ord("Z") + 1)}
 
 
 class Counts(NamedTuple):
-    """How a hypothesis differs from its reference, in tokens."""
+    """Numbers of tokens by which a hypothesis differs from its reference."""
 
     correct: int
     substitutions: int
@@ -35,7 +35,7 @@ class Counts(NamedTuple):
 
 
 def fold_case(token: str) -> str:
-    """Lower ASCII letters only, as sclite does."""
+    """Convert only ASCII letters to lower case, as sclite does."""
     return token.translate(_TO_LOWER)
 
 

@@ -1,4 +1,4 @@
-"""What decoding took: each job writes ``costs.json``, and merging adds the jobs up."""
+"""Time and memory of decoding: each job writes ``costs.json``, and merging adds the jobs up."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ class DecodingCosts:
 
     @classmethod
     def read(cls, directory: Path) -> "DecodingCosts | None":
-        """Read ``costs.json``; None where there is none.
+        """Read ``costs.json``; None if it does not exist.
 
         Raises:
             ValueError: the file does not hold the attributes.

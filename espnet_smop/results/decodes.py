@@ -17,7 +17,7 @@ _NOISY = re.compile(r"(?P<set>.+)_(?P<noise>[^_]+)_snr(?P<snr>-?\d+(?:\.\d+)?)")
 
 
 class Condition(NamedTuple):
-    """What a system is tested on.
+    """A test condition.
 
     Attributes:
         test_set: its name.
@@ -31,7 +31,7 @@ class Condition(NamedTuple):
 
     @property
     def level(self) -> str:
-        """Noise and ratio, as a reader wants to see them."""
+        """Noise and ratio in readable form."""
         return CLEAN if self.snr == CLEAN else f"{self.noise} {self.snr} dB"
 
     @property
@@ -71,7 +71,7 @@ def parse_condition(name: str) -> Condition:
 
 @dataclass
 class Score:
-    """Errors of a scored decode directory; lists go by utterance.
+    """Errors of a scored decode directory; lists have one item per utterance.
 
     Attributes:
         path: the decode directory.
@@ -131,11 +131,11 @@ class Score:
         return self.speakers if self.unit == "speaker" else None
 
     def same_test(self, other: "Score") -> bool:
-        """Whether both are of the same utterances with references of the same lengths."""
+        """Whether both have the same utterances, with references of the same lengths."""
         return (self.names, self.words) == (other.names, other.words)
 
     def compare(self, other: "Score") -> Comparison:
-        """Compare with another system's score of the same test.
+        """Compare with another system's score on the same test.
 
         Raises:
             ScoringError: the scores are of different utterances.

@@ -271,7 +271,7 @@ def expert_exhibits(systems: Sequence[System], measured: dict[str, Measured]) ->
 
 
 def _widest_first(routes: Sequence[Route]) -> list[Route]:
-    """Return the routes with the widest router first: an exhibit's first row names its columns."""
+    """Return the routes with the widest router first, because the first row names the columns."""
     return sorted(routes, key=lambda r: -r.probs.shape[1])
 
 

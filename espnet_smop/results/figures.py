@@ -33,7 +33,7 @@ _STYLE = {
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Let a function draw in this module's style."""
+    """Make a function draw in this module's style."""
 
     @wraps(draw)
     def wrapped(*args: Any, **kwargs: Any) -> Figure:
@@ -135,7 +135,7 @@ def expert_usage(usages: Sequence[Usage]) -> Figure:
 
 @styled
 def strip(shown: Strip, heard: str) -> Figure:
-    """Draw an utterance over time: mouth, waveform, and where each router sends its tokens."""
+    """Draw an utterance over time: mouth, waveform, and the experts of each token."""
     heights = {"video": 0.75, "speech": 0.75}
     rows = [name for name in heights if getattr(shown, name) is not None]
     sizes = [heights[name] for name in rows]

@@ -3,8 +3,8 @@
 A test set is a sample: another one of the same size would give another error rate. The bootstrap
 draws such sets from the given one, with replacement (Bisani and Ney, "Bootstrap estimates for
 confidence intervals in ASR performance evaluation", ICASSP 2004). It draws utterances, or whole
-speakers: the utterances of a speaker are easy or hard together, so drawing speakers is more honest
-where there are many (say 20), and worthless where there are three.
+speakers: the utterances of a speaker are easy or hard together, so drawing speakers is more
+realistic with many speakers (say 20), and meaningless with three.
 
 Example::
 

@@ -1,4 +1,4 @@
-"""What a system's model tells besides its hypotheses: parameters, operations, expert usage."""
+"""Measurements of a system's model: parameters, operations, expert usage."""
 
 import logging
 import tempfile
@@ -19,9 +19,9 @@ class Measured:
     """Findings about a system.
 
     Attributes:
-        parameters: their numbers; None where the sizes of a base model are not known.
+        parameters: their numbers; None if the sizes of a base model are unknown.
         routing: usage of experts and operations; empty without a pass.
-        problems: why something is missing.
+        problems: reasons why something is missing.
     """
 
     parameters: Parameters | None = None

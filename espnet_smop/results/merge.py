@@ -1,4 +1,4 @@
-"""Merging of what parallel decoding jobs wrote into one decode directory."""
+"""Merging the outputs of parallel decoding jobs into one decode directory."""
 
 from pathlib import Path
 

@@ -35,7 +35,7 @@ def count_flops(model: ESPnetAVSRModel, batch: dict[str, torch.Tensor]) -> dict[
 
 
 def _within(module: str, by_module: dict[str, int]) -> int:
-    """Return the operations of a module, or of what it called where it was not itself called.
+    """Return the operations of a module, or of the modules inside it if it was not called.
 
     An encoder whose layers are fused runs by its method ``layers``, which no hook sees.
     """

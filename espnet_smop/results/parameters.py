@@ -1,4 +1,4 @@
-"""Parameters of a system: all, trained, and those that a token goes through."""
+"""Numbers of a system's parameters: total, trained and active for a token."""
 
 import argparse
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ class Parameters:
 
     Attributes:
         total: of the whole model, frozen base models included.
-        active: those of them that a token goes through: K of a pool's N experts.
-        trained: those that training changes.
+        active: parameters that a token goes through, K of a pool's N experts.
+        trained: parameters that training changes.
         encoders: of the encoders.
         projector: of the projector.
-        projector_active: active ones of the projector.
+        projector_active: active parameters of the projector.
         llm: of the LLM with its adapters.
     """
 

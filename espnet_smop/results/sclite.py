@@ -1,4 +1,4 @@
-"""NIST's sclite, where it is installed."""
+"""NIST's sclite, if it is installed."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ DEBIAN_DIRECTORY = "/usr/lib/sctk/bin"
 
 
 def find_sclite() -> str | None:
-    """Return sclite's path, or None where it is not installed."""
+    """Return sclite's path, or None if it is not installed."""
     return shutil.which("sclite") or shutil.which("sclite", path=DEBIAN_DIRECTORY)
 
 
@@ -21,7 +21,7 @@ def run_sclite(
     """Return sclite's full report on two trn files.
 
     Raises:
-        OSError: sclite fails; the message is what it said.
+        OSError: sclite fails; the message is its output.
     """
     ref_trn, hyp_trn = Path(ref_trn).resolve(), Path(hyp_trn).resolve()
     command = [sclite, *options, "-r", ref_trn.name, "trn", "-h", hyp_trn.name, "trn"]

@@ -1,13 +1,14 @@
 """The matched-pairs test on sentence segments (MAPSSWE), as NIST's ``sc_stats`` does it.
 
-Errors next to each other are not independent: a missed word drags its neighbours along. The test
-cuts utterances where both systems are right for two words in a row, takes what is between for
-independent, and asks whether the mean difference of errors over these segments is 0 (Gillick and
-Cox, "Some statistical issues in the comparison of speech recognition algorithms", ICASSP 1989).
-It assumes a normal distribution: with fewer than some fifty segments, trust the bootstrap instead.
+Adjacent errors are not independent: a missed word often causes errors in its neighbours. The test
+cuts utterances where both systems are right for two words in a row, treats the segments between the
+cuts as independent, and tests whether the mean difference of errors over these segments is 0
+(Gillick and Cox, "Some statistical issues in the comparison of speech recognition algorithms",
+ICASSP 1989). It assumes a normal distribution: with fewer than some fifty segments, trust the
+bootstrap instead.
 
-One thing differs from ``sc_stats``, which overlooks words inserted after the last reference word
-where only the second system inserts any, so that its result depends on the order of systems.
+It differs from ``sc_stats`` in one case: that overlooks words inserted after the last reference
+word if only the second system inserts any, so that its result depends on the order of systems.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,9 +31,9 @@ class MatchedPairs(NamedTuple):
 
     Attributes:
         segments: number of segments in which a system has an error.
-        mean: mean over segments of the errors of A minus those of B.
+        mean: mean over segments of A's errors minus B's.
         deviation: standard deviation of these differences.
-        z: the test statistic; infinite where all differences are equal and not 0.
+        z: the test statistic; infinite if all differences are equal and not 0.
         p_value: two-sided.
     """
 

@@ -39,7 +39,7 @@ class System:
     scores: dict[Condition, Score] = field(default_factory=dict)
 
     def at(self, condition: Condition) -> Score | None:
-        """Return the score under a condition; for VSR the clean one, whatever the noise."""
+        """Return the score under a condition; for VSR the clean score, whatever the noise."""
         if self.task == "VSR":
             condition = Condition(condition.test_set, "", CLEAN)
         return self.scores.get(condition)
@@ -129,7 +129,7 @@ def _shortened(name: str) -> str:
 
 
 def unique_names(paths: Sequence[Path], shortened: Callable[[str], str] = str) -> list[str]:
-    """Return a name for each of different paths: the fewest last parts that tell them apart.
+    """Return the shortest unique name of each path: its last parts.
 
     Args:
         paths: what to name.

@@ -27,7 +27,7 @@ def format_line(utterance: Utterance) -> str:
 
 
 def read_trn(path: str | os.PathLike) -> list[Utterance]:
-    """Read a trn file as written here.
+    """Read a trn file as this module writes it.
 
     Raises:
         ScoringError: the file is missing or not UTF-8, or a line has no id.

@@ -1,4 +1,4 @@
-"""The ESPnet task: the kinds of classes, their arguments, and building a model of them."""
+"""The ESPnet task: the choices of classes, their arguments, and building a model from them."""
 
 import argparse
 import itertools
@@ -291,7 +291,7 @@ class AVSRTask(AbsTask):
 
     @classmethod
     def main(cls, args: argparse.Namespace | None = None, cmd: Sequence[str] | None = None) -> None:
-        """Train as the arguments or the command line say, if all settings are right.
+        """Check all settings, then train.
 
         Raises:
             SettingsError: they are not; names each.
@@ -315,7 +315,7 @@ class AVSRTask(AbsTask):
 
     @classmethod
     def training_problems(cls, args: argparse.Namespace) -> list[str]:
-        """Return what is wrong with the settings, as far as it is seen without building a model."""
+        """Return the problems of the settings that are visible without building a model."""
         return [
             *cls.model_problems(args),
             *_preprocessor_problems(args),
@@ -350,12 +350,12 @@ class AVSRTask(AbsTask):
 
     @classmethod
     def model_problems(cls, args: argparse.Namespace) -> list[str]:
-        """Return what is wrong with the names of the model's classes and of their options."""
+        """Return problems with the names of the model's classes and of their options."""
         return list(_model_problems(args))
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
-        """Train as one process, or as one of those that ESPnet starts for the GPUs of a node.
+        """Train as a single process, or as one of the processes that ESPnet starts on a node.
 
         The first process locks the experiment's directory and compares its config with these
         arguments before anything is loaded or written.

@@ -1,4 +1,4 @@
-"""Training from the features of frozen frontends: which features may replace which frontend.
+"""Training on precomputed features of frozen frontends: when they may replace a frontend.
 
 The data names ``speech_feats`` and ``video_feats`` (ESPnet's ``kaldi_ark``) replace ``speech`` and
 ``video``; ``python -m espnet_smop.bin.cache_feats`` computes the features.
@@ -56,7 +56,7 @@ def has_precomputed(args: argparse.Namespace, modality: str) -> bool:
 def varying_settings(
     args: argparse.Namespace, modality: str, frontend: AbsAVFrontend | None = None
 ) -> list[str]:
-    """Return why the features of a modality are not the same in every epoch, or not all stored.
+    """Return the reasons why the features of a modality vary, or cannot all be stored.
 
     Args:
         args: of the training.
@@ -106,7 +106,7 @@ def check_replaceable(args: argparse.Namespace, modality: str, frontend: AbsAVFr
 def describe(
     args: argparse.Namespace, modality: str, fingerprints: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return all that the features of a modality depend on, but for the data.
+    """Return everything that the features of a modality depend on, except for the data.
 
     Args:
         args: of the training.
@@ -133,7 +133,7 @@ def check_caches(
     data_path_and_name_and_type: Iterable[tuple[str, str, str]],
     shape_files: Iterable[str],
 ) -> None:
-    """Check that the cached features are those that the model's frontends would compute.
+    """Check that cached features equal what the model's frontends would compute.
 
     Args:
         args: of the training, with the ``base_fingerprints`` of the model that was built.

@@ -1,10 +1,10 @@
-"""Classes by name or by class path, so that a class of one's own needs no edit of the package.
+"""Classes by name or by class path, so that your own need no edit of the package.
 
 Example::
 
     projector: smop                          # registered, in any case
     projector: my_package.my_module:MyProjector
-    projector: local.my_projector:MyProjector   # of the recipe's local/, from its directory
+    projector: local.my_projector:MyProjector   # in the recipe's local/
 """
 
 import argparse
@@ -23,7 +23,7 @@ _NONE = ("none", "null", "nil")
 class OpenClassChoices(ClassChoices):
     """ESPnet's choices of registered classes, and any other class as ``module:Class``.
 
-    A class has to derive from the ``type_check`` of its kind.
+    A class must derive from the ``type_check``.
     """
 
     def get_class(self, name: str | None) -> type | None:
@@ -47,7 +47,7 @@ class OpenClassChoices(ClassChoices):
         )
 
     def build(self, args: argparse.Namespace, *positional: Any) -> Any:
-        """Build what the arguments name, with its ``_conf``; None for null.
+        """Build the class that the arguments name, with its ``_conf``; None for null.
 
         Raises:
             ValueError: the class is not found, or its ``_conf`` is wrong; names the key.
@@ -63,7 +63,7 @@ class OpenClassChoices(ClassChoices):
         return class_ is not None and option in inspect.signature(class_).parameters
 
     def parse(self, name: str) -> str | None:
-        """Check a name or class path of the command line or a config, and return it."""
+        """Check a name or class path from the command line or a config, and return it."""
         try:
             if self.get_class(name) is None:
                 return None

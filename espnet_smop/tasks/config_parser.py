@@ -12,10 +12,10 @@ from espnet_smop.config import ConfigError, load_config
 
 
 class BasedConfigParser(config_argparse.ArgumentParser):
-    """Reads ``--config`` by :func:`~espnet_smop.config.load_config`; all else is ESPnet's.
+    """ESPnet's parser, except that :func:`~espnet_smop.config.load_config` reads ``--config``.
 
     Args:
-        parser: has the arguments.
+        parser: the parser of all arguments.
     """
 
     def __init__(self, parser: argparse.ArgumentParser):
@@ -30,7 +30,7 @@ class BasedConfigParser(config_argparse.ArgumentParser):
     def parse_known_args(
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse arguments over the settings of ``--config``, these over the defaults."""
+        """Parse arguments, which override the settings of ``--config``, which override defaults."""
         given, _ = argparse.ArgumentParser.parse_known_args(self, args, namespace)
         if given.config is not None:
             try:
@@ -62,7 +62,7 @@ class BasedConfigParser(config_argparse.ArgumentParser):
         return parsed
 
     def error(self, message: str) -> NoReturn:
-        """End with one line; ESPnet's usage alone would be more than a hundred."""
+        """Exit with a one-line message; ESPnet's usage has more than a hundred lines."""
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
@@ -70,7 +70,7 @@ _KINDS = {int: "a whole number", float: "a number"}
 
 
 def _expected(action: argparse.Action, value: Any) -> str | None:
-    """Return what a config's value should be; None if it is right, or a text, which is parsed."""
+    """Return the expected type of a config's value; None if it is right, or a string to parse."""
     if isinstance(action, NestedDictAction):
         return None if isinstance(value, dict) else "settings of the form 'key: value'"
     if isinstance(action, argparse._AppendAction) or action.nargs is not None:

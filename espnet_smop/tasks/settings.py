@@ -1,4 +1,4 @@
-"""Checks of settings by their names and forms, before anything is built."""
+"""Checks of the names and types of settings, before anything is built."""
 
 import argparse
 import inspect
@@ -32,7 +32,7 @@ def check_none(problems: Collection[str]) -> None:
 def conf_problems(
     name: str, build: Callable, conf: Any, *, num_given: int = 0, registered: bool = True
 ) -> list[str]:
-    """Return what is wrong with the keys of a ``*_conf``, and numbers in it that are texts.
+    """Return problems with a ``*_conf``: unknown keys, and numbers that are strings.
 
     Args:
         name: of the conf, for the messages.
@@ -86,7 +86,7 @@ def _other_type(wanted: Any, value: Any) -> str | None:
 
 
 def text_numbers(name: str, value: Any) -> Iterator[str]:
-    """Yield a message for each number that YAML takes for a text, such as ``1e-3``."""
+    """Yield a message for each number that YAML reads as a string, such as ``1e-3``."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             if key not in _TEXTS:
@@ -104,7 +104,7 @@ def text_numbers(name: str, value: Any) -> Iterator[str]:
 
 
 def optimizer_problems(args: argparse.Namespace) -> Iterator[str]:
-    """Yield what is wrong with optimizer and schedule, trying them on a single parameter.
+    """Yield problems with optimizer and schedule, by trying them on a single parameter.
 
     Args:
         args: of the training.

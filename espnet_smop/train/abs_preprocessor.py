@@ -1,4 +1,4 @@
-"""What the rest of the package asks of a preprocessor."""
+"""The interface of preprocessors."""
 
 from abc import abstractmethod
 from collections.abc import Sequence

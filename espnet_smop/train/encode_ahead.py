@@ -1,4 +1,4 @@
-"""On a CPU: run the frozen encoders on the next batch while the model trains on this one."""
+"""On a CPU: run the frozen encoders on the next batch while the model trains on the current one."""
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
@@ -23,7 +23,7 @@ def has_fixed_features(model: ESPnetAVSRModel) -> bool:
 
 @contextlib.contextmanager
 def encoding_ahead(model: ESPnetAVSRModel, batches: Collection) -> Iterator[Collection]:
-    """Within the context the model takes the batches that it yields: of features, made ahead.
+    """Let the model read features that are computed one batch ahead, within the context.
 
     Args:
         model: its frontends have fixed features.
@@ -55,9 +55,9 @@ def encoding_ahead(model: ESPnetAVSRModel, batches: Collection) -> Iterator[Coll
 class EncodeAhead:
     """Batches whose signals are replaced by features, each computed one batch ahead.
 
-    The small operations of a training step leave a second thread of PyTorch's little to do, while
-    encoding and training side by side fill two cores. So each side gets half of the threads for
-    as long as an iteration lasts. A GPU runs one kernel after the other and gains nothing.
+    The small operations of a training step leave a second PyTorch thread nearly idle, while
+    encoding and training in parallel use two cores fully. So each gets half of the threads during
+    an iteration. A GPU runs one kernel after the other and gains nothing.
 
     Args:
         batches: ids and tensors, as ESPnet's iterators give them.

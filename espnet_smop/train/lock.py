@@ -1,4 +1,4 @@
-"""A lock so that only one process trains in an experiment's directory."""
+"""A lock that lets only one process train in an experiment's directory."""
 
 import contextlib
 import errno
@@ -51,7 +51,7 @@ def experiment_lock(directory: str | Path) -> Iterator[None]:
 
 
 def lock_holder(directory: str | Path) -> str | None:
-    """Return who trains in an experiment's directory, or None. Nothing is written."""
+    """Return the process that trains in an experiment's directory, or None. Nothing is written."""
     path = Path(directory) / LOCK
     if not path.is_file():
         return None

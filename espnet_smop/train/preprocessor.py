@@ -1,4 +1,4 @@
-"""Turns the data of an utterance into what the model takes."""
+"""Turns an utterance's data into the model's input."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

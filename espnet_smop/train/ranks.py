@@ -24,7 +24,7 @@ def end_with_parent() -> None:
 
 
 class RankIterFactory(SequenceIterFactory):
-    """ESPnet's factory with other random augmentation on each rank; ESPnet's is the same on all.
+    """ESPnet's factory, but with different random augmentation on each rank.
 
     Args:
         rank: of this process; rank 0 has ESPnet's seeds.

@@ -40,7 +40,7 @@ class ChangedConfigError(ValueError):
 
 
 def check_resumed_config(args: argparse.Namespace) -> None:
-    """Compare the arguments of a training with the config of the experiment that it would resume.
+    """Compare a training's arguments with the config of the experiment to resume.
 
     Nothing is compared before the first epoch has ended: there is no checkpoint to protect. A
     directory with an imported model has nothing to resume and is left to that model.
@@ -88,7 +88,7 @@ def _is_place(name: str) -> bool:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield name, old and new value of what differs. Settings unknown before have no old value."""
+    """Yield name, old and new value of each difference. New settings have no old value."""
     for key in sorted(before.keys() & now.keys()):
         if key in _NOT_COMPARED or key.startswith(_NOT_COMPARED_PREFIXES):
             continue

@@ -1,9 +1,10 @@
-"""Batches of similar lengths that are bounded in LLM tokens, video frames and text at once.
+"""Batches of similar lengths, limited in LLM tokens, video frames and text tokens.
 
-ESPnet's ``numel`` sampler bounds a sum of lengths, and only after it has passed the bound. What a
-batch costs here is three things: the encoders' work and memory follow the frames, the LLM's its
-positions (audio tokens, video tokens, prompt and text), the output layer's the text. So each
-batch keeps below a limit of each, padding included, on each of the processes that share it.
+ESPnet's ``numel`` sampler limits a sum of lengths, and ends a batch only after exceeding it. Here a
+batch has three costs: the encoders' work and memory grow with the frames, the LLM's with its
+positions (audio tokens, video tokens, prompt and text), the output layer's with the text. Each
+batch therefore stays below a limit for each, padding included, on each of the processes that share
+it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -102,10 +103,10 @@ def prefix_lengths(
 class TokenBatchSampler(AbsSampler):
     """Batches of utterances of similar duration, each below all limits.
 
-    The longest batch costs no more than the limits say, so that memory is known beforehand: an
-    utterance that alone is beyond a limit is an error, before training begins.
+    No batch exceeds the limits, so that memory is known beforehand: an utterance that exceeds a
+    limit by itself is an error before training begins.
 
-    In distributed training ESPnet deals a batch out, ``batch[rank::world_size]``. Limits count
+    In distributed training ESPnet distributes a batch, ``batch[rank::world_size]``. Limits count
     over all processes, like ESPnet's ``batch_bins``; here each process gets its share of them, and
     equally many utterances wherever their number allows it. All processes make the same number of
     steps.
@@ -151,7 +152,7 @@ class TokenBatchSampler(AbsSampler):
         return (tuple(keys[i] for i in batch) for batch in self.batches)
 
     def __repr__(self) -> str:
-        """Say what the batches are like."""
+        """Summarise the batches."""
         waste = ", ".join(f"{n} {100 * w:.1f} %" for n, w in self.padding_waste().items())
         return (
             f"{type(self).__name__}(N-batch={len(self)}, limits={self.limits}, "
@@ -205,7 +206,7 @@ class TokenBatchSampler(AbsSampler):
         return batches[::-1]
 
     def _with_rest(self, last: np.ndarray, rest: np.ndarray) -> list[np.ndarray]:
-        """Place the shortest utterances, fewer than there are processes."""
+        """Place the remaining shortest utterances, which are fewer than the processes."""
         joined = np.concatenate([last, rest])
         if self._fits(joined):
             return [joined]

@@ -1,9 +1,9 @@
-"""A start for the projector: CTC between its tokens and the LLM's embeddings.
+"""Warm start of the projector: CTC between its tokens and the LLM's embeddings.
 
 The tokens of an untrained projector mean nothing to the LLM, and cross-entropy through a frozen
-LLM takes long to change that. During the warm start the projected tokens themselves spell the
-text: the LLM's frozen input embeddings are CTC's output layer, so that the tokens of a word move to
-where the LLM expects that word. The LLM does not run meanwhile.
+LLM takes long to change that. During the warm start, CTC trains the projected tokens themselves to
+spell the text: the LLM's frozen input embeddings are its output layer, so that the tokens of a word
+move close to that word's embeddings. The LLM does not run meanwhile.
 """
 
 import torch
@@ -38,7 +38,7 @@ class CTCWarmStart(nn.Module):
         self.log_scale = nn.Parameter(torch.log(_CERTAIN / square.clamp_min(1e-8)))
 
     def is_over(self) -> bool:
-        """Return whether all its steps are done."""
+        """Return whether all steps are done."""
         return int(self.step) >= self.steps
 
     def forward(
@@ -48,7 +48,7 @@ class CTCWarmStart(nn.Module):
         text: torch.Tensor,
         text_lengths: torch.Tensor,
     ) -> DecoderOutput:
-        """Return CTC's loss on training steps while it lasts, otherwise the decoder's.
+        """Return the CTC loss during the warm start's training steps, otherwise the decoder's.
 
         Args:
             decoder: of the model.

@@ -1,1 +1,1 @@
-"""Everything that imitates the public Llama-SMoP code: its checkpoints, names and settings."""
+"""Compatibility with the public Llama-SMoP code: its checkpoints, names and settings."""

@@ -67,7 +67,7 @@ def import_checkpoint(
 
 
 def _absolute(model: str | None) -> str | None:
-    """Make the path of a local directory absolute; return a hub id as it is."""
+    """Make the path of a local directory absolute; return a hub id unchanged."""
     if model is not None and Path(model).expanduser().exists():
         return str(Path(model).expanduser().resolve())
     return model
@@ -76,7 +76,7 @@ def _absolute(model: str | None) -> str | None:
 def export_checkpoint(
     experiment: str | Path, model_file: str, original: str | Path, out: str | Path
 ) -> int:
-    """Write an imported, perhaps further trained model under the public names.
+    """Write an imported model, perhaps trained further, under the public names.
 
     Args:
         experiment: directory with ``config.yaml``.

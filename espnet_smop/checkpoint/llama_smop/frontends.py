@@ -19,7 +19,7 @@ _MIN_FRAMES = 25
 class PublicWhisperFrontend(WhisperFrontend):
     """Whisper whose output is cut to ``max(int(n / 16000 * 50), 25)`` frames for n samples.
 
-    The public code divides in float32, so that it can be one frame less than ``n // 320``.
+    The public code divides in float32, which can give one frame less than ``n // 320``.
     """
 
     def num_frames(self, samples: torch.Tensor) -> torch.Tensor:

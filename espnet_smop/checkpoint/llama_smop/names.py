@@ -1,4 +1,4 @@
-"""The public code's names of weights, and the parameters of this project that they stand for.
+"""The public code's names of weights, and the parameters of this project that they denote.
 
 A public checkpoint is a flat state dict of everything, base models included:
 

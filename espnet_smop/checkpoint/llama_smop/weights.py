@@ -118,7 +118,7 @@ def build(
 
 @torch.no_grad()
 def _copy_added_rows(state: Mapping[str, torch.Tensor], model: ESPnetAVSRModel) -> None:
-    """Copy the added tokens' input and output embeddings; the delimiters are among them."""
+    """Copy the input and output embeddings of the added tokens, the delimiters included."""
     decoder = model.decoder
     table = decoder.llm.get_input_embeddings().weight
     embeddings, head = state[EMBEDDINGS], state.get(HEAD, state[EMBEDDINGS])
@@ -147,7 +147,7 @@ def _bases(model: ESPnetAVSRModel) -> Iterator[tuple[str, str, nn.Module]]:
 
 
 def _compare_bases(state: Mapping[str, torch.Tensor], model: ESPnetAVSRModel) -> set[str]:
-    """Check that the base models in a checkpoint are those of the model; return their names."""
+    """Check that the base models in a checkpoint equal the model's; return their names."""
     known, problems = set(), []
     changed = video_statistics(model).keys()
     for option, prefix, base in _bases(model):
@@ -202,7 +202,7 @@ def short_dtypes(tensors: Iterable[torch.Tensor]) -> list[torch.dtype]:
 
 
 def _same(given: torch.Tensor, base: torch.Tensor, dtypes: list[torch.dtype]) -> bool:
-    """Tell whether a weight is the base model's, possibly rounded to one of the dtypes."""
+    """Return whether a weight equals the base model's, possibly rounded to one of the dtypes."""
     given = given.float()
     return torch.equal(given, base.float()) or any(
         torch.equal(given, base.to(dtype).float()) for dtype in dtypes

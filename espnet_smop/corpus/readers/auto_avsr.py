@@ -1,4 +1,4 @@
-"""The tree that auto_avsr's preparation makes of LRS3 or another corpus.
+"""The directory tree that auto_avsr's preparation makes from LRS3 or another corpus.
 
     labels/<dataset>_<subset>_transcript_lengths_seg<N>s.csv   dataset,path,frames,tokens
     <dataset>/<dataset>_video_seg<N>s/<part>/<speaker>/<clip>.{mp4,wav}    mouth crops, 96×96

@@ -1,12 +1,12 @@
-"""The files that AV-HuBERT's preparation makes of LRS3 or another corpus.
+"""The files that AV-HuBERT's preparation makes from LRS3 or another corpus.
 
     433h_data/{train,valid,test}.{tsv,wrd}   (or 30h_data/, or beside the media)
     video/<part>/<speaker>/<clip>.mp4        mouth crops, 96×96
     audio/<part>/<speaker>/<clip>.wav
 
 A ``.tsv`` begins with a line holding ``/``; its other lines are id, video, audio, video frames and
-audio samples, separated by tabs. A ``.wrd`` holds the text of each. Where the paths in a ``.tsv``
-are of another machine, the clips are looked for under ``video/`` and ``audio/``.
+audio samples, separated by tabs. A ``.wrd`` holds the text of each. If the paths in a ``.tsv`` do
+not exist on this machine, the clips are looked up under ``video/`` and ``audio/``.
 """
 
 import argparse

@@ -38,8 +38,8 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".m4a", ".mp3", ".ogg")
 class FolderReader(CorpusReader):
     """A folder of NAME.mp4 (or .wav) with NAME.txt beside it, in a folder for each speaker.
 
-    Clips directly below the folder are of one speaker each, unless ``--speakers`` says otherwise.
-    Test and validation sets are whole speakers, or what lists name.
+    Clips directly below the folder have one speaker each, unless ``--speakers`` names others.
+    Test and validation sets are whole speakers, or the clips in lists.
 
     Example::
 

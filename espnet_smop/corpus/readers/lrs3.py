@@ -53,7 +53,7 @@ class Word:
 
 @dataclasses.dataclass(frozen=True)
 class Transcript:
-    """A text file's content; ``words`` is empty where it has no table."""
+    """A text file's content; ``words`` is empty if it has no table."""
 
     text: str
     words: tuple[Word, ...] = ()
