@@ -36,7 +36,7 @@ IMPORTED = "imported.pth"
 
 
 class ChangedConfigError(ValueError):
-    """An experiment's directory holds something else than this training; says what."""
+    """An experiment's directory holds something other than this training; named in the message."""
 
 
 def check_resumed_config(args: argparse.Namespace) -> None:
