@@ -407,7 +407,8 @@ class AVSRTask(AbsTask):
             BaseModelError: a base model is missing or of another kind.
             ValueError: a setting has a wrong value.
         """
-        if any(":" in (getattr(args, choices.name) or "") for choices in cls.class_choices_list):
+        names = [getattr(args, choices.name) for choices in cls.class_choices_list]
+        if not all(name is None or _is_of_this_package(name) for name in names):
             return None
         args = argparse.Namespace(**{**vars(args), "base_fingerprints": {}})
         try:
@@ -578,6 +579,10 @@ def _generation_problems(args: argparse.Namespace) -> Iterator[str]:
         yield f"inference_conf: {e}"
 
 
+def _is_of_this_package(name: str) -> bool:
+    return ":" not in name or name.startswith("espnet_smop.")
+
+
 def _class_problems(
     args: argparse.Namespace, choices: OpenClassChoices, *, num_given: int = 0
 ) -> Iterator[str]:
@@ -593,7 +598,7 @@ def _class_problems(
             class_,
             conf,
             num_given=num_given,
-            registered=":" not in name,
+            registered=_is_of_this_package(name),
         )
 
 
