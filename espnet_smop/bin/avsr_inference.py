@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Recognise the utterances of a data directory with a trained model.
+r"""Recognise the utterances of a data directory with a trained model.
 
 Example::
 
@@ -27,7 +27,7 @@ from espnet2.utils import config_argparse
 from espnet2.utils.types import str2bool, str2triple_str, str_or_none
 from torch.utils.data import DataLoader
 
-from espnet_smop.command import run
+from espnet_smop.command import CommandParser, run
 from espnet_smop.config import modalities_of
 from espnet_smop.fileio.atomic import atomic_directory
 from espnet_smop.fileio.durations import longest_first, read_durations
@@ -158,11 +158,13 @@ def _check_data_names(config: str, data: Sequence[tuple[str, str, str]], allow_m
             )
 
 
+class _ConfigParser(CommandParser, config_argparse.ArgumentParser):
+    """Takes a ``--config`` as well."""
+
+
 def get_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
-    parser = config_argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _ConfigParser(prog="python -m espnet_smop.bin.avsr_inference", description=__doc__)
     parser.add_argument("--log_level", type=str.upper, default="INFO")
     parser.add_argument("--output_dir", required=True, help="Directory for the n-best lists")
     parser.add_argument("--ngpu", type=int, default=0, help="0 decodes on the CPU")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train an audio-visual speech recogniser.
+r"""Train an audio-visual speech recogniser.
 
 Example::
 
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import torch
 
-from espnet_smop.command import run
+from espnet_smop.command import CommandHelp, run
 from espnet_smop.tasks.avsr import AVSRTask
 
 
@@ -29,6 +29,9 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the task."""
     parser = AVSRTask.get_parser()
     parser.description = __doc__
+    parser.formatter_class = CommandHelp
+    # Two hundred options would bury an error.
+    parser.usage = "python -m espnet_smop.bin.avsr_train [--config FILE] [--option VALUE]…"
     return parser
 
 

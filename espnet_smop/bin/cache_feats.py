@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compute the features of frozen frontends once, for training that reads them in every epoch.
+r"""Compute the features of frozen frontends once, for training that reads them in every epoch.
 
 Example::
 
