@@ -269,3 +269,8 @@ def fingerprint(base: nn.Module) -> str:
         sample = flat[::step][:_SAMPLES_PER_TENSOR].cpu().to(torch.bfloat16)
         digest.update(sample.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def fingerprints(module: nn.Module) -> dict[str, str]:
+    """Return the fingerprint of each frozen base model in a module, by name."""
+    return {name or "base": fingerprint(base) for name, base in frozen_bases(module).items()}

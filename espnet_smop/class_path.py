@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+_PACKAGE = __name__.partition(".")[0]
+
 
 def import_class(path: str, base: type | None = None) -> type:
     """Import a class.
@@ -51,6 +53,11 @@ def import_class(path: str, base: type | None = None) -> type:
             "requires"
         )
     return found
+
+
+def is_own(path: str | None) -> bool:
+    """Return whether a name is the path of a class outside this package."""
+    return path is not None and ":" in path and not path.startswith(f"{_PACKAGE}.")
 
 
 def check_outside(class_path: str, directory: Path) -> None:

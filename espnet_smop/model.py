@@ -157,8 +157,9 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
     def fingerprints(self) -> dict[str, str]:
         """Return the fingerprint of each frozen base model, by part."""
         parts = {f"{modality}_frontend": part for modality, part in self.frontends.items()}
+        parts |= {"projector": self.projector, "decoder": self.decoder}
         return {
             f"{name}.{base}": value
-            for name, part in {**parts, "decoder": self.decoder}.items()
+            for name, part in parts.items()
             for base, value in part.fingerprints().items()
         }

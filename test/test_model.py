@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from espnet_smop.base_model import freeze
 from espnet_smop.frontend.precomputed import PrecomputedFeatures
 from espnet_smop.modality import MODALITIES
 from espnet_smop.tasks.avsr import AVSRTask
@@ -218,3 +219,12 @@ def test_features_that_cannot_be_the_frontends_are_refused(model_args):
     batch["speech"] = torch.zeros(3, 10, 24)
     with pytest.raises(ValueError, match=r"fusion needs all layers"):
         model(**batch)
+
+
+def test_a_base_that_a_projector_freezes_is_in_the_fingerprints(model_args):
+    model = AVSRTask.build_model(model_args())
+    before = model.fingerprints()
+    model.projector.extra = freeze(torch.nn.Linear(2, 2))
+    after = model.fingerprints()
+    assert after.keys() - before.keys() == {"projector.extra"}
+    assert before.items() <= after.items()

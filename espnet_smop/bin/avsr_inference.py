@@ -36,6 +36,7 @@ from espnet_smop.inference import DEFAULTS, AVSRSpeech2Text
 from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
 from espnet_smop.results.costs import DecodingCosts
 from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.tasks.settings import check_none, gpu_problems
 
 
 def duration_in_samples(batch: dict[str, torch.Tensor]) -> int:
@@ -79,12 +80,9 @@ def inference(
     """
     if snr is not None and noise is None:
         raise ValueError("--snr needs --noise FILE")
-    if ngpu > 0 and not torch.cuda.is_available():
-        raise ValueError(
-            f"--ngpu {ngpu}, but no GPU is visible. Check nvidia-smi, CUDA_VISIBLE_DEVICES and the "
-            "job's partition, or decode on the CPU with --gpu_inference false"
-        )
+    check_none(gpu_problems(ngpu, "decode"))
     _check_data_names(avsr_train_config, data_path_and_name_and_type, allow_variable_data_keys)
+    keys = _ids([path for path, _, _ in data_path_and_name_and_type], key_file)
     set_all_random_seed(seed)
     device = "cuda" if ngpu > 0 else "cpu"
     speech2text = AVSRSpeech2Text(
@@ -98,7 +96,6 @@ def inference(
         list(data_path_and_name_and_type), preprocess=speech2text.preprocess, float_dtype="float32"
     )
     AVSRTask.check_task_requirements(dataset, allow_variable_data_keys, False, inference=True)
-    keys = read_table(key_file) if key_file else dataset
     keys = longest_first(keys, read_durations(data_path_and_name_and_type))
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
     loader = DataLoader(
@@ -141,6 +138,21 @@ def inference(
     )  # fmt: skip
 
 
+def _ids(files: Sequence[str], key_file: str | None) -> list[str]:
+    """Return the ids to decode; raise ValueError if a file of the data lacks one of them."""
+    wanted = key_file or files[0]
+    ids = list(read_table(wanted))
+    for file in files:
+        table = read_table(file)
+        missing = [uid for uid in ids if uid not in table]
+        if missing:
+            raise ValueError(
+                f"{file} lacks {len(missing)} of the {len(ids)} ids in {wanted}, such as "
+                f"{missing[0]}: add them there or remove them here"
+            )
+    return ids
+
+
 def _check_data_names(config: str, data: Sequence[tuple[str, str, str]], allow_more: bool) -> None:
     """Raise ValueError unless the data match the model's inputs, before it is loaded."""
     taken = modalities_of(Path(config))
@@ -170,6 +182,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ngpu", type=int, default=0, help="0 decodes on the CPU")
     parser.add_argument("--seed", type=int, default=0, help="Random seed (sampling only)")
     parser.add_argument("--num_workers", type=int, default=1, help="Data loading processes")
+    parser.add_argument("--batch_size", type=int, default=8, help="Utterances decoded together")
     group = parser.add_argument_group("Input data")
     group.add_argument(
         "--data_path_and_name_and_type",
@@ -186,8 +199,8 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--snr",
         type=lambda x: None if x.lower() in ("", "none", "clean") else float(x),
-        default=None,
-        help="Signal-to-noise ratio in dB; none for clean speech",
+        default=argparse.SUPPRESS,  # not given differs from none
+        help="Signal-to-noise ratio in dB of --noise; none for clean speech",
     )
     group.add_argument(
         "--noise_seed", type=int, default=0, help="Seed that selects the stretches of noise"
@@ -198,7 +211,6 @@ def get_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group(
         "Beam search", "Options not given are taken from the experiment's inference_conf, if any"
     )
-    group.add_argument("--batch_size", type=int, default=8, help="Utterances decoded together")
     for name, text in (
         ("beam_size", "1 is greedy search"),
         ("nbest", "Hypotheses to write per utterance"),
@@ -215,6 +227,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
     print(get_commandline_args(), file=sys.stderr)
     args = vars(get_parser().parse_args(cmd))
     args.pop("config", None)
+    if args["noise"] is not None and "snr" not in args:
+        raise ValueError("--noise needs --snr, the ratio in dB, or --snr none for clean speech")
+    args.setdefault("snr", None)
     logging.basicConfig(
         level=args.pop("log_level"),
         format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s",

@@ -19,10 +19,9 @@ Example::
 import argparse
 from collections.abc import Sequence
 
-import torch
-
 from espnet_smop.command import CommandHelp, run
 from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.tasks.settings import check_none, gpu_problems
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -42,12 +41,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         ValueError: fewer GPUs are visible than ``--ngpu`` asks for.
     """
     args = get_parser().parse_args(cmd)
-    gpus = torch.cuda.device_count() if args.ngpu else 0
-    if args.ngpu > gpus:
-        raise ValueError(
-            f"--ngpu {args.ngpu}, but only {gpus} GPUs are visible. Check nvidia-smi, "
-            "CUDA_VISIBLE_DEVICES and the job's partition, or train on the CPU with --ngpu 0"
-        )
+    check_none(gpu_problems(args.ngpu))
     # One process per GPU, also without the launcher: the model does not support DataParallel.
     args.multiprocessing_distributed |= args.ngpu > 1
     AVSRTask.main(args=args)

@@ -92,7 +92,9 @@ def main(cmd: Sequence[str] | None = None) -> int:
         print(problem, file=sys.stderr)
     if problems:
         return 1
-    print(f"{train_args.config or 'the arguments'}: no problem found")
+    own = AVSRTask.own_classes(train_args)
+    unchecked = f"; the model was not built, because of {', '.join(own)}" if own else ""
+    print(f"{train_args.config or 'the arguments'}: no problem found{unchecked}")
     return 0
 
 

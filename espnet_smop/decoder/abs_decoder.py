@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 
-from espnet_smop.base_model import fingerprint, frozen_bases
+from espnet_smop.base_model import fingerprints
 from espnet_smop.class_path import suggestion
 from espnet_smop.decoder.tokenizer import TextEncoder
 
@@ -125,13 +125,16 @@ class AbsAVDecoder(AbsDecoder):
         Raises:
             ValueError: it does not take one of them; names the closest that it takes.
         """
-        parameters = inspect.signature(cls.generate).parameters
-        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        # Those after self, tokens and token_lengths, however the class takes them.
+        parameters = list(inspect.signature(cls.generate).parameters.values())[3:]
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
             return
-        known = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY]
+        known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
         for name in settings:
             if name not in known:
-                hint = suggestion(name, known) or f". Known: {', '.join(known)}"
+                hint = suggestion(name, known)
+                if not hint:
+                    hint = f". {cls.__name__}.generate takes {', '.join(known) or 'none'}"
                 raise ValueError(f"decoding has no setting '{name}'{hint}")
 
     @property
@@ -148,4 +151,4 @@ class AbsAVDecoder(AbsDecoder):
 
     def fingerprints(self) -> dict[str, str]:
         """Return the fingerprint of each frozen base model, by name."""
-        return {name or "base": fingerprint(base) for name, base in frozen_bases(self).items()}
+        return fingerprints(self)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
-import torch
 import yaml
 
 from espnet_smop.base_model import (
@@ -23,6 +22,7 @@ from espnet_smop.base_model import (
     check_fetchable,
     local_directory,
 )
+from espnet_smop.class_path import is_own
 from espnet_smop.config import ConfigError, load_config
 from espnet_smop.corpus.landmarks import LandmarkError, check_landmarks_available
 from espnet_smop.fileio.sound import SoundFileError, check_rate
@@ -33,6 +33,7 @@ from espnet_smop.modality import MODALITIES
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.skeleton import skeleton
 from espnet_smop.tasks.avsr import AVSRTask, decoder_choices
+from espnet_smop.tasks.settings import gpu_problems
 from espnet_smop.train.augmentation import crop
 from espnet_smop.train.lock import lock_holder
 from espnet_smop.train.resume import ChangedConfigError, check_resumed_config
@@ -87,7 +88,7 @@ def training_problems(
     elif not {DATA, FILTER} & set(stages):
         problems += _formatted_problems(args, data_dirs)
     if TRAIN in stages:
-        problems += _gpu_problems(args)
+        problems += gpu_problems(args.ngpu)
         problems += _experiment_problems(args, model)
     if DECODE in stages and inference_config is not None:
         problems += _decoding_problems(args, inference_config, inference_args)
@@ -117,7 +118,7 @@ def _base_model_problems(args: argparse.Namespace, *, is_made_later: bool) -> It
                     raise BaseModelError(f"there is no directory '{name}': stage 6 makes it")
                 if directory is None and cached_directory(name) is None:
                     check_fetchable(name)
-                elif directory is not None and key == "model":
+                elif directory is not None and key == "model" and not is_own(getattr(args, part)):
                     _check_files(name, directory, part)
             except BaseModelError as e:
                 yield f"{part}_conf.{key}: {e}"
@@ -162,9 +163,19 @@ def _build(args: argparse.Namespace) -> ESPnetAVSRModel | None:
             new = dict(conf)
             new["model"] = str(_skeleton(conf["model"], part, Path(temporary)))
             if part == "decoder" and new.get("tokenizer") is not None:
-                new.pop("tokenizer")
+                if new["model"].startswith(temporary):
+                    new.pop("tokenizer")  # a skeleton's own suits its vocabulary
+                elif not _is_here(new["tokenizer"]):
+                    new["tokenizer"] = str(skeleton(_STAND_INS[part], Path(temporary)))
             setattr(changed, f"{part}_conf", new)
         return AVSRTask.build_skeleton(changed)
+
+
+def _is_here(model: str) -> bool:
+    try:
+        return (local_directory(model) or cached_directory(model)) is not None
+    except BaseModelError:
+        return False
 
 
 def _skeleton(model: str, part: str, directory: Path) -> Path:
@@ -180,12 +191,14 @@ def _skeleton(model: str, part: str, directory: Path) -> Path:
 
 
 def _noise_problems(args: argparse.Namespace) -> Iterator[str]:
-    noise = args.preprocessor_conf.get("noise")
+    conf = args.preprocessor_conf
+    noise = conf.get("noise") if isinstance(conf, Mapping) else None
     if args.audio_frontend is None or not isinstance(noise, Mapping) or noise.get("snr") is None:
         return
-    if not Path(noise["file"]).is_file():
+    file = noise.get("file")  # without it, the preprocessor's settings are a problem already
+    if isinstance(file, str) and not Path(file).is_file():
         yield (
-            f"preprocessor_conf.noise: there is no file {noise['file']}. Stage 7 makes babble; "
+            f"preprocessor_conf.noise: there is no file {file}. Stage 7 makes babble; "
             "null trains without noise"
         )
 
@@ -251,15 +264,6 @@ def _has_landmarks(directory: Path) -> bool:
         return False
     found, needed = (read_table(file, ConfigError) for file in files)
     return needed.keys() <= found.keys()
-
-
-def _gpu_problems(args: argparse.Namespace) -> Iterator[str]:
-    gpus = torch.cuda.device_count() if args.ngpu else 0
-    if args.ngpu > gpus:
-        yield (
-            f"--ngpu {args.ngpu}, but only {gpus} GPUs are visible. Check nvidia-smi, "
-            "CUDA_VISIBLE_DEVICES and the job's partition, or train on the CPU with --ngpu 0"
-        )
 
 
 def _experiment_problems(args: argparse.Namespace, model: ESPnetAVSRModel | None) -> Iterator[str]:

@@ -5,7 +5,7 @@ from abc import abstractmethod
 import torch
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 
-from espnet_smop.base_model import fingerprint, frozen_bases, frozen_keys
+from espnet_smop.base_model import fingerprints, frozen_keys
 
 
 class AbsAVFrontend(AbsFrontend):
@@ -71,7 +71,7 @@ class AbsAVFrontend(AbsFrontend):
 
     def fingerprints(self) -> dict[str, str]:
         """Return the fingerprint of each frozen base model, by name."""
-        return {name or "base": fingerprint(base) for name, base in frozen_bases(self).items()}
+        return fingerprints(self)
 
     @property
     def is_trained(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from espnet_smop.base_model import fingerprints
 from espnet_smop.projector.router import Routing
 
 Routings = dict[str, dict[str, Routing | None]]
@@ -81,3 +82,7 @@ class AbsProjector(nn.Module, ABC):
     def num_active_parameters(self) -> int:
         """Return the number of parameters that one token goes through, with K of N experts."""
         return sum(p.numel() for p in self.parameters())
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return the fingerprint of each frozen base model, by name."""
+        return fingerprints(self)

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from espnet_smop.base_model import BaseModelError, on_meta, resolve_relative_to
-from espnet_smop.class_path import suggestion
+from espnet_smop.class_path import is_own, suggestion
 from espnet_smop.decoder.abs_decoder import AbsAVDecoder
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.decoder.prompt import prompt_for
@@ -397,18 +397,23 @@ class AVSRTask(AbsTask):
         return model
 
     @classmethod
+    def own_classes(cls, args: argparse.Namespace) -> list[str]:
+        """Return the model's classes that are not of this package, as ``kind: path``."""
+        kinds = [c.name for c in cls.class_choices_list if c is not preprocessor_choices]
+        return [f"{kind}: {getattr(args, kind)}" for kind in kinds if is_own(getattr(args, kind))]
+
+    @classmethod
     def build_skeleton(cls, args: argparse.Namespace) -> ESPnetAVSRModel | None:
         """Build the model without weights, on the meta device, which takes about a second.
 
         Returns:
-            The model; None if there is a class of one's own, which may not work on that device.
+            The model; None if there are `own_classes`, which may not work on that device.
 
         Raises:
             BaseModelError: a base model is missing or of another kind.
             ValueError: a setting has a wrong value.
         """
-        names = [getattr(args, choices.name) for choices in cls.class_choices_list]
-        if not all(name is None or _is_of_this_package(name) for name in names):
+        if cls.own_classes(args):
             return None
         args = argparse.Namespace(**{**vars(args), "base_fingerprints": {}})
         try:
@@ -579,10 +584,6 @@ def _generation_problems(args: argparse.Namespace) -> Iterator[str]:
         yield f"inference_conf: {e}"
 
 
-def _is_of_this_package(name: str) -> bool:
-    return ":" not in name or name.startswith("espnet_smop.")
-
-
 def _class_problems(
     args: argparse.Namespace, choices: OpenClassChoices, *, num_given: int = 0
 ) -> Iterator[str]:
@@ -598,7 +599,7 @@ def _class_problems(
             class_,
             conf,
             num_given=num_given,
-            registered=_is_of_this_package(name),
+            registered=not is_own(name),
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from espnet2.train.class_choices import ClassChoices
 
-from espnet_smop.class_path import import_class, suggestion
+from espnet_smop.class_path import import_class, is_own, suggestion
 from espnet_smop.tasks.settings import check_none, conf_problems
 
 _NONE = ("none", "null", "nil")
@@ -42,8 +42,8 @@ class OpenClassChoices(ClassChoices):
         if name.lower() in self.classes:
             return self.classes[name.lower()]
         raise ValueError(
-            f"{self.name}: '{name}' is none of {', '.join(self._names())}"
-            + suggestion(name.lower(), self.classes)
+            f"{self.name}: unknown class '{name}': choose {', '.join(self._registered())}, or your "
+            "own as module:Class" + suggestion(name.lower(), self.classes)
         )
 
     def build(self, args: argparse.Namespace, *positional: Any) -> Any:
@@ -76,11 +76,11 @@ class OpenClassChoices(ClassChoices):
         super().add_arguments(parser)
         action = next(a for a in parser._actions if a.dest == self.name)
         action.type, action.choices = self.parse, None
-        action.metavar = f"{{{','.join(self._names())}}}"
+        action.metavar = f"{{{','.join([*self._registered(), 'module:Class'])}}}"
         action.help = f"The {self.name}: a registered one or a class of your own, module:Class"
 
-    def _names(self) -> list[str]:
-        return [*self.classes, *(["null"] if self.optional else []), "module:Class"]
+    def _registered(self) -> list[str]:
+        return [*self.classes, *(["null"] if self.optional else [])]
 
 
 def build(kind: str, class_: Callable, conf: Mapping[str, Any], *positional: Any) -> Any:
@@ -93,12 +93,21 @@ def build(kind: str, class_: Callable, conf: Mapping[str, Any], *positional: Any
         positional: arguments that the task gives.
 
     Raises:
-        ValueError: ``conf`` is not a mapping, or a key is unknown, missing or of a wrong type.
+        ValueError: ``conf`` is not a mapping, or a key is unknown, missing or of a wrong type, or
+            the class does not take the positional arguments.
+        TypeError: raised within a class of one's own.
     """
     check_none(
         conf_problems(f"{kind}_conf", class_, conf, num_given=len(positional), registered=False)
     )
+    named = getattr(class_, "func", class_)
+    try:
+        inspect.signature(class_).bind(*positional, **conf)
+    except TypeError as e:
+        raise ValueError(f"{kind}: {named.__name__} cannot be called as required: {e}") from e
     try:
         return class_(*positional, **conf)
     except TypeError as e:
+        if is_own(f"{named.__module__}:{named.__name__}"):
+            raise  # a mistake in a class of one's own, which only its traceback locates
         raise ValueError(f"{kind}_conf has a value of a wrong type: {e}") from e

@@ -210,6 +210,22 @@ def data_problems(
                 yield f"--{kind}_shape_file {file} does not exist"
 
 
+def gpu_problems(ngpu: int, work: str = "train") -> list[str]:
+    """Return a message if fewer GPUs are visible than ``--ngpu`` asks for.
+
+    Args:
+        ngpu: of the command line.
+        work: what the command does with them, a verb.
+    """
+    gpus = torch.cuda.device_count() if ngpu else 0
+    if ngpu <= gpus:
+        return []
+    return [
+        f"--ngpu {ngpu}, but only {gpus} GPUs are visible. Check nvidia-smi, CUDA_VISIBLE_DEVICES "
+        f"and the job's partition, or {work} on the CPU with --ngpu 0"
+    ]
+
+
 def init_param_problems(args: argparse.Namespace) -> list[str]:
     """Return a message for each ``--init_param`` whose file does not exist."""
     files = [text.partition(":")[0] for text in args.init_param]

@@ -106,10 +106,15 @@ def test_the_log_has_the_lines_that_espnet_measures_rtf_with(
     [
         (("--snr", "0"), "--snr needs --noise"),
         (("--noise", "none.wav", "--snr", "0"), "none.wav does not exist"),
+        (("--noise", "none.wav"), "--noise needs --snr"),
+        (("--key_file", "DIR/keys"), "wav.scp lacks 1 of the 2 ids in"),
         (("--avsr_model_file", "none.pth"), "none.pth"),
     ],
 )
 def test_mistakes_end_in_one_line(experiment, dump_dir, tmp_path, more, message, capsys):
+    uid = min(read_table(dump_dir / "wav.scp"))
+    (tmp_path / "keys").write_text(f"{uid}\nabsent\n")
+    more = [word.replace("DIR", str(tmp_path)) for word in more]
     with pytest.raises(SystemExit) as stopped:
         run(main, arguments(experiment, dump_dir, tmp_path / "out", *more))
     assert stopped.value.code.startswith("avsr_inference: ") and message in stopped.value.code
@@ -118,8 +123,10 @@ def test_mistakes_end_in_one_line(experiment, dump_dir, tmp_path, more, message,
 
 
 def test_without_gpu_it_says_so_at_once(experiment, dump_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="--ngpu 1, but no GPU is visible. Check"):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(
+        ValueError, match="--ngpu 1, but only 0 GPUs are visible. Check .* --ngpu 0"
+    ):
         main(arguments(experiment, dump_dir, tmp_path / "out", "--ngpu", "1"))
 
 

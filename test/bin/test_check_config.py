@@ -112,7 +112,7 @@ MISTAKES = {
     "init_param": (
         {}, ["--init_param", "exp/absent.pth"], "--init_param exp/absent.pth: there is no such",
     ),
-    "projector": ({"projector": "smopp"}, [], "'smopp' is none of .*Did you mean 'smop'"),
+    "projector": ({"projector": "smopp"}, [], "unknown class 'smopp': .*Did you mean 'smop'"),
     "class path": (
         {"projector": "no_module:Projector"}, [], "there is no module 'no_module'",
     ),

@@ -27,6 +27,14 @@ class Unfinished(AbsProjector):
     def forward(self, features, lengths, layers=None):
         return None
 
+class Faulty(MLPProjector):
+    def __init__(self, input_sizes, output_size, num_layers):
+        None + 1
+
+class Short(MLPProjector):
+    def __init__(self, input_sizes):
+        pass
+
 class Other:
     pass
 """
@@ -93,7 +101,10 @@ def test_a_model_with_it_and_a_mistake_in_its_options(recipe, model_args):
         ),
         ("local.own:Unfinished", "local.own:Unfinished lacks num_tokens, which .*:AbsProjector"),
         ("local/own.py:Wider", "not a class path of the form module:Class"),
-        ("smpo", "'smpo' is none of mlp, smop, module:Class. Did you mean 'smop'"),
+        (
+            "smpo",
+            "unknown class 'smpo': choose mlp, smop, or .*module:Class. Did you mean 'smop'",
+        ),
     ],
 )
 def test_what_cannot_be_taken_is_said_in_one_line(recipe, capsys, name, message):
@@ -126,3 +137,13 @@ def test_code_that_comes_with_a_model_is_not_run(recipe):
     assert "local.own" not in sys.modules
     check_outside("local.own:Wider", recipe / "exp")
     check_outside("espnet_smop.projector.mlp:MLPProjector", recipe)
+
+
+def test_a_mistake_in_a_class_of_ones_own_keeps_its_error(recipe):
+    for name, error, message in (
+        ("Faulty", TypeError, "unsupported operand"),
+        ("Short", ValueError, "projector: Short cannot be called as required: too many"),
+    ):
+        args = argparse.Namespace(projector=f"local.own:{name}", projector_conf={})
+        with pytest.raises(error, match=message):
+            projector_choices.build(args, {"audio": 4}, 8, {"audio": 0})
