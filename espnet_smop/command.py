@@ -125,8 +125,8 @@ def run(
 
     Errors that a user can cause (``OSError``, ``ValueError``, ``RuntimeError`` and what derives
     from them) end in one line on standard error, ``COMMAND: MESSAGE``, and status 1. A traceback
-    precedes it where another library raised the error, whose message rarely says what to do, or
-    where ``--debug`` is anywhere on the command line.
+    precedes it where another library raised the error, whose message rarely says what to do, except
+    for an ``OSError``, which names its file, and where ``--debug`` is anywhere on the command line.
 
     Args:
         main: takes the arguments.

@@ -17,6 +17,7 @@ override earlier ones; a base may have a base itself.
 
 import argparse
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ import yaml
 from espnet_smop.modality import MODALITIES
 
 _BASE = "base"
-_NULL = ("none", "null", "")
+NULL = ("none", "null", "nil")
+"""Names of no class, on the command line and in a config, in any case."""
 
 
 class ConfigError(ValueError):
@@ -83,6 +85,16 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def flatten(settings: Any, name: str = "") -> dict[str, Any]:
+    """Return dotted key → value of nested settings, with tuples as lists, as in a file."""
+    if not isinstance(settings, Mapping):
+        return {name: json.loads(json.dumps(settings, default=str))}
+    flat = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{name}.{key}" if name else str(key))
+    return flat
+
+
 def parse_assignment(assignment: str) -> dict[str, Any]:
     """Turn ``a.b=VALUE``, with VALUE in YAML, into ``{"a": {"b": VALUE}}``.
 
@@ -117,7 +129,7 @@ def modalities_of(config: Path, arguments: Sequence[str] = ()) -> list[str]:
         parser.add_argument(f"--{modality}_frontend", default="default")
     parser.set_defaults(**load_config(config))
     args = vars(parser.parse_known_args(arguments)[0])
-    found = [m for m in MODALITIES if str(args[f"{m}_frontend"]).lower() not in _NULL]
+    found = [m for m in MODALITIES if str(args[f"{m}_frontend"]).lower() not in NULL]
     if not found:
         raise ConfigError(f"{config} sets neither audio_frontend nor video_frontend")
     return found

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-r"""Check a training and the stages around it before hours of work depend on them.
+r"""Check a training config, its data and its decoding settings before starting.
 
 Takes the arguments of ``avsr_train`` and looks at every part of the model (built without weights),
 optimizer and schedule, data, base models, GPUs, free disk, the experiment's directory, the decoding
@@ -51,7 +51,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--stages",
         type=stages_of,
         default="11 12",
-        help="Stages of the recipe that will run. What the earlier of them make need not be there",
+        help="Stages of the recipe that will run. Files that an earlier one of them creates may "
+        "still be missing",
     )
     parser.add_argument(
         "--data_dirs",

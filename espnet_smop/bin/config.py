@@ -44,14 +44,20 @@ def modalities(args: argparse.Namespace) -> None:
 def base_models(args: argparse.Namespace) -> None:
     """Locate the base models that a config names, and fetch them from the hub if necessary.
 
-    Prints a line ``PART MODEL DIRECTORY`` for each. Run it where there is network: jobs on nodes
-    without it find the models in the hub's cache afterwards.
+    Prints a line ``PART MODEL DIRECTORY`` for each, and one for ``decoder.tokenizer`` where the
+    config names a tokenizer. Run it where there is network: jobs on nodes without it find the
+    models in the hub's cache afterwards.
 
     Example::
 
         python -m espnet_smop.bin.config base_models conf/train_avsr.yaml
     """
-    for part, model in named_models(load_config(args.config)).items():
+    settings = load_config(args.config)
+    models = named_models(settings)
+    tokenizer = (settings.get("decoder_conf") or {}).get("tokenizer")
+    if tokenizer and not args.named:
+        models["decoder.tokenizer"] = tokenizer
+    for part, model in models.items():
         if args.named:
             print(part, model)
         else:

@@ -51,7 +51,7 @@ def export(args: argparse.Namespace) -> None:
             --out llama_smop_further.pth
     """
     count = export_checkpoint(args.exp, args.avsr_model_file, args.original, args.out)
-    print(f"{args.out}: {count} weights")
+    print(f"{args.out}: {count} tensors")
 
 
 def _import_arguments(parser: argparse.ArgumentParser) -> None:

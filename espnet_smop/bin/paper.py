@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -58,19 +59,21 @@ def plan(args: argparse.Namespace) -> None:
         print(*fields, sep="\t")
 
 
-def dry_run_all(args: argparse.Namespace) -> None:
+def dry_run_all(args: argparse.Namespace) -> int:
     """Check every config by building its model for its shapes; print a row for each experiment.
 
     Needs neither weights nor data nor a GPU. ``state GiB`` is what weights, gradients and optimizer
     states occupy on each GPU; what they leave of a GPU with 24 or 80 GiB is for activations, which
-    are not counted. ``missing here`` is what training needs and this machine lacks.
+    are not counted. ``missing here`` is what training needs and this machine lacks. Configs with
+    errors are listed below the table, and the status is 1.
 
     Example::
 
         python -m espnet_smop.bin.paper dry_run conf/paper.yaml --machine 1x24gb --throughput 30
     """
     # Needs the task and its models, which the other commands do without.
-    from espnet_smop.experiments.dry_run import dry_run, what_is_missing
+    from espnet_smop.base_model import BaseModelError
+    from espnet_smop.experiments.dry_run import DryRunError, dry_run, what_is_missing
 
     paper = read(args.paper)
     chosen = _experiments(paper, args)
@@ -78,13 +81,17 @@ def dry_run_all(args: argparse.Namespace) -> None:
     hours: dict[Experiment, float | None] = {}  # of experiments that are not trained yet
     prepared = all((args.dumpdir / "raw" / name / "text").is_file() for name in SETS)
     has_corpus = prepared or (bool(os.environ.get("LRS3")) and Path(os.environ["LRS3"]).is_dir())
-    rows = []
+    rows, problems = [], []
     with tempfile.TemporaryDirectory() as skeletons:
         progress = tqdm(chosen.items(), leave=False, disable=None)  # where there is a terminal
         for experiment, snrs in progress:
             config = _config(paper, experiment, args)
-            with _without_warnings():
-                found = dry_run(config, Path(skeletons))
+            try:
+                with _without_warnings():
+                    found = dry_run(config, Path(skeletons))
+            except (DryRunError, BaseModelError) as e:
+                problems.append(f"{experiment.name}: {e}")
+                continue
             named = (throughputs[s] for s in (*experiment.settings, "") if s in throughputs)
             throughput = next(named, None)
             took = None if throughput is None else found.training_hours(throughput)
@@ -115,10 +122,11 @@ def dry_run_all(args: argparse.Namespace) -> None:
     for name in _chosen(paper, args):
         print(f"{name}: {_sum(hours, experiments([paper.results[name]]))}")
     total = _sum(hours, chosen)
-    print(
-        f"{len(chosen)} experiments, all configs valid. "
-        f"Total, counting shared experiments once: {total}"
-    )
+    valid = f"{len(problems)} configs with errors" if problems else "all configs valid"
+    print(f"{len(chosen)} experiments, {valid}. Total, counting shared experiments once: {total}")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
 
 
 @contextlib.contextmanager
@@ -173,7 +181,6 @@ def tables(args: argparse.Namespace) -> None:
         python -m espnet_smop.bin.paper table conf/paper.yaml table1 --expdir exp
     """
     paper = read(args.paper)
-    _experiments(paper, args)  # an --only that matches nothing is an error here as well
     texts = [
         table(paper.results[name], args.expdir, args.inference_tag, args.noise)
         for name in _chosen(paper, args)
@@ -202,17 +209,21 @@ def _config(paper: Paper, experiment: Experiment, args: argparse.Namespace) -> P
     )
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
+def _table_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paper", type=Path, help="File of experiments, conf/paper.yaml")
     parser.add_argument("results", nargs="*", help="Tables; none means all")
     parser.add_argument(
         "--exp_dir", "--expdir", dest="expdir", type=Path, default=Path("exp"), help="Experiments"
     )
+    parser.add_argument("--inference_tag", default="decode", help="Name of decode directories")
+    parser.add_argument("--noise", default="babble", help="Name of the noise in decode directories")
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    _table_arguments(parser)
     parser.add_argument("--machine", default="1x80gb", help="One of conf/machine/*.yaml")
     parser.add_argument("--only", default="", help="Only experiments whose names contain this")
-    parser.add_argument("--inference_tag", default="decode", help="Name of decode directories")
     parser.add_argument("--model", default="valid.acc.ave.pth", help="Checkpoint that is decoded")
-    parser.add_argument("--noise", default="babble", help="Name of the noise in decode directories")
     parser.add_argument(
         "--steps_per_epoch",
         type=int,
@@ -248,16 +259,16 @@ def get_parser() -> argparse.ArgumentParser:
         [
             ("plan", _add_arguments, plan),
             ("dry_run", _dry_run_arguments, dry_run_all),
-            ("table", _add_arguments, tables),
+            ("table", _table_arguments, tables),
         ],
     )
     return parser
 
 
-def main(cmd: Sequence[str] | None = None) -> None:
+def main(cmd: Sequence[str] | None = None) -> int | None:
     """Run the subcommand that the command line names."""
     args = get_parser().parse_args(cmd)
-    args.function(args)
+    return args.function(args)
 
 
 if __name__ == "__main__":

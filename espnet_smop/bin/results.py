@@ -214,7 +214,7 @@ def _add_error_rate_arguments(parser: argparse.ArgumentParser, *, unit: str) -> 
         "--unit",
         choices=("utterance", "speaker"),
         default=unit,
-        help="What the bootstrap draws; speakers only where there are many",
+        help="Resampling unit of the bootstrap; use speaker with 20 or more speakers",
     )
 
 

@@ -66,7 +66,7 @@ class LLMDecoder(AbsAVDecoder):
         gradient_checkpointing: recompute each layer in the backward pass to save memory.
         compile: run the layers through ``torch.compile`` in training.
         gguf_file: name of a GGUF file inside ``model``; its weights are dequantised.
-        tokenizer: directory or hub id of the tokenizer; None is that of ``model``.
+        tokenizer: directory or hub id of the tokenizer; default: the tokenizer in ``model``.
         num_extra_rows: number of tokens that an imported model added to the LLM's vocabulary. They
             take part in the softmax and have an input embedding; see ``ExtraRows``.
     """

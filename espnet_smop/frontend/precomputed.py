@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from espnet_smop.config import flatten
 from espnet_smop.fileio.atomic import atomic_directory
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 
@@ -147,8 +148,8 @@ def open_cache(
             f"there is no feature cache in {path}: make it with "
             "`python -m espnet_smop.bin.cache_feats`"
         )
-    found = _flat(json.loads((path / _DESCRIPTION).read_text()))
-    wanted = _flat(json.loads(json.dumps(description)))
+    found = flatten(json.loads((path / _DESCRIPTION).read_text()))
+    wanted = flatten(description)
     differing = [
         f"{key} ({found.get(key, 'none')} in the cache, {wanted.get(key, 'none')} now)"
         for key in sorted(found.keys() | wanted.keys())
@@ -160,12 +161,3 @@ def open_cache(
             "Remove it to make it again, or use another directory"
         )
     return path / "feats.scp"
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    flat = {}
-    for key, item in value.items():
-        flat |= _flat(item, f"{prefix}.{key}" if prefix else key)
-    return flat

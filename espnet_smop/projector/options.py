@@ -1,8 +1,9 @@
 """Checks of a projector's options; errors state the given and the expected value."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from espnet_smop.class_path import suggestion
 
 
 def one_of(name: str, given: Any, choices: Iterable[Any]) -> Any:
@@ -40,7 +41,9 @@ def complete(name: str, given: Mapping[str, Any] | None, defaults: Mapping[str, 
     if not isinstance(given, Mapping):
         raise ValueError(f"{name} is {given!r}, expected a dictionary with {', '.join(defaults)}")
     for key in given:
-        near = difflib.get_close_matches(str(key), defaults, n=1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
-        one_of(f"a key of {name}{hint}", key, defaults)
+        if key not in defaults:
+            raise ValueError(
+                f"{name} has an unknown key '{key}', expected one of: {', '.join(defaults)}"
+                + suggestion(str(key), defaults)
+            )
     return {**defaults, **given}

@@ -329,11 +329,7 @@ class AVSRTask(AbsTask):
                 [m for m in MODALITIES.values() if getattr(args, f"{m.name}_frontend") is not None],
                 {*cls.required_data_names(), *cls.optional_data_names()},
             ),
-            *(
-                f"batch_limits has an unknown key '{key}'. Known: {', '.join(_LIMITS)}"
-                for key in args.batch_limits
-                if key not in _LIMITS
-            ),
+            *_limit_problems(args),
             *text_numbers("batch_limits", args.batch_limits),
         ]
 
@@ -504,13 +500,17 @@ def _collate(
     return keys, batch
 
 
+def _limit_problems(args: argparse.Namespace) -> list[str]:
+    return [
+        f"batch_limits has an unknown key '{key}'. Known: {', '.join(_LIMITS)}"
+        for key in args.batch_limits
+        if key not in _LIMITS
+    ]
+
+
 def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
     """Return the lengths of the shape file's utterances: frames, text and LLM positions."""
-    unknown = sorted(set(args.batch_limits) - set(_LIMITS))
-    if unknown:
-        raise ValueError(
-            f"batch_limits has an unknown key '{unknown[0]}'. Known: {', '.join(_LIMITS)}"
-        )
+    check_none(_limit_problems(args))
     texts = [path for path, name, _ in iter_options.data_path_and_name_and_type if name == "text"]
     if len(iter_options.shape_files) != 1 or not texts or iter_options.preprocess_fn is None:
         raise ValueError(

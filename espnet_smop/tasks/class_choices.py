@@ -15,9 +15,8 @@ from typing import Any
 from espnet2.train.class_choices import ClassChoices
 
 from espnet_smop.class_path import import_class, is_own, suggestion
+from espnet_smop.config import NULL
 from espnet_smop.tasks.settings import check_none, conf_problems
-
-_NONE = ("none", "null", "nil")
 
 
 class OpenClassChoices(ClassChoices):
@@ -32,7 +31,7 @@ class OpenClassChoices(ClassChoices):
         Raises:
             ValueError: there is no such class, or it does not fit; the message says why.
         """
-        if name is None or (self.optional and name.lower() in _NONE):
+        if name is None or (self.optional and name.lower() in NULL):
             return None
         if ":" in name:
             try:

@@ -1,7 +1,6 @@
 """Which settings a resumed training may change."""
 
 import argparse
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from espnet_smop.config import flatten
 from espnet_smop.text_table import text_table
 from espnet_smop.train.watch import DUMP
 
@@ -92,7 +92,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tupl
     for key in sorted(before.keys() & now.keys()):
         if key in _NOT_COMPARED or key.startswith(_NOT_COMPARED_PREFIXES):
             continue
-        old, new = _flat(before[key], key), _flat(now[key], key)
+        old, new = flatten(before[key], key), flatten(now[key], key)
         if new.get("decoder_conf.prompt") is None:  # the task fills it in
             old.pop("decoder_conf.prompt", None)
             new.pop("decoder_conf.prompt", None)
@@ -100,11 +100,3 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tupl
             values = old.get(name, "none"), new.get(name, "none")
             if values[0] != values[1]:
                 yield name, *map(str, values)
-
-
-def _flat(value: Any, name: str) -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return {
-            k: v for key, item in value.items() for k, v in _flat(item, f"{name}.{key}").items()
-        }
-    return {name: json.loads(json.dumps(value, default=str))}  # tuples as lists, as in the file

@@ -193,6 +193,14 @@ MISTAKES = {
         {}, ["--train_data_path_and_name_and_type", "x/wav.scp,speech_feats,kaldi_ark"],
         "speech_feats.* give it to both",
     ),
+    "noise without file": (
+        {"preprocessor_conf": {"noise": {"snr": [0]}}}, [],
+        "preprocessor_conf.noise lacks a key: 'file'",
+    ),
+    "within another class of this package": (
+        {"audio_frontend": "espnet_smop.checkpoint.llama_smop.frontends:PublicWhisperFrontend",
+         **smop(routing="jejx")}, [], "routing is 'jejx'",
+    ),
     "GPUs": ({}, ["--ngpu", "99"], "--ngpu 99, but only .* GPUs are visible"),
     "stage": ({}, ["--stages", "3-x"], "'3-x' is neither a stage nor a range"),
     "data directory": ({}, ["--data_dirs", "dump/absent"], "dump/absent does not exist"),
@@ -283,6 +291,27 @@ def test_base_models_are_looked_for(
         "NO_WEIGHTS": bare,
     }  # fmt: skip
     [line] = check({f"{part}_conf": {"model": str(names.get(model, model))}})
+    assert expected in line
+
+
+def test_a_tokenizer_may_be_in_another_directory_than_the_llm(check, model_args, tmp_path):
+    llm = Path(model_args().decoder_conf["model"])
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(llm / name)
+    [line] = check({"decoder_conf": {"model": str(tmp_path), "tokenizer": str(llm)}})
+    assert line.endswith("no problem found")
+
+
+def test_what_was_not_built_is_said(check, tmp_path, monkeypatch):
+    (tmp_path / "own_frontend.py").write_text(
+        "from espnet_smop.frontend.whisper import WhisperFrontend\n"
+        "class Own(WhisperFrontend):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "model.bin").write_bytes(b"its own format")
+    changes = {"audio_frontend_conf": {"model": str(tmp_path)}}
+    [line] = check({"audio_frontend": "own_frontend:Own", **changes})
+    expected = "no problem found; the model was not built, because of audio_frontend: own_frontend:"
     assert expected in line
 
 

@@ -52,7 +52,14 @@ def test_base_models_are_listed_and_missing_ones_named(tmp_path, capsys):
         f"video_frontend: null\nvideo_frontend_conf: {{model: {tmp_path}/absent}}\n"
     )
     main(["base_models", str(config)])
-    assert capsys.readouterr().out == f"audio_frontend {tmp_path}/whisper {tmp_path}/whisper\n"
+    audio = f"audio_frontend {tmp_path}/whisper {tmp_path}/whisper\n"
+    assert capsys.readouterr().out == audio
+    (tmp_path / "tokenizer").mkdir()
+    with config.open("a") as file:
+        file.write(f"decoder_conf: {{tokenizer: {tmp_path}/tokenizer}}\n")
+    main(["base_models", str(config)])
+    tokenizer = f"{tmp_path}/tokenizer"
+    assert capsys.readouterr().out == f"{audio}decoder.tokenizer {tokenizer} {tokenizer}\n"
     config.write_text(f"decoder_conf: {{model: {tmp_path}/absent}}\n")
     main(["base_models", str(config), "--named"])
     assert capsys.readouterr().out == f"decoder {tmp_path}/absent\n"

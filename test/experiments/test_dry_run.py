@@ -146,3 +146,17 @@ def test_published_numbers_of_experts_grow_the_projector_alone(tmp_path):
 def test_a_config_that_would_fail_is_refused(config, tmp_path, settings, message):
     with pytest.raises(DryRunError, match=message):
         dry_run(config("asr", **settings), tmp_path)
+
+
+def test_a_config_with_an_error_does_not_hide_the_others(tmp_path, capsys, monkeypatch):
+    def fail_without_llama_avsr(config, skeletons):
+        if "llama_avsr" not in Path(config).name:
+            raise DryRunError("a mistake in it")
+        return dry_run(config, skeletons)
+
+    monkeypatch.setattr(dry_run_module, "dry_run", fail_without_llama_avsr)
+    command = ["dry_run", str(CONF / "paper.yaml"), "table1", "--expdir", str(tmp_path)]
+    assert paper.main([*command, "--only", "whisper_base"]) == 1
+    out, err = capsys.readouterr()
+    assert 0 < len(rows_of(out)) < len(rows_of(out)) + err.count(": a mistake in it")
+    assert f"{err.count(': a mistake')} configs with errors" in out

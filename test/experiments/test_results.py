@@ -162,6 +162,6 @@ def test_mistakes_are_explained(run):
     ):
         with pytest.raises(PaperError, match=message):
             run(*arguments)
-    for action in ("plan", "table"):
+    for action in ("plan", "dry_run"):
         with pytest.raises(PaperError, match="no experiment's name contains it"):
             run(action, only="nothing")

@@ -285,11 +285,17 @@ def test_encoders_in_bfloat16_do_not_change_the_precision_of_training():
     [
         ({"routing": "jerj"}, "routing is 'jerj', expected one of: jejr, jedr, dedr"),
         ({"num_experts": 0}, "num_experts is 0, expected a whole number"),
-        ({"num_experts": {"vidoe": 4}}, r"num_experts \(did you mean 'video'\?\) is 'vidoe', expe"),
+        (
+            {"num_experts": {"vidoe": 4}},
+            r"num_experts has an unknown key 'vidoe'.*Did you mean 'video'",
+        ),
         ({"num_experts": 2, "top_k": 3}, "top_k is 3, but there are 2 experts"),
         ({"routing": "jedr", "num_experts": {"audio": 4}}, "joint experts are one pool"),
         ({"downsample": {"mode": "max"}}, "downsample.mode is 'max', expected one of: stack, avg"),
-        ({"downsample": {"rate": 3}}, "a key of downsample is 'rate', expected one of: mode, aud"),
+        (
+            {"downsample": {"rate": 3}},
+            "downsample has an unknown key 'rate', expected one of: mode",
+        ),
         ({"downsample": 3}, "downsample is 3, expected a dictionary"),
         ({"fusion": {"audio": "dcl"}}, "fusion.audio is 'dcl', expected one of: null, dci, mmfu"),
         ({"dispatch": "fast"}, "dispatch is 'fast', expected one of: auto, eager"),

@@ -111,7 +111,7 @@ def test_a_corpus_without_video(recipe):
     recipe.write("env/only audio", "")
     done = recipe.run()
     assert done.returncode == 1
-    assert "dump/raw/train has no video, but the model gets it: choose another --avsr_config" in (
+    assert "dump/raw/train has no video, which the model needs: choose another --avsr_config" in (
         done.stderr
     )
     recipe.write("conf/train.yaml", "audio_frontend: whisper\nvideo_frontend: null\n")
@@ -162,7 +162,7 @@ def test_a_lost_hypothesis_is_an_error_that_names_it(recipe):
     done = recipe.run("--stage", "12")
     assert done.returncode == 1
     assert "lacks 1 of 5 ids: test-s1-3" in done.stderr
-    assert "go on with --stage 12" in done.stderr
+    assert "resume with --stage 12" in done.stderr
     assert "Stage 13" not in done.stdout
 
 

@@ -395,7 +395,7 @@ as_time() {
 on_exit() {
     local status=$?
     if [ "${status}" -ne 0 ] && [ "${current_stage}" -gt 0 ]; then
-        log "Stage ${current_stage} failed. When the cause is gone, go on with --stage ${current_stage}" >&2
+        log "Stage ${current_stage} failed. Fix the cause, then resume with --stage ${current_stage}" >&2
     fi
 }
 trap on_exit EXIT
@@ -538,7 +538,7 @@ need_modalities() { # STAGE SET MODALITIES
     local name
     for name in $3; do
         has "$1" "${name}" "$2" \
-            || fail "${data_feats}/$2 has no ${name}, but the model gets it: choose another --avsr_config"
+            || fail "${data_feats}/$2 has no ${name}, which the model needs: choose another --avsr_config"
     done
 }
 

@@ -33,8 +33,8 @@ def import_checkpoint(
         checkpoint: the flat state dict.
         out: directory to create.
         llm: directory or hub id of the LLM.
-        whisper: of the Whisper model, if the checkpoint has an audio encoder.
-        avhubert: of the AV-HuBERT, if the checkpoint has a video encoder.
+        whisper: directory or hub id of the Whisper model, if the checkpoint has an audio encoder.
+        avhubert: directory or hub id of the AV-HuBERT, if the checkpoint has a video encoder.
         tokenizer: of the tokenizer; None is the LLM's.
         options: settings that the weights do not determine; None is the published models'.
 

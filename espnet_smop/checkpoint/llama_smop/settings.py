@@ -113,8 +113,10 @@ def infer_config(
     Args:
         state: weights by public names.
         llm: directory or hub id of the LLM.
-        whisper: of the Whisper model; required if the checkpoint has an audio encoder.
-        avhubert: of the AV-HuBERT; required if the checkpoint has a video encoder.
+        whisper: directory or hub id of the Whisper model; required if the checkpoint has an audio
+            encoder.
+        avhubert: directory or hub id of the AV-HuBERT; required if the checkpoint has a video
+            encoder.
         tokenizer: of the tokenizer; None is the LLM's.
         options: settings that the weights do not determine.
 
@@ -182,7 +184,7 @@ def _check_names(state: Mapping[str, torch.Tensor]) -> None:
     unknown = sorted({name.split(".")[0] for name in state if not name.startswith(known)})
     if unknown:
         raise CheckpointError(
-            f"not part of a Llama-SMoP or Llama-AVSR model: {', '.join(unknown[:5])}. Expected is "
+            f"not part of a Llama-SMoP or Llama-AVSR model: {', '.join(unknown[:5])}. Expected "
             "a flat state dict with names like llm.model.embed_tokens.weight; in a Lightning "
             "checkpoint it is the entry 'state_dict', with the prefix 'model.' removed"
         )
@@ -270,7 +272,8 @@ def _check_llm(
     if added != len(ADDED_TOKENS):
         raise CheckpointError(
             f"the checkpoint's vocabulary has {rows} tokens and that of '{llm}' "
-            f"{config.vocab_size}: expected are {len(ADDED_TOKENS)} more, {' '.join(ADDED_TOKENS)}"
+            f"{config.vocab_size}: expected exactly {len(ADDED_TOKENS)} more: "
+            f"{' '.join(ADDED_TOKENS)}"
         )
     words = load_tokenizer(tokenizer or llm)
     vocabulary = words.get_vocab()
@@ -326,7 +329,7 @@ def _pooling_rate(modality: str, given: int | None) -> int:
         )  # fmt: skip
         return RATES[modality]
     if given < 1:
-        raise CheckpointError(f"--{modality}_rate {given}: expected is 1 or more")
+        raise CheckpointError(f"--{modality}_rate {given}: expected 1 or more")
     return given
 
 
@@ -345,8 +348,8 @@ def _projector_config(
     sparse = [p.num_experts for p in projectors.values() if p.num_experts]
     if options.num_experts is not None and {options.num_experts} != set(sparse or [1]):
         raise CheckpointError(
-            f"--num_experts {options.num_experts}: according to the weights it is "
-            f"{sorted(set(num_experts.values()))}"
+            f"--num_experts {options.num_experts}, but the weights have "
+            f"{' and '.join(map(str, sorted(set(num_experts.values()))))} experts"
         )
     if not sparse:
         return {"projector": "mlp", "projector_conf": {**conf, "layer_norm": layer_norm}}

@@ -53,7 +53,7 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path} cannot be read as a state dict: {_first_line(e)}") from None
     except Exception as e:  # pickle's own errors are of many kinds
         raise CheckpointError(
-            f"{path} was not read: it holds more than tensors ({_first_line(e)}). "
+            f"{path} was not loaded: it contains objects other than tensors ({_first_line(e)}). "
             "Save the state dict alone"
         ) from None
     if not isinstance(state, Mapping):

@@ -356,9 +356,9 @@ def without(state, part):
     ("change", "options", "message"),
     [
         (lambda s: s, {"rank": 8}, r"--rank 8: adapters of inner width 8.*mean a rank of 4"),
-        (lambda s: s, {"num_experts": 3}, r"--num_experts 3: according to the weights it is \[4\]"),
+        (lambda s: s, {"num_experts": 3}, r"--num_experts 3, but the weights have 4 experts"),
         (lambda s: s, {"top_k": 5}, r"--top_k 5: there are 4 experts"),
-        (lambda s: s, {"video_rate": 0}, r"--video_rate 0: expected is 1 or more"),
+        (lambda s: s, {"video_rate": 0}, r"--video_rate 0: expected 1 or more"),
         (lambda s: s, {"downsample": "stack", "audio_rate": 4}, r"--audio_rate 4: .* it is 1"),
         (lambda s: without(s, "experts.2."), {}, r"gate.weight is for 4 experts"),
         (lambda s: without(s, "experts.1.3.bias"), {}, r"has no audiovisual_proj.*1\.3\.bias"),
@@ -404,7 +404,7 @@ def test_other_bases_are_noticed_by_a_single_value(bases, tmp_path, name, option
 @pytest.mark.parametrize(
     ("cut", "message"),
     [
-        (lambda table: table[:-1], "expected are 5 more, <pad> <audio>"),
+        (lambda table: table[:-1], "expected exactly 5 more: <pad> <audio>"),
         (lambda table: table[:, :-1], r"the checkpoint's LLM has width 31, '.*' has 32"),
     ],
 )
@@ -466,7 +466,7 @@ def test_the_tokenizer_may_lie_elsewhere_and_know_the_added_tokens(bases, tmp_pa
             {"state_dict": {"a": torch.ones(1)}},
             "entries that are not tensors, such as 'state_dict'",
         ),
-        ({"a": Path("x")}, "more than tensors"),
+        ({"a": Path("x")}, "objects other than tensors"),
     ],
 )
 def test_unreadable_files_end_in_one_line(bases, tmp_path, content, message, capsys):

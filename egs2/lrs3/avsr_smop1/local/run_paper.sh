@@ -123,7 +123,8 @@ if [ -n "${noise}" ]; then
     noise_name="${noise_name//_/-}"
 fi
 read -r -a throughputs <<< "${throughput}"
-options=(--expdir "${expdir}" --machine "${machine}" --only "${only}" --noise "${noise_name}")
+table_options=(--expdir "${expdir}" --noise "${noise_name}")
+options=("${table_options[@]}" --machine "${machine}" --only "${only}")
 [ -z "${steps_per_epoch}" ] || options+=(--steps_per_epoch "${steps_per_epoch}")
 command=("${SMOP_PYTHON}" -W ignore -m espnet_smop.bin.paper)
 
@@ -164,7 +165,7 @@ if ! "${collect}"; then
     done 3<<< "${plan}"
 fi
 
-"${command[@]}" table "${paper}" "${tables[@]}" "${options[@]}"
+"${command[@]}" table "${paper}" "${tables[@]}" "${table_options[@]}"
 if [ ${#failed[@]} -gt 0 ]; then
     echo "run_paper.sh: failed: ${failed[*]}. See their train.log in ${expdir}; the same command resumes" >&2
     exit 1
