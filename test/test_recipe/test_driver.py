@@ -119,6 +119,20 @@ def test_a_corpus_without_video(recipe):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_recipe_that_pretrains_its_llm_brings_a_tokenizer(recipe):
+    assert recipe.run("--stop_stage", "5").returncode == 0
+    done = recipe.run("--stage", "5", "--stop_stage", "5", "--train_tokenizer", "true")
+    assert done.returncode != 0 and "no local/tokenizer.sh" in done.stderr
+    recipe.write("local/tokenizer.sh", '#!/usr/bin/env bash\necho "$@" > tokenizer_call\n')
+    done = recipe.run("--stage", "5", "--stop_stage", "5", "--train_tokenizer", "true",
+                      "--nbpe", "90")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (recipe.dir / "tokenizer_call").read_text().split() == [
+        "--text", "dump/raw/train/text", "--vocab_size", "90",
+        "--out", "data/token_list/bpe_unigram90",
+    ]  # fmt: skip
+
+
 def test_arguments_with_quotes_and_their_tag(recipe):
     assert recipe.run("--stop_stage", "10").returncode == 0
     args = "--max_epoch 3 --projector_conf '{routing: jejr, top_k: 1}'"

@@ -82,8 +82,8 @@ def run(*command, cwd):
 
 def make(recipe, form, out):
     mini = recipe.parents[1] / "mini_lrs3/avsr_smop1"
-    run(sys.executable, "local/make_corpus.py", "--out", out, "--form", form, "--size", "smoke",
-        cwd=mini)  # fmt: skip
+    run(sys.executable, "local/make_corpus.py", "--out", out, "--form", form,
+        "--size", "pretraining_smoke", cwd=mini)  # fmt: skip
     return [json.loads(line) for line in (out / "truth.jsonl").read_text().splitlines()]
 
 

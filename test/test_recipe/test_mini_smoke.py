@@ -12,7 +12,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-SETS = {"pretrain": 14 + 2, "train": 32, "valid": 8, "test": 12}
+SETS = {"train": 32, "valid": 8, "test": 12}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -86,7 +86,11 @@ def test_two_kills_and_a_finish(recipe):
     results = (exp / "RESULTS.md").read_text()
     assert "|Snt|Wrd|" in results.replace(" ", "")
     assert "test_babble_snr0" in results
-    assert "AVSR" in output.splitlines()[-1] or "AVSR" in output[-1500:]
+    table, _, advice = output.partition("Report with figures: ")
+    assert "AVSR" in table[-1500:]
+    assert (exp / "analysis/report.html").is_file()
+    assert str(exp / "analysis/report.html") == advice.split("\n")[0]
+    assert "./run.sh --size smoke --seed 0 --skip_data_prep true --avsr_config" in advice
 
     state = torch.load(exp / "valid.acc.ave.pth", weights_only=True)
     assert {name.split(".")[0] for name in state} == {"projector", "decoder", "warm_start"}
@@ -102,6 +106,22 @@ def test_decoding_again_trains_nothing(recipe):
     assert (exp / "2epoch.pth").stat().st_mtime_ns == before[0]
     assert hypotheses.stat().st_mtime_ns > before[1]
     assert hypotheses.read_text() == texts
+
+
+def test_base_models_can_be_made_anew(recipe):
+    """Pretrained at the smoke size, they take the place of the given ones."""
+    base = recipe / "exp/smoke/base"
+    given = (base / "avhubert/model.safetensors").read_bytes()
+    committed = recipe / "base_models/avhubert/model.safetensors"
+    assert given == committed.read_bytes()
+    shutil.rmtree(base)
+    finish(start(recipe, "--stage", "6", "--stop_stage", "6", "--pretrain_bases", "true"))
+    for name in ("llm", "whisper", "avhubert"):
+        assert (base / name / "pretraining.json").is_file()
+    assert (base / "avhubert/model.safetensors").read_bytes() != given
+    assert committed.read_bytes() == given
+    finish(start(recipe, "--stage", "6", "--stop_stage", "6"))
+    assert (base / "avhubert/model.safetensors").read_bytes() == given
 
 
 def test_another_system_by_the_config_alone(recipe):

@@ -17,7 +17,9 @@ from talking_face.difficulty import Difficulty
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_CLIPS = 200
-SIZE = Size(pretrain=16, train=144, valid=10, test=42, long=4, joined=4, speakers=(4, 8, 3, 4))
+SIZE = Size(
+    pretrain=16, train=144, valid=10, test=42, long=4, joined=4, pretrainers=4, speakers=(8, 3, 4)
+)
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 

@@ -10,10 +10,13 @@ import av
 import numpy as np
 import pytest
 
+from talking_face import grammar
 from talking_face.corpus import DEFAULT, SMOKE, Settings, Size, make, make_clip, plan, size_of
 from talking_face.difficulty import Difficulty
 
-TINY = Size(pretrain=4, train=2, valid=2, test=2, long=1, joined=3, speakers=(2, 1, 1, 1))
+TINY = Size(
+    pretrain=4, train=2, valid=2, test=2, long=1, joined=3, pretrainers=2, speakers=(1, 1, 1)
+)
 SETTINGS = Settings(size=TINY, seed=3, difficulty=Difficulty())
 EGS2 = Path(__file__).parents[2] / "egs2"
 COMMAND = [sys.executable, str(EGS2 / "mini_lrs3/avsr_smop1/local/make_corpus.py")]
@@ -45,8 +48,9 @@ def sound(path: Path) -> np.ndarray:
         return np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
 
 
-@pytest.mark.parametrize("size", [DEFAULT, SMOKE, size_of("100")])
-def test_plan_keeps_splits_apart(size):
+@pytest.mark.parametrize("name", ["default", "smoke", "pretraining_smoke", "100"])
+def test_plan_keeps_splits_apart(name):
+    size = size_of(name)
     clips = plan(Settings(size=size, seed=0, difficulty=Difficulty()))
     texts = {split: [t for c in clips if c.split == split for t in c.texts] for split in
              ("train", "valid", "test")}  # fmt: skip
@@ -60,13 +64,20 @@ def test_plan_keeps_splits_apart(size):
     assert all(c.name.startswith("test/") == (c.split == "test") for c in clips)
 
 
-def test_default_size_is_large_enough():
-    assert DEFAULT.pretrain + DEFAULT.train + DEFAULT.valid == 4620
+def test_sizes():
     assert DEFAULT.test >= 600
-    assert DEFAULT.speakers == (28, 20, 4, 8)
-    assert size_of("4620") == DEFAULT
-    with pytest.raises(ValueError, match="default, smoke, or a number"):
+    assert DEFAULT.pretrain == 0
+    assert size_of(str(DEFAULT.train + DEFAULT.valid)) == DEFAULT
+    with pytest.raises(ValueError, match="default, smoke, pretraining, .* or a number"):
         size_of("large")
+
+
+def test_base_models_get_sentences_that_no_other_corpus_has():
+    reserved = plan(Settings(size=size_of("pretraining_smoke"), seed=1, difficulty=Difficulty()))
+    reserved = {t for clip in reserved if clip.name.startswith("pretrain/") for t in clip.texts}
+    assert len(reserved) == 40 and all(map(grammar.is_for_pretraining, reserved))
+    others = plan(Settings(size=DEFAULT, seed=1, difficulty=Difficulty()))
+    assert not any(grammar.is_for_pretraining(t) for clip in others for t in clip.texts)
 
 
 def test_tree_is_that_of_lrs3(corpus, truth):

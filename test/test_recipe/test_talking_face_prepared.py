@@ -10,7 +10,9 @@ import pytest
 from talking_face.corpus import Settings, Size, make
 from talking_face.difficulty import Difficulty
 
-TINY = Size(pretrain=4, train=2, valid=2, test=2, long=1, joined=3, speakers=(2, 1, 1, 1))
+TINY = Size(
+    pretrain=4, train=2, valid=2, test=2, long=1, joined=3, pretrainers=2, speakers=(1, 1, 1)
+)
 
 
 def corpus(form: str, out: Path) -> tuple[Path, list[dict]]:

@@ -8,6 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 tasks="avsr"
 size=default
 seed=0
+pretrain_bases=false
 ngpu=auto
 asr_config=conf/train_asr_smop4.yaml
 vsr_config=conf/train_vsr_smop4.yaml
@@ -18,8 +19,8 @@ dumpdir=""
 expdir=""
 cores="$(env -u OMP_NUM_THREADS nproc)"
 driver_args=(
-    --train_set train --pretrain_set pretrain --valid_set valid --test_sets test
-    --train_tokenizer true --nbpe 250 --snrs "clean 5 0 -5" --nj "${cores}" --inference_nj "${cores}"
+    --train_set train --valid_set valid --test_sets test
+    --snrs "clean 5 0 -5" --nj "${cores}" --inference_nj "${cores}"
     --avsr_config "${avsr_config}"
 )
 
@@ -29,8 +30,11 @@ help_message="Usage: ./run.sh [--option VALUE]…
                         data and base models (default \"${tasks}\").
   --size S              default for results, smoke to see every stage work in two minutes (its
                         error rates mean nothing), or a number of utterances (default ${size}).
-  --seed N              Seed of the corpus, base models and training (default ${seed}). Other sizes
-                        and seeds have directories of their own, such as exp/smoke_seed1.
+  --seed N              Seed of the corpus and the training (default ${seed}). Other sizes and seeds
+                        have directories of their own, such as exp/smoke_seed1.
+  --pretrain_bases B    Pretrain the base models by local/pretrain_base_models.sh, which takes more
+                        than an hour, instead of taking those of base_models/ (default
+                        ${pretrain_bases}).
   --ngpu N              GPUs for training; unless it is 0, decoding takes one as well (default: 1
                         where nvidia-smi finds one, else 0).
   --asr_config FILE     Training config of the task asr (default ${asr_config}).
@@ -45,7 +49,7 @@ All other options go to the driver, avsr_smop.sh, and win over what is set here:
 "
 
 help_of=./avsr_smop.sh
-own_options="tasks size seed ngpu asr_config vsr_config avsr_config inference_config datadir dumpdir expdir"
+own_options="tasks size seed pretrain_bases ngpu asr_config vsr_config avsr_config inference_config datadir dumpdir expdir"
 # shellcheck source=scripts/utils/take_options.sh
 . scripts/utils/take_options.sh
 for task in ${tasks}; do
@@ -57,20 +61,18 @@ done
 # shellcheck source=local/variant.sh
 . local/variant.sh
 
+corpus="downloads/mini_lrs3${variant//\//_}"
 smoke_args=()
-base_models_opts="--seed ${seed}"
+base_models_opts="--pretrain ${pretrain_bases}"
 train_changes=(seed="${seed}")
 inference_changes=()
 if [ "${size}" = smoke ]; then
     smoke_args=(--snrs "clean 0")
-    base_models_opts+=" --lm_epochs 1 --audio_epochs 1 --video_epochs 1"
+    base_models_opts+=" --pretrain_opts '--size pretraining_smoke --sentences 640 --lm_epochs 1"
+    base_models_opts+=" --audio_epochs 1 --video_epochs 1'"
     train_changes+=(max_epoch=2 num_iters_per_epoch=3)
     inference_changes+=(max_new_tokens=8)
 fi
-case "${tasks}" in
-    asr) base_models_opts+=" --modalities audio" ;;
-    vsr) base_models_opts+=" --modalities video" ;;
-esac
 
 # A config as it is, or its own copy with changes for other directories, sizes and seeds.
 config_of() { # FILE [KEY=VALUE]…
@@ -116,7 +118,7 @@ for task in ${tasks}; do
     config="$(config_of "${config}" "${train_changes[@]}" "${paths[@]}")"
     ./avsr_smop.sh "${driver_args[@]}" \
         --datadir "${datadir}" --dumpdir "${dumpdir}" --expdir "${expdir}" \
-        --local_data_opts "--size ${size} --seed ${seed} --corpus downloads/mini_lrs3${variant//\//_} --nj ${cores}" \
+        --local_data_opts "--size ${size} --seed ${seed} --corpus ${corpus} --nj ${cores}" \
         --base_models_opts "${base_models_opts}" "${gpu_args[@]}" "${smoke_args[@]}" \
         --modality "${task}" --avsr_config "${config}" --inference_config "${inference_config}" \
         "${other_args[@]}" "${shared[@]}"
@@ -126,6 +128,25 @@ for task in ${tasks}; do
 done
 
 # There is nothing to show before the first training
-if [ -d "${expdir}" ]; then
-    "${SMOP_PYTHON}" -m espnet_smop.bin.results table "${expdir}"
+if [ ! -d "${expdir}" ]; then exit 0; fi
+"${SMOP_PYTHON}" -m espnet_smop.bin.results table "${expdir}"
+
+report=""
+for page in "${expdir}"/avsr_*/analysis/report.html; do
+    if [ "${page}" -nt "${report}" ]; then report="${page}"; fi
+done
+clips=("${corpus}"/test/*/*.mp4)
+if [ -n "${report}" ] && [ -s "${clips[0]}" ]; then
+    cat << EOF
+
+Report with figures: ${PWD}/${report}
+
+Try next, in ${PWD}:
+  ./run.sh${variant:+ --size ${size} --seed ${seed}} --skip_data_prep true --avsr_config conf/train_avsr_smop4_jejr.yaml
+      trains another system on the same data and base models
+  ${SMOP_PYTHON} -m espnet_smop.bin.transcribe ${report%/analysis/report.html} ${clips[0]}
+      recognises a video file
+  (cd ../../lrs3/avsr_smop1 && local/run_paper.sh --dry_run)
+      checks the paper's experiments on LRS3; ../../lrs3/avsr_smop1/README.md explains that recipe
+EOF
 fi

@@ -47,54 +47,56 @@ class Size:
     """How much of each part is made.
 
     Attributes:
-        pretrain: Utterances for the pretraining of encoders, those within long clips included.
-        train: Training utterances.
-        valid: Validation utterances.
-        test: Test utterances.
-        long: Long pretrain clips, of ``joined`` utterances.
-        joined: Utterances in a long clip.
-        speakers: Numbers of pretraining, training, validation and test speakers.
+        train: training utterances.
+        valid: validation utterances.
+        test: test utterances.
+        speakers: numbers of training, validation and test speakers, 32 together at most.
+        pretrain: utterances for base models, those within long clips included.
+        pretrainers: number of their speakers.
+        long: long pretrain clips, of ``joined`` utterances.
+        joined: utterances in a long clip.
     """
 
-    pretrain: int
     train: int
     valid: int
     test: int
-    long: int
-    joined: int
-    speakers: tuple[int, int, int, int]
+    speakers: tuple[int, int, int] = (20, 4, 8)
+    pretrain: int = 0
+    pretrainers: int = 1
+    long: int = 0
+    joined: int = 1
 
 
-DEFAULT = Size(
-    pretrain=2100, train=2400, valid=120, test=600, long=40, joined=4, speakers=(28, 20, 4, 8)
+DEFAULT = Size(train=1200, valid=60, test=600, speakers=(20, 4, 8))
+SMOKE = Size(train=32, valid=8, test=12, speakers=(3, 2, 3))
+PRETRAINING = Size(pretrain=10000, train=28, valid=200, test=28, long=40, joined=4, pretrainers=280)
+PRETRAINING_SMOKE = Size(
+    pretrain=40, train=32, valid=8, test=12, long=2, joined=3, pretrainers=3, speakers=(3, 2, 3)
 )
-PRETRAINING = Size(
-    pretrain=10000, train=28, valid=200, test=28, long=40, joined=4, speakers=(280, 20, 4, 8)
-)
-SMOKE = Size(pretrain=20, train=32, valid=8, test=12, long=2, joined=3, speakers=(3, 3, 2, 3))
+SIZES = {
+    "default": DEFAULT,
+    "smoke": SMOKE,
+    "pretraining": PRETRAINING,
+    "pretraining_smoke": PRETRAINING_SMOKE,
+}
 
 
 def size_of(name: str) -> Size:
-    """Return the size called ``default`` or ``smoke``, or one of N utterances but for the test set.
+    """Return the size of a name, or one of N training and validation utterances.
 
     A size N keeps the proportions and speakers of the default one.
     """
-    named = {"default": DEFAULT, "smoke": SMOKE, "pretraining": PRETRAINING}
-    if name in named:
-        return named[name]
+    if name in SIZES:
+        return SIZES[name]
     if not name.isdigit() or int(name) < 40:
-        raise ValueError(f"size {name!r}: give default, smoke, or a number of at least 40")
+        raise ValueError(f"size {name!r}: give {', '.join(SIZES)}, or a number of at least 40")
     count = int(name)
-    share = count / (DEFAULT.pretrain + DEFAULT.train + DEFAULT.valid)
+    share = count / (DEFAULT.train + DEFAULT.valid)
     valid = max(round(DEFAULT.valid * share), 4)
-    train = round(DEFAULT.train * share)
     return Size(
-        pretrain=count - train - valid,
-        train=train,
+        train=count - valid,
         valid=valid,
         test=max(round(DEFAULT.test * share), 8),
-        long=max(round(DEFAULT.long * share), 1),
-        joined=DEFAULT.joined,
         speakers=DEFAULT.speakers,
     )
 
@@ -133,11 +135,14 @@ class Clip:
 def plan(settings: Settings) -> list[Clip]:
     """Return all clips; no sentence occurs twice, no speaker in two splits."""
     size = settings.size
-    rng = np.random.default_rng([settings.seed, crc32(b"sentences")])
-    reserved = iter(grammar.sentences(rng, size.pretrain, pretraining=True))
-    others = size.train + size.valid + size.test
-    texts = iter(grammar.sentences(rng, others, pretraining=False))
-    pretrainers, trainers, validators, testers = size.speakers
+
+    def draw(count: int, *, pretraining: bool) -> Iterator[str]:
+        rng = np.random.default_rng([settings.seed, crc32(b"sentences")])
+        return iter(grammar.sentences(rng, count, pretraining=pretraining))
+
+    texts = draw(size.train + size.valid + size.test, pretraining=False)
+    reserved = draw(size.pretrain, pretraining=True)
+    trainers, validators, testers = size.speakers
     train_from = PRETRAINING_VOICES
     valid_from = train_from + trainers
     test_from = valid_from + validators
@@ -153,8 +158,8 @@ def plan(settings: Settings) -> list[Clip]:
 
     short = size.pretrain - size.long * size.joined
     return [
-        *spread("pretrain", "train", FIRST_PRETRAINER, pretrainers, size.long, 1, size.joined),
-        *spread("pretrain", "train", FIRST_PRETRAINER, pretrainers, short, 10001, 1),
+        *spread("pretrain", "train", FIRST_PRETRAINER, size.pretrainers, size.long, 1, size.joined),
+        *spread("pretrain", "train", FIRST_PRETRAINER, size.pretrainers, short, 10001, 1),
         *spread("trainval", "train", train_from, trainers, size.train, 50001, 1),
         *spread("trainval", "valid", valid_from, validators, size.valid, 50001, 1),
         *spread("test", "test", test_from, testers, size.test, 1, 1),

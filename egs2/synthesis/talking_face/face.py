@@ -57,9 +57,9 @@ class Face:
             float32 ``(T, 68, 2)``.
         """
         look, frames = self._look, len(path)
-        mouth = _Mouth(path, look)
         camera = _camera(look, frames, difficulty, rng)
         gain = look.contrast * float(np.exp(rng.normal(0, difficulty.brightness)))
+        mouth = _Mouth(path, look, gain)
         opened, shut = (
             cv2.convertScaleAbs(canvas, alpha=gain) for canvas in (self._open, self._shut)
         )
@@ -77,13 +77,13 @@ class Face:
                 self._jaw_y - self._jaw_pull * mouth.drop[t],
                 cv2.INTER_LINEAR,
             )
-            mouth.draw(canvas[_MOUTH], t, gain)
+            mouth.draw(canvas[_MOUTH], t)
             frame = cv2.warpAffine(
                 canvas, camera[t], (FRAME_SIZE, FRAME_SIZE), borderMode=cv2.BORDER_REPLICATE
             )
-            frame = cv2.GaussianBlur(frame, (5, 5), look.blur)
             cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420, dst=video[t])
-            luma = video[t, :FRAME_SIZE]
+            luma = video[t, :FRAME_SIZE]  # its colours are half as sharp anyway
+            cv2.GaussianBlur(luma, (5, 5), look.blur, dst=luma)
             row, column = corners[t]
             grains = grain[row : row + FRAME_SIZE, column : column + FRAME_SIZE]
             cv2.add(luma, grains, dst=luma, dtype=cv2.CV_8U)
@@ -102,9 +102,10 @@ class _Mouth:
     Args:
         path: Lip parameters (T, 7).
         look: Whose mouth.
+        gain: Brightness of its colours.
     """
 
-    def __init__(self, path: np.ndarray, look: Look) -> None:
+    def __init__(self, path: np.ndarray, look: Look, gain: float) -> None:
         opening, rounding, press, tuck = (
             path[:, i, None] for i in (OPENING, ROUNDING, PRESS, TUCK)
         )
@@ -159,8 +160,15 @@ class _Mouth:
         self._tip = np.concatenate(
             [middle + 0.35 * gap, inner_half * 0.42, np.clip(tongue - 0.45, 0, 1) * 0.5 * gap], 1
         )
-        self._lip = np.array(look.lip, float)
-        self._shadow = 0.45 * self._lip + 0.1 * np.array(look.skin, float)
+        lip, skin = np.array(look.lip, float), np.array(look.skin, float)
+        self._upper_colour = _shade(lip, 0.86 * gain)
+        self._lower_colour = _shade(lip, gain)
+        self._shine_colour = _shade(lip * 0.8 + 50, gain)
+        self._seam_colour = _shade(0.45 * lip + 0.1 * skin, gain)
+        self._dark = _shade(np.array([22, 18, 40]), gain)
+        self._pink = _shade(np.array([92, 84, 172]), 0.85 * gain)
+        self._upper_white = _shade(np.array([190, 205, 212]), gain)
+        self._lower_white = _shade(np.array([160, 175, 182]), gain)
 
     @staticmethod
     def _landmarks(
@@ -175,29 +183,31 @@ class _Mouth:
         below = np.stack([x_inner, inner_bottom], 2)[:, [18, 12, 6]]
         return np.concatenate([top, bottom, inside, below], 1)
 
-    def draw(self, patch: np.ndarray, t: int, gain: float) -> None:
+    def draw(self, patch: np.ndarray, t: int) -> None:
         """Draw frame ``t`` into ``patch``, the canvas's ``_MOUTH`` part, in place."""
         fill = {"lineType": cv2.LINE_AA, "shift": _SHIFT}
-        cv2.fillPoly(patch, [self._upper[t]], _shade(self._lip, 0.86 * gain), **fill)
-        cv2.fillPoly(patch, [self._lower[t]], _shade(self._lip, gain), **fill)
-        cv2.polylines(patch, [self._shine[t]], False, _shade(self._lip * 0.8 + 50, gain), 2, **fill)
-        cv2.polylines(patch, [self._seam[t]], False, _shade(self._shadow, gain), 1, **fill)
+        cv2.fillPoly(patch, [self._upper[t]], self._upper_colour, **fill)
+        cv2.fillPoly(patch, [self._lower[t]], self._lower_colour, **fill)
+        cv2.polylines(patch, [self._shine[t]], False, self._shine_colour, 2, **fill)
+        cv2.polylines(patch, [self._seam[t]], False, self._seam_colour, 1, **fill)
         if self._gap[t] < 0.6:
             return
         mask = np.zeros(patch.shape[:2], np.uint8)
         cv2.fillPoly(mask, [self._inner[t]], 255, **fill)
         inside = np.empty_like(patch)
-        inside[:] = _shade(np.array([22, 18, 40]), gain)
-        pink = _shade(np.array([92, 84, 172]), 0.85 * gain)
-        _ellipse(inside, self._tongue[t], pink)
+        inside[:] = self._dark
+        _ellipse(inside, self._tongue[t], self._pink)
         row = _MOUTH[0].start
         upper = round(self._upper_teeth[t] - row)
         lower = round(self._lower_teeth[t] - row)
-        inside[: max(upper, 0)] = _shade(np.array([190, 205, 212]), gain)
-        inside[max(lower, upper + 1) :] = _shade(np.array([160, 175, 182]), gain)
+        inside[: max(upper, 0)] = self._upper_white
+        inside[max(lower, upper + 1) :] = self._lower_white
         if self._tip[t, 2] > 0.3:
-            _ellipse(inside, self._tip[t], pink)
-        weight = mask.astype(np.float32)[:, :, None] / 255
+            _ellipse(inside, self._tip[t], self._pink)
+        rows = self._inner[t, :, 1] >> _SHIFT
+        open_rows = slice(max(rows.min() - 1, 0), rows.max() + 3)
+        patch, inside = patch[open_rows], inside[open_rows]
+        weight = mask[open_rows, :, None].astype(np.float32) / 255
         patch[:] = (patch + weight * (inside.astype(np.float32) - patch)).astype(np.uint8)
 
 

@@ -7,14 +7,17 @@ size=default
 seed=0
 corpus=downloads/mini_lrs3
 data_dir=data
+pretrain_set=""
 nj=2
 
 help_message="Usage: $0 [--option VALUE]…
-  --size S      default, smoke, or a number of utterances (default ${size})
-  --seed N      of sentences, speakers and noise (default ${seed})
-  --corpus DIR  where the corpus is made; what is there already is kept (default ${corpus})
-  --data_dir D  where the data directories go (default ${data_dir})
-  --nj N        parallel processes (default ${nj})"
+  --size S             as in make_corpus.py (default ${size})
+  --seed N             seed of sentences, speakers and noise (default ${seed})
+  --corpus DIR         where the corpus is made; what is there already is kept (default ${corpus})
+  --data_dir D         where the data directories go (default ${data_dir})
+  --pretrain_set NAME  a data directory for the clips that base models are pretrained on, for a
+                       size that has some
+  --nj N               parallel processes (default ${nj})"
 # shellcheck source=scripts/utils/parse_options.sh
 . scripts/utils/parse_options.sh
 [ $# -eq 0 ] || smop_option_error "unexpected argument '$1'"
@@ -23,5 +26,7 @@ help_message="Usage: $0 [--option VALUE]…
 
 "${SMOP_PYTHON}" local/make_corpus.py --out "${corpus}" --size "${size}" --seed "${seed}" --nj "${nj}"
 
+options=(--train_parts trainval)
+[ -z "${pretrain_set}" ] || options=(--pretrain_set "${pretrain_set}")
 ../../lrs3/avsr_smop1/local/data.sh --lrs3 "${corpus}" --data_dir "${data_dir}" \
-    --pretrain_set pretrain --valid_list "${corpus}/valid.id"
+    --valid_list "${corpus}/valid.id" "${options[@]}"

@@ -18,8 +18,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--size",
         default="default",
-        help="default (4,620 training and validation utterances, 600 test ones), smoke (60 and 12),"
-        " or a number of training and validation utterances",
+        help="default (1,200 training and 600 test utterances), smoke (32 and 12), a number of"
+        " training and validation utterances, or pretraining (10,000 for base models)",
     )
     parser.add_argument(
         "--form",

@@ -1,8 +1,4 @@
-"""CTC training of an encoder from scratch, for corpora whose encoders are not published ones.
-
-The mini recipe makes its "pretrained" encoders with this and then freezes them, so that its main
-training is the paper's. Source of the loss: Graves et al. 2006.
-"""
+"""CTC training of an encoder from scratch (Graves et al. 2006)."""
 
 import logging
 import time
@@ -21,7 +17,7 @@ from espnet_smop.projector.downsample import AveragePool
 from pretraining.muon import muon_and_adamw, warmup_and_cosine
 
 Targets = Sequence[tuple[torch.Tensor, torch.Tensor]]
-"""What was said, in one or several kinds of tokens: padded ids ``(B, L)``, lengths ``(B,)``."""
+"""Transcripts in one or several kinds of tokens: padded ids ``(B, L)`` and lengths ``(B,)``."""
 
 
 class CTCModel(nn.Module):
@@ -30,12 +26,12 @@ class CTCModel(nn.Module):
     Output 0 is the blank, token i has output i + 1.
 
     Args:
-        encode: from inputs and lengths to features ``(B, T, D)`` and lengths ``(B,)``; a module.
+        encode: module that maps inputs and lengths to features ``(B, T, D)`` and lengths ``(B,)``.
         width: D.
         vocabularies: number of tokens of each kind.
-        strides: for each kind, how many consecutive features its layer sees the mean of. A
-            kind's tokens can then be told from features that are downsampled as much, as those
-            of a projector are. By default 1.
+        strides: for each kind, the number of consecutive features that are averaged before its
+            output layer, so that its tokens can be recognised from features that a projector
+            downsamples likewise. 1 by default.
     """
 
     def __init__(
@@ -89,16 +85,16 @@ class CTCModel(nn.Module):
 
 @dataclass
 class CTCConfig:
-    """How long and how fast to train.
+    """Hyperparameters of the training.
 
     Attributes:
         epochs: passes over the training data.
         batch_size: utterances per step.
         lr: peak learning rate of AdamW (linear warm-up over a tenth, then cosine to zero).
         matrix_lr: peak learning rate of Muon, which trains the transformer's matrices.
-        weight_decay: of both.
+        weight_decay: weight decay of both.
         grad_clip: largest gradient norm.
-        seed: of shuffling, dropout and augmentation.
+        seed: seed of shuffling, dropout and augmentation.
     """
 
     epochs: int = 10
@@ -131,7 +127,7 @@ def train_ctc(
         model: the model.
         train: the batches of an epoch.
         steps_per_epoch: their number.
-        config: how long and how fast.
+        config: hyperparameters.
         checkpoint: file to write after each epoch; an interrupted training of the same config
             resumes from it.
     """

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Make a small base encoder: train it with CTC and save it as published encoders are saved.
+"""Pretrain a small encoder with CTC and save it in the format of published encoders.
 
-The mini recipe freezes what this makes. The result is a directory for ``audio_frontend_conf``
-(a Hugging Face Whisper encoder) or ``video_frontend_conf`` (an AV-HuBERT).
+Writes a directory for ``audio_frontend_conf`` (a Hugging Face Whisper encoder) or
+``video_frontend_conf`` (an AV-HuBERT), with float16 weights.
 
 Example::
 
@@ -112,12 +112,12 @@ def build_encoder(modality: str, conf: dict[str, Any]) -> nn.Module:
 class Units:
     """Tokens of CTC: the characters of a text, or its words.
 
-    Letters are few and learnt from little; words of a small vocabulary are what their sounds
-    (or lip shapes) are told apart by. Together they were learnt sooner than either alone.
+    Letters need little data; words of a small vocabulary make the encoder tell apart what letters
+    leave ambiguous. Trained together, both were learnt faster than either alone.
 
     Args:
-        separator: between tokens; "" for letters, " " for words.
-        sentences: the text; tokens that it lacks are left out when others are encoded.
+        separator: string between tokens; "" for letters, " " for words.
+        sentences: text that defines the vocabulary; other tokens are dropped by `encode`.
     """
 
     def __init__(self, separator: str, sentences: Iterable[str]):
@@ -143,19 +143,19 @@ class Units:
 class Batches:
     """Padded batches of utterances of similar length, shuffled anew every epoch.
 
-    The first epoch goes from short to long, which finds CTC's alignments sooner (Amodei et al.
-    2015, "SortaGrad"). The noise sets in later, for the same reason.
+    The first epoch goes from short to long, so that CTC finds its alignments sooner (Amodei et al.
+    2015, "SortaGrad"). Noise is added only after the first epochs for the same reason.
 
     Args:
-        data_dir: with the scp of the modality and ``text``.
+        data_dir: directory with the scp of the modality and ``text``.
         modality: ``audio`` or ``video``.
         preprocess: ESPnet preprocessor.
-        units: kinds of tokens to make targets of.
+        units: kinds of tokens for the targets.
         batch_size: utterances per batch.
-        seed: of the shuffling.
-        num_workers: processes that load data.
-        device: where the batches go.
-        clean_epochs: epochs before the noise sets in.
+        seed: seed of the shuffling.
+        num_workers: data loading processes.
+        device: device of the batches.
+        clean_epochs: epochs without noise.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ def pretrain(
     config: CTCConfig,
     num_workers: int,
 ) -> None:
-    """Train an encoder and write it to ``out``, complete or not at all.
+    """Train an encoder and write it to ``out`` atomically.
 
     Raises:
         ValueError: ``out`` holds an encoder made with other settings.
@@ -243,17 +243,17 @@ def pretrain(
     }
     if (out / _MARK).is_file():
         if json.loads((out / _MARK).read_text())["settings"] == settings:
-            logging.info("%s is complete already", out)
+            logging.info("%s is complete: kept", out)
             return
         raise ValueError(
-            f"{out} holds an encoder made with other settings (see {out / _MARK}); remove it "
-            "first if it shall be made anew"
+            f"{out} holds an encoder made with other settings (see {out / _MARK}). Remove it to "
+            "train it again"
         )
     set_all_random_seed(config.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sentences = read_table(train_dir / "text").values()
     units = [Units("", sentences), Units(" ", sentences)]
-    # What is masked cannot be spelt
+    # CTC would have to spell what is masked
     conf = {"speech_mask": None, "video_mask": None}
     if noise and modality == "audio":
         conf["noise"] = {"file": noise, "snr": snrs, "probability": noise_probability}
@@ -288,7 +288,7 @@ def pretrain(
     logging.info("%s encoder: validation WER %.1f %% after %.0f s", modality, error, seconds)
 
     with atomic_directory(out) as directory:
-        encoder.model.eval().cpu().save_pretrained(directory)
+        encoder.model.eval().cpu().half().save_pretrained(directory)
         (directory / _MARK).write_text(
             json.dumps({"settings": settings, "valid_wer": error, "seconds": seconds}, indent=1)
         )
@@ -303,10 +303,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--modality", choices=("audio", "video"), required=True)
     parser.add_argument("--train_dir", type=Path, required=True, help="Directory below dump/raw")
     parser.add_argument("--valid_dir", type=Path, required=True, help="Directory below dump/raw")
-    parser.add_argument("--out", type=Path, required=True, help="Directory of the encoder")
+    parser.add_argument("--out", type=Path, required=True, help="Directory to write")
     parser.add_argument("--noise", type=str_or_none, help="Noise file for the audio encoder")
     parser.add_argument(
-        "--snrs", type=float, nargs="+", default=[-5, 0, 5, 10], help="Ratios of the noise in dB"
+        "--snrs", type=float, nargs="+", default=[-5, 0, 5, 10], help="Signal-to-noise ratios in dB"
     )
     parser.add_argument(
         "--noise_probability", type=float, default=0.7, help="Share of noisy utterances"
@@ -318,8 +318,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--word_stride",
         type=int,
         default=1,
-        help="Words are told from means of so many features: the rate at which a projector will "
-        "downsample them. Letters need every feature",
+        help="Classify words from means over this many features: the rate at which a projector "
+        "will downsample them. Letters use every feature",
     )
     parser.add_argument("--epochs", type=int, default=CTCConfig.epochs, help="Passes over the data")
     parser.add_argument(
@@ -336,8 +336,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weight_decay", type=float, default=CTCConfig.weight_decay)
     parser.add_argument("--seed", type=int, default=CTCConfig.seed)
-    parser.add_argument("--num_workers", type=int, default=1, help="Processes that load data")
-    parser.add_argument("--num_threads", type=int, help="Threads that compute (default: all)")
+    parser.add_argument("--num_workers", type=int, default=1, help="Data loading processes")
+    parser.add_argument("--num_threads", type=int, help="Threads of PyTorch (default: all)")
     return parser
 
 

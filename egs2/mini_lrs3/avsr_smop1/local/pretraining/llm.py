@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Pretrain a tiny Llama on text from scratch.
+"""Pretrain a small Llama on text from scratch.
 
-Makes the frozen "published" LLM of corpora too small for a real one: a directory that
-``from_pretrained`` loads. Runs on the CPU, about a minute for 2,000 short sentences. The weights
-with the lowest validation loss are kept, and training ends when that loss has stopped falling.
-A finished directory made with the same settings from the same text is kept as it is.
+Writes a directory that ``from_pretrained`` loads: the frozen LLM of a corpus too small for a real
+one. The weights with the lowest validation loss are kept, and training stops once that loss no
+longer falls. A complete directory made with the same settings from the same text is kept.
 
 Example::
 
@@ -70,7 +69,7 @@ def loss_sum(
     Args:
         model: the LLM.
         batch: sequences of ids with BOS and EOS.
-        given: how many ids at the beginning of each are not to be predicted; 1 (BOS) by default.
+        given: number of ids at the beginning of each that are not predicted; 1 (BOS) by default.
     """
     ids = pad_sequence(batch, batch_first=True)  # (B, L)
     lengths = torch.tensor([len(s) for s in batch])
@@ -94,11 +93,11 @@ def with_copies(
     Args:
         sequences: ids with BOS and EOS.
         share: of the sequences that are changed.
-        generator: of what is drawn.
+        generator: random generator.
         fillers: ids that may come between or instead.
 
     Returns:
-        The sequences, and for each how many ids are not to be predicted.
+        The sequences, and for each the number of ids that are not predicted.
     """
     documents, given = [], []
     for sequence in sequences:
@@ -154,17 +153,18 @@ def train(
         model: the LLM.
         training: sequences of ids with BOS and EOS.
         validation: likewise; evaluated after each epoch.
-        steps: number of updates, over which the learning rate falls along a cosine after a
-            twentieth of warm-up.
+        steps: number of updates. The learning rate warms up over a twentieth of them, then
+            follows a cosine.
         batch_size: sequences per update.
         lr: peak learning rate of AdamW.
         matrix_lr: peak learning rate of Muon, which trains the layers' matrices.
-        weight_decay: of both.
-        patience: epochs without improvement after which training ends.
-        copies: share of the training sequences that first say their sentence haltingly. Only the
-            sentence itself is predicted. Large LLMs copy from their context, and that is what
-            turns projected tokens into text; a small one learns it only if it is useful.
-        seed: of the batches' order.
+        weight_decay: weight decay of both.
+        patience: epochs without improvement after which training stops.
+        copies: share of the training sequences that begin with noisy renditions of their sentence
+            (see `with_copies`). Only the sentence itself is predicted. Large LLMs copy from their
+            context, which is what turns projected tokens into text; a small one learns it only
+            where it is useful.
+        seed: seed of the batches' order.
 
     Returns:
         The best validation perplexity.
@@ -261,8 +261,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--copies",
         type=float,
         default=0.0,
-        help="share of training sequences that say their sentence haltingly first, so that the "
-        "model learns to copy from its context as large ones do",
+        help="share of training sequences that begin with noisy renditions of their sentence, so "
+        "that the model learns to copy from its context as large ones do",
     )
     parser.add_argument("--seed", type=int, default=0)
     return parser
@@ -275,7 +275,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     settings = _settings(args)
     written = Path(args.out, _SETTINGS)
     if written.is_file() and json.loads(written.read_text()) == settings:
-        logging.info(f"{args.out} is finished and was made with these settings: kept")
+        logging.info(f"{args.out} is complete: kept")
         return
 
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
@@ -310,7 +310,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         seed=args.seed,
     )
     with atomic_directory(args.out) as directory:
-        model.save_pretrained(directory)
+        model.half().save_pretrained(directory)
         tokenizer.save_pretrained(directory)
         (directory / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
     logging.info(f"{args.out}: validation perplexity {best:.2f}")

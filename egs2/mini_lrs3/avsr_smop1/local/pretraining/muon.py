@@ -1,4 +1,4 @@
-"""Muon for the matrices of transformer layers, AdamW for all else: the base models' optimizer."""
+"""The base models' optimizers: Muon for matrices of transformer layers, AdamW for the rest."""
 
 import math
 
@@ -17,10 +17,10 @@ def muon_and_adamw(
     with AdamW.
 
     Args:
-        model: a transformer, perhaps with something before and behind it.
+        model: a transformer, possibly with other modules around it.
         lr: learning rate of AdamW.
         matrix_lr: learning rate of Muon.
-        weight_decay: of both.
+        weight_decay: weight decay of both.
     """
     matrices, others = [], []
     for name, parameter in model.named_parameters():
@@ -39,9 +39,9 @@ def warmup_and_cosine(
     """Return schedules that rise linearly for ``warmup`` steps and fall to zero along a cosine.
 
     Args:
-        optimizers: those to schedule, each from its own learning rate.
-        warmup: steps of the rise, at least 1.
-        steps: all steps, those of the rise included.
+        optimizers: optimizers to schedule; their learning rates are the peaks.
+        warmup: number of warm-up steps, at least 1.
+        steps: number of all steps, including the warm-up.
     """
 
     def factor(step: int) -> float:

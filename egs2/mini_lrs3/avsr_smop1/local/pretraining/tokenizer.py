@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Train the tokenizer of a small LLM on text.
 
-A byte-pair encoding is trained with sentencepiece and written as a Hugging Face tokenizer
-directory, which ``AutoTokenizer`` loads and which tokenises as sentencepiece does. For corpora
-too small for a published LLM and its vocabulary.
+A byte-pair encoding is trained with sentencepiece and written as a Hugging Face tokenizer directory
+of the same ids, which ``AutoTokenizer`` loads.
 
 Example::
 
@@ -112,9 +111,11 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--text", nargs="+", required=True, help="files, one sentence a line")
-    parser.add_argument("--kaldi", action="store_true", help="the lines are `ID sentence`")
-    parser.add_argument("--vocab_size", type=int, required=True, help="with 4 special tokens")
+    parser.add_argument(
+        "--text", nargs="+", required=True, help="text files, one sentence per line"
+    )
+    parser.add_argument("--kaldi", action="store_true", help="lines are `ID sentence`")
+    parser.add_argument("--vocab_size", type=int, required=True, help="including 4 special tokens")
     parser.add_argument("--out", required=True, help="directory to write; replaced if it exists")
     return parser
 
