@@ -24,7 +24,7 @@ import timing
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = {"prepare": "stages 1–4", "train": "one epoch", "decode": "all utterances"}
-SETS = ("pretrain", "train", "valid", "test")
+SETS = ("train", "valid", "test")
 
 
 class Recipe:
@@ -32,7 +32,7 @@ class Recipe:
 
     Args:
         directory: gets ``egs2``.
-        smallest: size whose base models and trained model serve all others.
+        smallest: size whose trained model decodes all others.
     """
 
     def __init__(self, directory: Path, smallest: int):
@@ -72,16 +72,8 @@ class Recipe:
         return {"utterances": self.utterances(size, *SETS), **cost}
 
     def make_ready(self, size: int) -> None:
-        """Do what training needs beside the corpus; base models are made once."""
-        epochs = "--lm_epochs 1 --audio_epochs 1 --video_epochs 1"
-        babble = ("--babble_utts", "8")  # the smallest corpus has no 30
-        if size == self.smallest:
-            self.run(size, 5, 6, "--base_models_opts", epochs, *babble)
-        else:
-            base = self.path / "exp" / str(size) / "base"
-            base.parent.mkdir(parents=True, exist_ok=True)
-            base.symlink_to(self.path / "exp" / str(self.smallest) / "base")
-        self.run(size, 7, 10, *babble)
+        """Do what training needs beside the corpus."""
+        self.run(size, 5, 10, "--babble_utts", "8")  # the smallest corpus has no 30
 
     def train(self, size: int) -> dict[str, float]:
         """Train for one epoch over the whole training set."""
