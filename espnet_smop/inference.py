@@ -448,12 +448,14 @@ class Transcriber:
         if "audio" not in self.modalities:
             return None, 0.0
         try:
-            return read_audio(path)
+            speech, start = read_audio(path)
         except (NoAudioStreamError, EmptyMediaError) as e:
             if self.must_have_all:
                 raise
             warn(f"{e.cause}: recognising only the video")
             return None, 0.0
+        # Files of floating-point samples may go beyond full scale.
+        return speech / max(np.abs(speech).max(initial=1.0), 1.0), start
 
     def _face(self, path: Path, warn: Callable[[str], None]) -> _Face | None:
         if "video" not in self.modalities:

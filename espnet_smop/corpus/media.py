@@ -106,8 +106,8 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, float]:
     """Read the first audio stream.
 
     Returns:
-        float32 ``(samples,)`` at 16 kHz, channels averaged, in [-1, 1]; and the time of the first
-        sample on the container's clock in seconds.
+        float32 ``(samples,)`` at 16 kHz, channels averaged, full scale is 1; and the time of the
+        first sample on the container's clock in seconds.
 
     Raises:
         MediaError: one of its kinds.

@@ -275,7 +275,7 @@ def test_a_config_of_itself(tmp_path):
         ("projector", {"downsample": 3}, "downsample is 3, expected a dictionary"),
         ("projector", 7, "projector_conf is 7"),
         ("decoder", {"lora": 64}, "lora is 64"),
-        ("decoder", {"lora": {"r": "64"}}, "r is '64'"),
+        ("decoder", {"lora": {"r": "64"}}, "r is the text '64'"),
         ("decoder", {"lora": {"r": 2, "alhpa": 3}}, "unknown settings"),
         ("decoder", {"promt": "x"}, "Did you mean 'prompt'"),
         ("audio_frontend", {"modle": "x"}, "Did you mean 'model'"),

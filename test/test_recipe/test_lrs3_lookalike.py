@@ -103,7 +103,7 @@ def prepared(request, recipe):
     (recipe / "db.sh").write_text(f"# shellcheck shell=bash\nLRS3='{corpus}'\n")
     output = run(
         "./run.sh", "--stop_stage", "13", *(x for k, v in dirs.items() for x in (f"--{k}", v)),
-        "--local_data_opts", f"--data_dir {dirs['datadir']} --max_seconds {MAX_SECONDS:g}",
+        "--local_data_opts", f"--max_seconds {MAX_SECONDS:g}",
         "--avsr_config", "conf/train_tiny.yaml", "--inference_config", "conf/decode_tiny.yaml",
         "--babble_utts", "10", "--snrs", "clean 0", "--ngpu", "0", "--gpu_inference", "false",
         "--nj", "2", "--inference_nj", "2", cwd=recipe,
