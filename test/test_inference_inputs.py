@@ -107,7 +107,7 @@ def test_an_input_that_the_model_does_not_take_is_refused(save, good):
     ("options", "message"),
     [
         ({"beamsize": 3}, "no setting 'beamsize'. Did you mean 'beam_size'"),
-        ({"devise": "cpu"}, "no setting 'devise'. Known: beam_size"),
+        ({"devise": "cpu"}, "no setting 'devise'. LLMDecoder.generate takes beam_size"),
         ({"beam_size": 0}, "beam_size is 0, expected a whole number of at least 1"),
         ({"beam_size": "5"}, "beam_size is '5', expected a whole number"),
         ({"nbest": 20}, "nbest is 20, but must be between 1 and beam_size 15"),
