@@ -10,6 +10,7 @@ faster, at 47 dB PSNR, where the published preparations went through crf 20 and 
 """
 
 import collections.abc
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -76,6 +77,13 @@ def write_video(
         container.mux(stream.encode())
 
 
+def _frame_rate(stream: av.VideoStream) -> Fraction | None:
+    try:
+        return stream.average_rate
+    except ZeroDivisionError:  # a damaged header says 0 / 0
+        return None
+
+
 def read_video(path: str | Path) -> np.ndarray:
     """Read a video file as grey pictures, uint8 ``(T, H, W)``.
 
@@ -94,7 +102,7 @@ def read_video(path: str | Path) -> np.ndarray:
             stream = container.streams.video[0]
             if stream.codec_context is None:
                 raise VideoFileError(f"{path}: its video is of no known codec; {remedy}")
-            rate = stream.average_rate
+            rate = _frame_rate(stream)
             if rate is not None and abs(rate - FRAME_RATE) > 0.5:
                 raise VideoFileError(
                     f"{path}: has {float(rate):g} frames a second, expected {FRAME_RATE}; {remedy}"

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import cv2
 import numpy as np
 import pytest
@@ -121,3 +123,12 @@ def test_the_same_pictures_make_the_same_file(tmp_path):
         video.write_video(tmp_path / f"{number}.mkv", pictures)
         contents.add((tmp_path / f"{number}.mkv").read_bytes())
     assert len(contents) == 1
+
+
+def test_a_header_without_a_frame_rate_is_no_error():
+    class Stream:
+        @property
+        def average_rate(self):
+            return Fraction(0, 0)  # as of a damaged file, found by fuzzing
+
+    assert video._frame_rate(Stream()) is None

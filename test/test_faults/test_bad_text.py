@@ -271,7 +271,7 @@ def test_a_config_of_itself(tmp_path):
         ("projector", {"top_k": 0}, "top_k is 0"),
         ("projector", {"hidden_size": -4}, "hidden_size is -4"),
         ("projector", {"routing": "dedrr"}, "expected one of: jejr, jedr, dedr"),
-        ("projector", {"downsample": {"vidoe": 2}}, "did you mean 'video'"),
+        ("projector", {"downsample": {"vidoe": 2}}, "Did you mean 'video'"),
         ("projector", {"downsample": 3}, "downsample is 3, expected a dictionary"),
         ("projector", 7, "projector_conf is 7"),
         ("decoder", {"lora": 64}, "lora is 64"),
