@@ -294,7 +294,7 @@ class AVSRTask(AbsTask):
         """Check all settings, then train.
 
         Raises:
-            SettingsError: they are not; names each.
+            SettingsError: settings are wrong; names each.
         """
         if args is None:
             args = cls.get_parser().parse_args(cmd)
