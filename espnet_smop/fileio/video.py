@@ -10,7 +10,6 @@ faster, at 47 dB PSNR, where the published preparations went through crf 20 and 
 """
 
 import collections.abc
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -77,11 +76,10 @@ def write_video(
         container.mux(stream.encode())
 
 
-def _frame_rate(stream: av.VideoStream) -> Fraction | None:
-    try:
-        return stream.average_rate
-    except ZeroDivisionError:  # a damaged header says 0 / 0
-        return None
+def _frame_rate(stream: av.VideoStream) -> float | None:
+    """Return frames per second; None if the header, perhaps a damaged one, does not tell."""
+    rate = stream.average_rate
+    return rate.numerator / rate.denominator if rate is not None and rate.denominator else None
 
 
 def read_video(path: str | Path) -> np.ndarray:
@@ -105,7 +103,7 @@ def read_video(path: str | Path) -> np.ndarray:
             rate = _frame_rate(stream)
             if rate is not None and abs(rate - FRAME_RATE) > 0.5:
                 raise VideoFileError(
-                    f"{path}: has {float(rate):g} frames a second, expected {FRAME_RATE}; {remedy}"
+                    f"{path}: has {rate:g} frames a second, expected {FRAME_RATE}; {remedy}"
                 )
             # Data loader workers are the parallelism; threads within one clip would only compete.
             stream.codec_context.thread_count = 1
