@@ -190,8 +190,19 @@ def test_what_is_no_causal_lm_is_no_decoder(model_args, tiny_whisper, tmp_path, 
         AVSRTask.build_model(model_args(decoder_conf={"model": model}))
 
 
-def test_the_projectors_options_are_read_before_any_weights(model_args, monkeypatch):
+@pytest.mark.parametrize("entry", ["load_model", "main"])
+def test_the_projectors_options_are_read_before_any_weights(
+    model_args, train_command, tmp_path, monkeypatch, entry
+):
     from espnet_smop.decoder import llm
+
+    def start(conf):
+        if entry == "main":
+            AVSRTask.main(cmd=train_command("exp", projector_conf=conf))
+        (tmp_path / "config.yaml").write_text(
+            yaml.safe_dump(vars(model_args(projector_conf={"hidden_size": 16, **conf})))
+        )
+        AVSRTask.load_model(str(tmp_path / "config.yaml"))
 
     monkeypatch.setattr(
         llm.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("loaded the LLM")
@@ -202,7 +213,7 @@ def test_the_projectors_options_are_read_before_any_weights(model_args, monkeypa
         ({"routng": "jejr"}, "Did you mean 'routing'"),
     ):
         with pytest.raises(ValueError, match=message):
-            AVSRTask.build_model(model_args(projector_conf={"hidden_size": 16, **conf}))
+            start(conf)
 
 
 def test_the_check_draws_no_random_numbers(model_args):

@@ -25,13 +25,14 @@ from espnet_smop.command import CommandParser, device, run
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.precomputed import FeatureCacheError, open_cache, write_cache
-from espnet_smop.tasks.avsr import FRONTEND_CHOICES, AVSRTask
+from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.tasks.cached_features import (
     compute_features,
     describe,
     describe_data,
     varying_settings,
 )
+from espnet_smop.tasks.registered import FRONTEND_CHOICES
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

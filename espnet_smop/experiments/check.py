@@ -32,7 +32,9 @@ from espnet_smop.inference import DEFAULTS, decoding_problems
 from espnet_smop.modality import MODALITIES
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.skeleton import skeleton
-from espnet_smop.tasks.avsr import AVSRTask, decoder_choices
+from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.tasks.problems import model_problems, parameter_problems, settings_problems
+from espnet_smop.tasks.registered import decoder_choices
 from espnet_smop.tasks.settings import gpu_problems
 from espnet_smop.train.augmentation import crop
 from espnet_smop.train.lock import lock_holder
@@ -71,16 +73,16 @@ def training_problems(
         inference_config: decoding config.
         inference_args: more arguments for ``avsr_inference``.
     """
-    problems = list(AVSRTask.training_problems(args))
+    problems = list(settings_problems(args))
     problems += _base_model_problems(args, is_made_later=BASE_MODELS in stages)
     model = None
-    if not AVSRTask.model_problems(args):
+    if not list(model_problems(args)):
         try:
             model = _build(args)
         except (OSError, RuntimeError, ValueError) as e:
             problems += [str(e)]
         else:
-            problems += [] if model is None else AVSRTask.parameter_problems(args, model)
+            problems += [] if model is None else parameter_problems(args, model)
     if NOISE not in stages:
         problems += _noise_problems(args)
     if FORMAT in stages:

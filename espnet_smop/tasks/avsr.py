@@ -1,10 +1,10 @@
-"""The ESPnet task: the choices of classes, their arguments, and building a model from them."""
+"""The ESPnet task: its arguments, and building a model from them."""
 
 import argparse
 import itertools
 import logging
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,41 +25,34 @@ from espnet2.utils.types import str2bool
 from safetensors.torch import load_file
 from torch import nn
 
-from espnet_smop.base_model import BaseModelError, on_meta, resolve_relative_to
-from espnet_smop.class_path import is_own, suggestion
-from espnet_smop.decoder.abs_decoder import AbsAVDecoder
-from espnet_smop.decoder.llm import LLMDecoder
+from espnet_smop.base_model import BaseModelError, resolve_relative_to
+from espnet_smop.class_path import is_own
 from espnet_smop.decoder.prompt import prompt_for
 from espnet_smop.fileio import sound, video
 from espnet_smop.fileio.table import read_table
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
-from espnet_smop.frontend.avhubert import AVHuBERTFrontend
 from espnet_smop.frontend.precomputed import PrecomputedFeatures
-from espnet_smop.frontend.whisper import WhisperFrontend
 from espnet_smop.modality import MODALITIES
 from espnet_smop.model import ESPnetAVSRModel
-from espnet_smop.projector.abs_projector import AbsProjector
-from espnet_smop.projector.mlp import MLPProjector
-from espnet_smop.projector.smop import SMoPProjector
 from espnet_smop.tasks.cached_features import check_caches, check_replaceable, has_precomputed
-from espnet_smop.tasks.class_choices import OpenClassChoices, build
+from espnet_smop.tasks.class_choices import build
 from espnet_smop.tasks.config_parser import BasedConfigParser
-from espnet_smop.tasks.settings import (
-    SettingsError,
-    check_none,
-    conf_problems,
-    criterion_problems,
-    data_problems,
-    init_param_problems,
-    number_problems,
-    optimizer_problems,
-    text_numbers,
+from espnet_smop.tasks.problems import (
+    limit_problems,
+    model_problems,
+    parameter_problems,
+    settings_problems,
 )
+from espnet_smop.tasks.registered import (
+    FRONTEND_CHOICES,
+    decoder_choices,
+    preprocessor_choices,
+    projector_choices,
+)
+from espnet_smop.tasks.settings import SettingsError, check_none
 from espnet_smop.text_table import text_table
 from espnet_smop.train.abs_preprocessor import AbsAVPreprocessor
 from espnet_smop.train.lock import experiment_lock
-from espnet_smop.train.noise import NoiseAdder
-from espnet_smop.train.preprocessor import AVSRPreprocessor
 from espnet_smop.train.ranks import RankIterFactory, end_with_parent
 from espnet_smop.train.resume import check_resumed_config
 from espnet_smop.train.token_batches import Counts, TokenBatchSampler, prefix_lengths
@@ -70,42 +63,14 @@ video.register()
 
 TOKENS = "tokens"
 """The `batch_type` of `TokenBatchSampler`."""
-_LIMITS = ("frames", "text")
-
-audio_frontend_choices = OpenClassChoices(
-    "audio_frontend",
-    classes={"whisper": WhisperFrontend},
-    type_check=AbsAVFrontend,
-    default="whisper",
-    optional=True,
-)
-video_frontend_choices = OpenClassChoices(
-    "video_frontend",
-    classes={"avhubert": AVHuBERTFrontend},
-    type_check=AbsAVFrontend,
-    default="avhubert",
-    optional=True,
-)
-FRONTEND_CHOICES = {"audio": audio_frontend_choices, "video": video_frontend_choices}
-"""Modality → its frontends."""
-projector_choices = OpenClassChoices(
-    "projector",
-    classes={"mlp": MLPProjector, "smop": SMoPProjector},
-    type_check=AbsProjector,
-    default="smop",
-)
-decoder_choices = OpenClassChoices(
-    "decoder", classes={"llm": LLMDecoder}, type_check=AbsAVDecoder, default="llm"
-)
-preprocessor_choices = OpenClassChoices(
-    "preprocessor",
-    classes={"avsr": AVSRPreprocessor},
-    type_check=AbsAVPreprocessor,
-    default="avsr",
-)
 
 _models: weakref.WeakValueDictionary[int, ESPnetAVSRModel] = weakref.WeakValueDictionary()
-"""id of arguments → the model built from them. ESPnet passes iterators the arguments alone."""
+"""id of arguments → the model built from them, which token batches count with.
+
+ESPnet passes its iterators nothing but the arguments, and writes all of these into config.yaml, so
+that the model cannot be one of them. A model built anew for counting would load the LLM twice where
+a class of one's own does not work on the meta device.
+"""
 
 
 class AVSRTask(AbsTask):
@@ -300,10 +265,10 @@ class AVSRTask(AbsTask):
             args = cls.get_parser().parse_args(cmd)
         if not args.print_config:
             cls.check_required_command_args(args)
-            check_none(cls.training_problems(args))
+            check_none(settings_problems(args))
             model = cls.build_skeleton(args)
             if model is not None:
-                check_none(cls.parameter_problems(args, model))
+                check_none(parameter_problems(args, model))
         super().main(args=args)
 
     @classmethod
@@ -312,42 +277,6 @@ class AVSRTask(AbsTask):
         missing = [f"--{name}" for name in args.required if getattr(args, name) is None]
         if missing:
             raise ValueError(f"the argument {', '.join(missing)} is required")
-
-    @classmethod
-    def training_problems(cls, args: argparse.Namespace) -> list[str]:
-        """Return the problems of the settings that are visible without building a model."""
-        return [
-            *cls.model_problems(args),
-            *_preprocessor_problems(args),
-            *optimizer_problems(args),
-            *_generation_problems(args),
-            *number_problems(args),
-            *criterion_problems(args),
-            *init_param_problems(args),
-            *data_problems(
-                args,
-                [m for m in MODALITIES.values() if getattr(args, f"{m.name}_frontend") is not None],
-                {*cls.required_data_names(), *cls.optional_data_names()},
-            ),
-            *_limit_problems(args),
-            *text_numbers("batch_limits", args.batch_limits),
-        ]
-
-    @classmethod
-    def parameter_problems(cls, args: argparse.Namespace, model: nn.Module) -> list[str]:
-        """Return which ``--freeze_param`` names no parameter of the model."""
-        names = {name for name, _ in model.named_modules()}
-        names |= {name for name, _ in model.named_parameters()}
-        return [
-            f"--freeze_param {name} is no part of the model{suggestion(name, names)}"
-            for name in args.freeze_param
-            if name not in names
-        ]
-
-    @classmethod
-    def model_problems(cls, args: argparse.Namespace) -> list[str]:
-        """Return problems with the names of the model's classes and of their options."""
-        return list(_model_problems(args))
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
@@ -376,16 +305,14 @@ class AVSRTask(AbsTask):
     def build_model(cls, args: argparse.Namespace) -> ESPnetAVSRModel:
         """Build the model. The fingerprints of its base models are checked, or noted in ``args``.
 
-        The settings of all parts are checked before the first base model is loaded.
+        `main` and `load_model` check the settings of all parts beforehand: here the first base
+        model is loaded before the settings of the next part are read.
 
         Raises:
             BaseModelError: a base model is missing or is not the one of the experiment.
             FeatureCacheError: precomputed features cannot replace a frontend.
             ValueError: no frontend, an unknown class, or a wrong key in a ``*_conf``.
         """
-        if not on_meta():
-            check_none(cls.model_problems(args))
-            cls.build_skeleton(args)
         model = cls._build_model(args)
         _check_fingerprints(args, model.fingerprints())
         _models[id(args)] = model
@@ -468,6 +395,10 @@ class AVSRTask(AbsTask):
             model_file: checkpoint of a training, or a safetensors file; None keeps the random
                 initialisation.
             device: ``cpu`` or ``cuda``.
+
+        Raises:
+            SettingsError: settings are wrong; found before a base model is loaded.
+            BaseModelError: a base model is missing or is not the one of the experiment.
         """
         with open(config_file, encoding="utf-8") as file:
             args = argparse.Namespace(**yaml.safe_load(file))
@@ -481,6 +412,8 @@ class AVSRTask(AbsTask):
             for key in ("model", "tokenizer"):
                 if conf.get(key):
                     conf[key] = resolve_relative_to(conf[key], Path(config_file).resolve().parent)
+        check_none(model_problems(args))
+        cls.build_skeleton(args)
         model = cls.build_model(args).to(device)
         if model_file is not None and Path(model_file).suffix == ".safetensors":
             model.load_state_dict(load_file(model_file, device=device))
@@ -500,17 +433,9 @@ def _collate(
     return keys, batch
 
 
-def _limit_problems(args: argparse.Namespace) -> list[str]:
-    return [
-        f"batch_limits has an unknown key '{key}'. Known: {', '.join(_LIMITS)}"
-        for key in args.batch_limits
-        if key not in _LIMITS
-    ]
-
-
 def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
     """Return the lengths of the shape file's utterances: frames, text and LLM positions."""
-    check_none(_limit_problems(args))
+    check_none(limit_problems(args))
     texts = [path for path, name, _ in iter_options.data_path_and_name_and_type if name == "text"]
     if len(iter_options.shape_files) != 1 or not texts or iter_options.preprocess_fn is None:
         raise ValueError(
@@ -533,74 +458,6 @@ def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
             decoder=model.decoder,
         ),
     )
-
-
-def _model_problems(args: argparse.Namespace) -> Iterator[str]:
-    for choices in FRONTEND_CHOICES.values():
-        yield from _class_problems(args, choices)
-    # input_sizes, output_size and num_layers come from the other parts
-    yield from _class_problems(args, projector_choices, num_given=3)
-    yield from _class_problems(args, decoder_choices)
-    if args.audio_frontend is None and args.video_frontend is None:
-        yield "set audio_frontend (whisper), video_frontend (avhubert) or both"
-    parts = dict.fromkeys(("audio_frontend", "video_frontend", "projector", "decoder"))
-    yield from conf_problems("model_conf", partial(ESPnetAVSRModel, **parts), args.model_conf)
-    if args.projector == "smop" and isinstance(args.projector_conf, Mapping):
-        # By default 2 experts are chosen wherever there are several.
-        num, top_k = (args.projector_conf.get(name) for name in ("num_experts", "top_k"))
-        if isinstance(num, Mapping):
-            used = [m for m in MODALITIES if getattr(args, f"{m}_frontend") is not None]
-            num = max((num.get(modality, top_k) or 1 for modality in used), default=None)
-        if num == 1 and top_k not in (None, 1):
-            yield (
-                f"projector_conf: num_experts is 1, but top_k {top_k}: raise num_experts, or set "
-                "top_k: 1 for a dense projector"
-            )
-
-
-def _preprocessor_problems(args: argparse.Namespace) -> Iterator[str]:
-    # train and encode_text are the task's
-    yield from _class_problems(args, preprocessor_choices, num_given=2)
-    if args.preprocessor != "avsr" or not isinstance(args.preprocessor_conf, Mapping):
-        return
-    noise = args.preprocessor_conf.get("noise")
-    if noise is not None:
-        found = conf_problems("preprocessor_conf.noise", NoiseAdder, noise)
-        yield from found
-        if found:
-            return
-    try:
-        AVSRPreprocessor(True, **args.preprocessor_conf)
-    except ValueError as e:
-        yield f"preprocessor_conf: {e}"
-    except TypeError:
-        pass  # an unknown key, which is named above
-
-
-def _generation_problems(args: argparse.Namespace) -> Iterator[str]:
-    try:
-        decoder_choices.get_class(args.decoder).check_generation(args.inference_conf)
-    except ValueError as e:
-        yield f"inference_conf: {e}"
-
-
-def _class_problems(
-    args: argparse.Namespace, choices: OpenClassChoices, *, num_given: int = 0
-) -> Iterator[str]:
-    name, conf = getattr(args, choices.name), getattr(args, f"{choices.name}_conf")
-    try:
-        class_ = choices.get_class(name)
-    except ValueError as e:
-        yield str(e)
-        return
-    if class_ is not None:
-        yield from conf_problems(
-            f"{choices.name}_conf",
-            class_,
-            conf,
-            num_given=num_given,
-            registered=not is_own(name),
-        )
 
 
 def _check_fingerprints(args: argparse.Namespace, found: dict[str, str]) -> None:

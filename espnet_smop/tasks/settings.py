@@ -3,7 +3,7 @@
 import argparse
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 from torch import nn
 
 from espnet_smop.class_path import suggestion
-from espnet_smop.modality import Modality
+from espnet_smop.modality import MODALITIES
 
 _NUMBER = re.compile(r"(?P<digits>[-+]?(\d+\.?\d*|\.\d+))([eE](?P<sign>[-+]?)(?P<exponent>\d+))?")
 _TEXTS = {"prompt", "model", "tokenizer", "gguf_file", "file"}
@@ -23,10 +23,10 @@ class SettingsError(ValueError):
     """Settings are wrong; the message has one line for each of them."""
 
 
-def check_none(problems: Collection[str]) -> None:
+def check_none(problems: Iterable[str]) -> None:
     """Raise `SettingsError` with all problems, if there are any."""
-    if problems:
-        raise SettingsError("\n".join(problems))
+    if found := list(problems):
+        raise SettingsError("\n".join(found))
 
 
 def conf_problems(
@@ -176,16 +176,10 @@ def criterion_problems(args: argparse.Namespace) -> Iterator[str]:
                 yield f"{option} has an unknown statistic '{name}'{_did_you_mean(name, _STATS)}"
 
 
-def data_problems(
-    args: argparse.Namespace, modalities: Collection[Modality], known: Collection[str]
-) -> Iterator[str]:
-    """Yield what is wrong with the data that the arguments name, if they name any.
-
-    Args:
-        args: of the training.
-        modalities: that the model takes.
-        known: data names.
-    """
+def data_problems(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what is wrong with the data that the arguments name, if they name any."""
+    modalities = [m for m in MODALITIES.values() if getattr(args, f"{m.name}_frontend") is not None]
+    known = {"text", *(name for m in MODALITIES.values() for name in (m.data_name, m.feats_name))}
     for kind in ("train", "valid"):
         sources = getattr(args, f"{kind}_data_path_and_name_and_type")
         for path, name, _ in sources:

@@ -10,8 +10,9 @@ import yaml
 from espnet_smop.class_path import check_outside
 from espnet_smop.projector.abs_projector import AbsProjector
 from espnet_smop.projector.smop import SMoPProjector
-from espnet_smop.tasks.avsr import AVSRTask, projector_choices
+from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.tasks.class_choices import OpenClassChoices
+from espnet_smop.tasks.registered import projector_choices
 
 _OWN = """
 from espnet_smop.projector.mlp import MLPProjector

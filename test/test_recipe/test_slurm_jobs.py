@@ -166,7 +166,7 @@ def ranks_of(arguments, node, monkeypatch):
     monkeypatch.setattr(abs_task.torch.multiprocessing, "get_context", Context)
     monkeypatch.setattr(abs_task, "ProcessContext", Context)
     # The config names no base models: only what is started matters here.
-    monkeypatch.setattr(AVSRTask, "training_problems", lambda args: [])
+    monkeypatch.setattr("espnet_smop.tasks.avsr.settings_problems", lambda args: [])
     monkeypatch.setattr(AVSRTask, "build_skeleton", lambda args: None)
     AVSRTask.main(cmd=arguments)
     return started
