@@ -166,31 +166,34 @@ def _is_ours(error: Exception) -> bool:
     return module == "__main__" or module.partition(".")[0] == __package__
 
 
-def add_subcommands(
-    parser: argparse.ArgumentParser,
-    commands: Sequence[
-        tuple[
-            str,
-            Callable[[argparse.ArgumentParser], None],
-            Callable[[argparse.Namespace], int | None],
-        ]
-    ],
-) -> None:
-    """Add subcommands to a parser; its ``main`` calls ``args.function(args)``.
+Subcommand = tuple[
+    str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int | None]
+]
+"""Its name, ``add_arguments(parser)`` and the function that does it.
+
+The function's docstring is the help: a summary, and an ``Example::``.
+"""
+
+
+def call_subcommand(
+    cmd: Sequence[str] | None, *, name: str, description: str, commands: Sequence[Subcommand]
+) -> int | None:
+    """Call the subcommand that a command line names; return its status.
 
     Args:
-        parser: of the command.
-        commands: for each its name, ``add_arguments(parser)`` and the function that does it. The
-            function's docstring is the help: a summary, and an ``Example::``.
+        cmd: the arguments; None is those of this process.
+        name: of the command, a module of `espnet_smop.bin`.
+        description: the command's help.
+        commands: to choose from.
     """
+    parser = CommandParser(prog=f"python -m espnet_smop.bin.{name}", description=description)
     choices = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, add_arguments, function in commands:
-        description = inspect.getdoc(function)
+    for word, add_arguments, function in commands:
+        text = inspect.getdoc(function)
         subparser = choices.add_parser(
-            name,
-            help=description.partition("\n")[0],
-            description=description,
-            formatter_class=CommandHelp,
+            word, help=text.partition("\n")[0], description=text, formatter_class=CommandHelp
         )
         add_arguments(subparser)
         subparser.set_defaults(function=function)
+    args = parser.parse_args(cmd)
+    return args.function(args)

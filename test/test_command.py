@@ -5,7 +5,7 @@ import pytest
 from espnet2.utils.types import str2bool
 
 from espnet_smop.base_model import locate
-from espnet_smop.command import CommandHelp, CommandParser, add_subcommands, device, run
+from espnet_smop.command import CommandHelp, CommandParser, call_subcommand, device, run
 
 
 def absent(cmd):
@@ -55,10 +55,14 @@ def parser_of(**options):
 
 def subcommand(args):
     """Do one thing."""
+    return {"seven": 7}[args.sets]
 
 
 def add_options(parser):
     parser.add_argument("--sets", required=True)
+
+
+COMMANDS = [("one", add_options, subcommand)]
 
 
 @pytest.mark.parametrize(
@@ -79,13 +83,17 @@ def test_a_wrong_option_is_two_lines(words, message, capsys):
 
 
 def test_a_wrong_option_of_a_subcommand_precedes_what_is_missing(capsys):
-    parser = CommandParser(prog="a_command")
-    add_subcommands(parser, [("one", add_options, subcommand)])
+    options = {"name": "a_command", "description": "", "commands": COMMANDS}
     with pytest.raises(SystemExit):
-        parser.parse_args(["one", "--stes", "x"])
+        call_subcommand(["one", "--stes", "x"], **options)
     assert "a_command one: there is no option --stes; did you mean --sets?" in (
         capsys.readouterr().err
     )
+
+
+def test_a_subcommand_is_called_with_its_options_and_its_status_returned():
+    options = {"name": "a_command", "description": "", "commands": COMMANDS}
+    assert call_subcommand(["one", "--sets", "seven"], **options) == 7
 
 
 def test_booleans_are_true_or_false_or_alone():

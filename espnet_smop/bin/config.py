@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from espnet2.utils.types import str2bool
 
-from espnet_smop.command import CommandParser, add_subcommands, run
+from espnet_smop.command import call_subcommand, run
 from espnet_smop.config import load_config, merge, modalities_of, named_models, parse_assignment
 
 # Files of a base model; weights in other frameworks' formats are not fetched.
@@ -88,27 +88,16 @@ def _base_models_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command."""
-    parser = CommandParser(
-        prog="python -m espnet_smop.bin.config",
-        description=__doc__,
-    )
-    add_subcommands(
-        parser,
-        [
-            ("show", _show_arguments, show),
-            ("modalities", _modalities_arguments, modalities),
-            ("base_models", _base_models_arguments, base_models),
-        ],
-    )
-    return parser
+COMMANDS = [
+    ("show", _show_arguments, show),
+    ("modalities", _modalities_arguments, modalities),
+    ("base_models", _base_models_arguments, base_models),
+]
 
 
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Print what the command line asks for."""
-    args = get_parser().parse_args(cmd)
-    args.function(args)
+def main(cmd: Sequence[str] | None = None) -> int | None:
+    """Run the subcommand that the command line names."""
+    return call_subcommand(cmd, name="config", description=__doc__, commands=COMMANDS)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from espnet_smop.base_model import BaseModelError, find_in_package
 from espnet_smop.checkpoint.ctranslate2 import read_model, to_hugging_face
 from espnet_smop.checkpoint.fairseq import convert, read_checkpoint
-from espnet_smop.command import CommandParser, add_subcommands, run
+from espnet_smop.command import call_subcommand, run
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.fileio.atomic import atomic_directory
 from espnet_smop.frontend.avhubert import save
@@ -106,27 +106,16 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command."""
-    parser = CommandParser(
-        prog="python -m espnet_smop.bin.convert_base_model",
-        description=__doc__,
-    )
-    add_subcommands(
-        parser,
-        [
-            ("avhubert", _avhubert_arguments, avhubert),
-            ("whisper_ct2", _whisper_ct2_arguments, whisper_ct2),
-            ("gguf", _gguf_arguments, gguf),
-        ],
-    )
-    return parser
+COMMANDS = [
+    ("avhubert", _avhubert_arguments, avhubert),
+    ("whisper_ct2", _whisper_ct2_arguments, whisper_ct2),
+    ("gguf", _gguf_arguments, gguf),
+]
 
 
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Convert what the command line names."""
-    args = get_parser().parse_args(cmd)
-    args.function(args)
+def main(cmd: Sequence[str] | None = None) -> int | None:
+    """Run the subcommand that the command line names."""
+    return call_subcommand(cmd, name="convert_base_model", description=__doc__, commands=COMMANDS)
 
 
 if __name__ == "__main__":

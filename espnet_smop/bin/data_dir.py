@@ -3,12 +3,13 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool
 
-from espnet_smop.command import CommandParser, add_subcommands, run
+from espnet_smop.command import call_subcommand, run
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.babble import write_babble
 from espnet_smop.corpus.combine import combine
@@ -239,30 +240,19 @@ def babble(args: argparse.Namespace) -> None:
     print(f"{args.out}: {args.seconds:g} s of {args.num_utts} utterances at a time")
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the command's options."""
-    parser = CommandParser(
-        prog="python -m espnet_smop.bin.data_dir",
-        description=__doc__,
-    )
-    add_subcommands(
-        parser,
-        [
-            ("fix", _add_fix_arguments, fix),
-            ("format", _add_format_arguments, format_clips),
-            ("combine", _add_combine_arguments, combine_jobs),
-            ("filter", _add_filter_arguments, filter_set),
-            ("shapes", _add_shapes_arguments, shapes),
-            ("babble", _add_babble_arguments, babble),
-        ],
-    )
-    return parser
+COMMANDS = [
+    ("fix", _add_fix_arguments, fix),
+    ("format", _add_format_arguments, format_clips),
+    ("combine", _add_combine_arguments, combine_jobs),
+    ("filter", _add_filter_arguments, filter_set),
+    ("shapes", _add_shapes_arguments, shapes),
+    ("babble", _add_babble_arguments, babble),
+]
 
 
-def main(cmd: list[str] | None = None) -> int | None:
-    """Run a subcommand; return its exit status."""
-    args = get_parser().parse_args(cmd)
-    return args.function(args)
+def main(cmd: Sequence[str] | None = None) -> int | None:
+    """Run the subcommand that the command line names."""
+    return call_subcommand(cmd, name="data_dir", description=__doc__, commands=COMMANDS)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import yaml
 
 from espnet_smop.checkpoint.llama_smop.experiment import export_checkpoint, import_checkpoint
 from espnet_smop.checkpoint.llama_smop.settings import PRESETS, RATES, Options
-from espnet_smop.command import CommandParser, add_subcommands, run
+from espnet_smop.command import call_subcommand, run
 
 _SHOWN = ("projector", "projector_conf", "decoder_conf", "inference_conf", "base_fingerprints")
 
@@ -108,23 +108,13 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="The flat state dict to write")
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command."""
-    parser = CommandParser(
-        prog="python -m espnet_smop.bin.llama_smop",
-        description=__doc__,
-    )
-    add_subcommands(
-        parser, [("import", _import_arguments, import_), ("export", _export_arguments, export)]
-    )
-    return parser
+COMMANDS = [("import", _import_arguments, import_), ("export", _export_arguments, export)]
 
 
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Import or export what the command line names."""
+def main(cmd: Sequence[str] | None = None) -> int | None:
+    """Run the subcommand that the command line names."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    args = get_parser().parse_args(cmd)
-    args.function(args)
+    return call_subcommand(cmd, name="llama_smop", description=__doc__, commands=COMMANDS)
 
 
 if __name__ == "__main__":

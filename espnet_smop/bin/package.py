@@ -10,7 +10,7 @@ from espnet2.utils.types import str2bool
 from espnet_smop.checkpoint.hub import upload as upload_package
 from espnet_smop.checkpoint.package import contents
 from espnet_smop.checkpoint.package import pack as pack_experiment
-from espnet_smop.command import CommandParser, add_subcommands, run
+from espnet_smop.command import call_subcommand, run
 from espnet_smop.config import load_config
 
 
@@ -92,22 +92,12 @@ def _upload_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command."""
-    parser = CommandParser(
-        prog="python -m espnet_smop.bin.package",
-        description=__doc__,
-    )
-    add_subcommands(
-        parser, [("pack", _pack_arguments, pack), ("upload", _upload_arguments, upload)]
-    )
-    return parser
+COMMANDS = [("pack", _pack_arguments, pack), ("upload", _upload_arguments, upload)]
 
 
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Pack or upload what the command line names."""
-    args = get_parser().parse_args(cmd)
-    args.function(args)
+def main(cmd: Sequence[str] | None = None) -> int | None:
+    """Run the subcommand that the command line names."""
+    return call_subcommand(cmd, name="package", description=__doc__, commands=COMMANDS)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from espnet2.utils.types import str2bool
 from tqdm import tqdm
 
-from espnet_smop.command import CommandParser, add_subcommands, run
+from espnet_smop.command import call_subcommand, run
 from espnet_smop.experiments.paper import (
     Experiment,
     Paper,
@@ -251,24 +251,16 @@ def _dry_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command."""
-    parser = CommandParser(prog="python -m espnet_smop.bin.paper", description=__doc__)
-    add_subcommands(
-        parser,
-        [
-            ("plan", _add_arguments, plan),
-            ("dry_run", _dry_run_arguments, dry_run_all),
-            ("table", _table_arguments, tables),
-        ],
-    )
-    return parser
+COMMANDS = [
+    ("plan", _add_arguments, plan),
+    ("dry_run", _dry_run_arguments, dry_run_all),
+    ("table", _table_arguments, tables),
+]
 
 
 def main(cmd: Sequence[str] | None = None) -> int | None:
     """Run the subcommand that the command line names."""
-    args = get_parser().parse_args(cmd)
-    return args.function(args)
+    return call_subcommand(cmd, name="paper", description=__doc__, commands=COMMANDS)
 
 
 if __name__ == "__main__":

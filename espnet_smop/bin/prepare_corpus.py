@@ -11,12 +11,12 @@ import argparse
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2.utils.types import str2bool
 
-from espnet_smop.command import CommandParser, add_subcommands, run
+from espnet_smop.command import Subcommand, call_subcommand, run
 from espnet_smop.corpus.prepare import check_ids, summary, write_set
 from espnet_smop.corpus.readers import READERS, CorpusReader, corpus_dir, reader_class
 from espnet_smop.corpus.readers.any_lrs3 import AnyLRS3Reader
@@ -127,7 +127,7 @@ def prepare(reader: type[CorpusReader], args: argparse.Namespace) -> None:
         print(f"  left out: {problem}")
 
 
-def _subcommand(name: str) -> tuple[str, Callable, Callable]:
+def _subcommand(name: str) -> Subcommand:
     reader = reader_class(name)
     function = functools.partial(prepare, reader)
     # Of the class itself: inspect.getdoc would return that of the interface.
@@ -135,22 +135,12 @@ def _subcommand(name: str) -> tuple[str, Callable, Callable]:
     return name, functools.partial(_add_arguments, reader), function
 
 
-def get_parser(readers: Sequence[str] = tuple(READERS)) -> argparse.ArgumentParser:
-    """Return the command's options, with a subcommand for each reader."""
-    parser = CommandParser(
-        prog="python -m espnet_smop.bin.prepare_corpus",
-        description=__doc__,
-    )
-    add_subcommands(parser, [_subcommand(name) for name in readers])
-    return parser
-
-
-def main(cmd: list[str] | None = None) -> None:
+def main(cmd: Sequence[str] | None = None) -> int | None:
     """Prepare a corpus."""
     cmd = sys.argv[1:] if cmd is None else cmd
     own = [name for name in cmd[:1] if ":" in name]
-    args = get_parser([*READERS, *own]).parse_args(cmd)
-    args.function(args)
+    commands = [_subcommand(name) for name in [*READERS, *own]]
+    return call_subcommand(cmd, name="prepare_corpus", description=__doc__, commands=commands)
 
 
 if __name__ == "__main__":

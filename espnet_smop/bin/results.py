@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_smop.command import CommandParser, add_subcommands, device, run
+from espnet_smop.command import call_subcommand, device, run
 from espnet_smop.results.decodes import Score
 from espnet_smop.results.error_rates import (
     describe_difference,
@@ -218,25 +218,17 @@ def _add_error_rate_arguments(parser: argparse.ArgumentParser, *, unit: str) -> 
     )
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of this command."""
-    parser = CommandParser(prog="python -m espnet_smop.bin.results", description=__doc__)
-    add_subcommands(
-        parser,
-        [
-            ("merge", _merge_arguments, merge),
-            ("score", _score_arguments, score_hypotheses),
-            ("table", _table_arguments, table),
-            ("report", _report_arguments, report),
-        ],
-    )
-    return parser
+COMMANDS = [
+    ("merge", _merge_arguments, merge),
+    ("score", _score_arguments, score_hypotheses),
+    ("table", _table_arguments, table),
+    ("report", _report_arguments, report),
+]
 
 
-def main(cmd: Sequence[str] | None = None) -> None:
+def main(cmd: Sequence[str] | None = None) -> int | None:
     """Run the subcommand that the command line names."""
-    args = get_parser().parse_args(cmd)
-    args.function(args)
+    return call_subcommand(cmd, name="results", description=__doc__, commands=COMMANDS)
 
 
 if __name__ == "__main__":
