@@ -15,12 +15,13 @@ import yaml
 from espnet_smop.checkpoint.package import open_package, resolved_config, weights_file
 from espnet_smop.class_path import suggestion
 from espnet_smop.config import load_config
-from espnet_smop.corpus.clips import LANDMARK_SLACK
+from espnet_smop.corpus.clips import LANDMARK_SLACK, fit, shift
 from espnet_smop.corpus.landmarks import (
     DlibLandmarks,
     LandmarkError,
     LandmarkProvider,
     find_beside,
+    find_landmarks,
     read_landmarks,
 )
 from espnet_smop.corpus.media import (
@@ -28,15 +29,16 @@ from espnet_smop.corpus.media import (
     EmptyMediaError,
     NoAudioStreamError,
     NoVideoStreamError,
+    Video,
     duration,
     read_audio,
-    read_pictures,
 )
 from espnet_smop.corpus.mouth import NoFaceError, crop, crop_transforms
 from espnet_smop.corpus.pauses import cut_at_pauses
 from espnet_smop.decoder.abs_decoder import GENERATION_DEFAULTS, Hypothesis
 from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
-from espnet_smop.tasks.avsr import AVSRTask, decoder_choices
+from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.tasks.registered import decoder_choices
 from espnet_smop.tasks.settings import check_none, conf_problems, text_numbers
 from espnet_smop.train.noise import NoiseAdder
 
@@ -409,21 +411,22 @@ class Transcriber:
         """
         path = Path(path)
         samples, audio_start = self._audio(path, warn)
-        face = self._face(path, warn)
+        film = Video(path)
+        face = self._face(film, warn)
         if samples is None and face is None:
             raise TranscriptionError(
                 f"{path}: found no {' or '.join(self.modalities)} to recognise"
             )
         crops, frames = iter(()), 0
         if face is not None:
-            crops = _crops(path, face)
-            video_start, frames = _extent(path)
+            crops = _crops(film, face)
+            video_start, frames = _extent(film)
             if samples is not None:
-                samples = _shifted(samples, audio_start - video_start)
+                # Audio and video begin together.
+                samples = shift(samples, round((audio_start - video_start) * SAMPLE_RATE))
                 if abs(len(samples) / SAMPLES_PER_FRAME - frames) < _SLACK_FRAMES:
                     # As in data preparation, the video sets the length.
-                    length = frames * SAMPLES_PER_FRAME
-                    samples = np.pad(samples[:length], (0, max(0, length - len(samples))))
+                    samples = fit(samples, frames * SAMPLES_PER_FRAME)
         if samples is not None:
             # A rest shorter than a frame is ignored.
             frames = max(frames, len(samples) // SAMPLES_PER_FRAME, 1)
@@ -457,29 +460,28 @@ class Transcriber:
         # Files of floating-point samples may go beyond full scale.
         return speech / max(np.abs(speech).max(initial=1.0), 1.0), start
 
-    def _face(self, path: Path, warn: Callable[[str], None]) -> _Face | None:
+    def _face(self, film: Video, warn: Callable[[str], None]) -> _Face | None:
         if "video" not in self.modalities:
             return None
         try:
-            landmarks, seen = self._find(path, warn)
+            landmarks, seen = self._find(film, warn)
             return _Face(crop_transforms(landmarks), seen)
         except (NoVideoStreamError, EmptyMediaError) as e:
             cause = e.cause
         except (NoFaceError, LandmarkError) as e:
             cause = str(e)
         if self.must_have_all:
-            raise TranscriptionError(f"{path}: {cause}; there is no video to recognise")
+            raise TranscriptionError(f"{film.path}: {cause}; there is no video to recognise")
         warn(f"{cause}: recognising only the audio")
         return None
 
-    def _find(self, path: Path, warn: Callable[[str], None]) -> tuple[np.ndarray, np.ndarray]:
-        next(read_pictures(path))  # raises for a file without pictures before dlib starts
+    def _find(self, film: Video, warn: Callable[[str], None]) -> tuple[np.ndarray, np.ndarray]:
+        path = Path(film.path)
+        next(iter(film))  # raises for a file without pictures before dlib starts
         beside = find_beside(path) if self.landmarks is None else None
         if beside is not None:
             landmarks = read_landmarks(beside)
-            frames = 0
-            for picture in read_pictures(path):
-                frames = picture.index + 1
+            frames = 1 + max(picture.index for picture in film)
             if abs(frames - len(landmarks)) > LANDMARK_SLACK:
                 raise LandmarkError(
                     f"{beside}: has landmarks of {len(landmarks)} frames, {path.name} has "
@@ -492,7 +494,7 @@ class Transcriber:
                 provider.progress = lambda picture: self.progress(
                     "finding the face", min(picture.time / total, 1.0)
                 )
-            landmarks = provider(path.stem, str(path))
+            landmarks = find_landmarks(provider, path.stem, film)
             faces = getattr(provider, "most_faces", 1)
             if faces > 1:
                 warn(f"{faces} faces in a picture: using the largest")
@@ -523,29 +525,21 @@ class Transcriber:
         return np.pad(piece, (0, max(0, wanted - len(piece)))) if len(piece) else None
 
 
-def _extent(path: Path) -> tuple[float, int]:
+def _extent(film: Video) -> tuple[float, int]:
     """Return the start time of a video in seconds and its number of frames at 25 fps."""
     start, count = 0.0, 0
-    for picture in read_pictures(path):
+    for picture in film:
         start = picture.time if count == 0 else start
         count += 1
     return start, count
 
 
-def _crops(path: Path, face: _Face) -> Iterator[tuple[np.ndarray, bool]]:
+def _crops(film: Video, face: _Face) -> Iterator[tuple[np.ndarray, bool]]:
     """Yield each mouth crop, and whether a face was found within half a second of it."""
     gap = FRAME_RATE // 2
-    for picture in read_pictures(path):
+    for picture in film:
         index = min(picture.index, len(face.transforms) - 1)
         after = np.searchsorted(face.seen, picture.index)
         near = face.seen[max(after - 1, 0) : after + 1]
         seen = bool(len(near)) and int(np.abs(near - picture.index).min()) <= gap
         yield crop(picture.grey(), face.transforms[index]), seen
-
-
-def _shifted(samples: np.ndarray, seconds: float) -> np.ndarray:
-    """Delay samples by ``seconds``, so that audio and video begin together."""
-    offset = round(seconds * SAMPLE_RATE)
-    if offset > 0:
-        return np.concatenate([np.zeros(offset, samples.dtype), samples])
-    return samples[-offset:]

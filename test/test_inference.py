@@ -19,6 +19,7 @@ import yaml
 from espnet_smop.bin.transcribe import as_text, clock, progress_bar
 from espnet_smop.bin.transcribe import main as transcribe_main
 from espnet_smop.command import run as run_command
+from espnet_smop.corpus import media
 from espnet_smop.corpus.clips import Recording, cut_clips
 from espnet_smop.corpus.landmarks import DlibLandmarks
 from espnet_smop.corpus.media import MediaError
@@ -124,6 +125,23 @@ def test_the_model_gets_what_preparation_would_cut(tmp_path, delay):
     assert segment.start == 0 and segment.end == 1.2
     assert segment.text == "text 1" and segment.modalities == ("audio", "video")
     assert not warnings
+
+
+def test_a_film_is_decoded_once_for_face_and_crops(tmp_path, monkeypatch):
+    path = write_mp4(tmp_path / "a.mp4", *content(30))
+    np.save(tmp_path / "a.npy", Points()("a", str(path)))
+    ends = []
+    read = media.read_pictures
+
+    def counted(path):
+        yield from read(path)
+        ends.append(path)
+
+    monkeypatch.setattr(media, "read_pictures", counted)
+    recogniser = Recogniser("audio", "video")
+    assert len(list(Transcriber(recogniser)(path, pytest.fail))) == 1
+    assert len(recogniser.given[0][1]) == 30
+    assert ends == [str(path)]
 
 
 def test_long_files_are_cut_and_nothing_is_lost(tmp_path):

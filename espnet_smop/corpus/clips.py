@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from espnet_smop.corpus.landmarks import LandmarkError, LandmarkProvider
+from espnet_smop.corpus.landmarks import LandmarkError, LandmarkProvider, find_landmarks
 from espnet_smop.corpus.media import (
     FRAME_RATE,
     SAMPLE_RATE,
@@ -91,14 +91,14 @@ def cut_clips(
     if samples is not None and frames is not None:
         # Two files have no common clock: both begin at their first frame.
         if recording.audio == recording.video:
-            samples = _shift(samples, round((audio_start - video_start) * SAMPLE_RATE))
+            samples = shift(samples, round((audio_start - video_start) * SAMPLE_RATE))
         gap = len(samples) / SAMPLE_RATE - len(frames) / FRAME_RATE
         if abs(gap) > MAX_GAP_SECONDS:
             cause = f"audio is {abs(gap):.2f} s {'longer' if gap > 0 else 'shorter'} than video"
             if not keep_all:
                 raise ClipError(f"{recording.audio}: {cause}; copy it again or leave it out")
             notes.append(f"{cause}: {'cut' if gap > 0 else 'padded'} to the video's length")
-        samples = _fit(samples, len(frames) * SAMPLES_PER_FRAME)
+        samples = fit(samples, len(frames) * SAMPLES_PER_FRAME)
     return [_cut(recording, segment, samples, frames) for segment in recording.segments], notes
 
 
@@ -133,9 +133,7 @@ def _transforms(
 ) -> np.ndarray | None:
     """Return the transforms from picture to crop; None, with a note, for centre crops."""
     try:
-        if hasattr(landmarks, "from_video"):
-            return crop_transforms(landmarks.from_video(recording.id, video))
-        return crop_transforms(landmarks(recording.id, video.path))
+        return crop_transforms(find_landmarks(landmarks, recording.id, video))
     except LandmarkError:
         next(iter(video))  # what has no pictures says so instead
         raise
@@ -181,14 +179,15 @@ def _mouths(video: Video) -> tuple[np.ndarray, float]:
     return np.stack([grey for grey, _ in pictures]), pictures[0][1]
 
 
-def _shift(samples: np.ndarray, offset: int) -> np.ndarray:
+def shift(samples: np.ndarray, offset: int) -> np.ndarray:
     """Align sound that begins ``offset`` samples after the picture."""
     if offset > 0:
         return np.concatenate([np.zeros(offset, samples.dtype), samples])
     return samples[-offset:]
 
 
-def _fit(samples: np.ndarray, length: int) -> np.ndarray:
+def fit(samples: np.ndarray, length: int) -> np.ndarray:
+    """Cut sound to ``length`` samples, or pad it with zeros."""
     return np.pad(samples[:length], (0, max(0, length - len(samples))))
 
 

@@ -33,6 +33,13 @@ class LandmarkError(RuntimeError):
     """Landmarks cannot be read or detected; the message is one line with cause and remedy."""
 
 
+def find_landmarks(provider: LandmarkProvider, recording: str, video: Video) -> np.ndarray:
+    """Return a provider's landmarks ``(T, P, 2)`` of a video, decoded once where it allows that."""
+    if hasattr(provider, "from_video"):
+        return provider.from_video(recording, video)
+    return provider(recording, video.path)
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 
