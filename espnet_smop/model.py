@@ -80,7 +80,7 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         encoded = self.encode(speech, speech_lengths, video, video_lengths)
         projected = self.projector(*encoded)
         decoded = self.decode(projected, text, text_lengths)
-        loss = decoded.loss + projected.aux_loss
+        loss = decoded.loss + decoded.aux_loss + projected.aux_loss
         stats = {"loss": loss.detach(), **decoded.stats, **projected.stats}
         return force_gatherable((loss, stats, decoded.num_tokens), loss.device)
 

@@ -64,6 +64,11 @@ def load_decoder(config: str | Path, model_file: str | Path) -> LLMDecoder:
     for key in ("model", "tokenizer"):
         if conf.get(key):
             conf[key] = resolve_relative_to(conf[key], Path(config).resolve().parent)
+    if conf.get("mome") is not None:
+        raise ValueError(
+            f"{config}: the LLM has mixtures of adapters (decoder_conf.mome), which cannot be "
+            "merged into a plain one"
+        )
     decoder = LLMDecoder(**conf)
     for name, found in decoder.fingerprints().items():
         expected = (settings.get("base_fingerprints") or {}).get(f"{_DECODER}{name}", found)

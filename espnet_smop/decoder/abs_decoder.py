@@ -3,7 +3,7 @@
 import inspect
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from espnet_smop.base_model import fingerprints
 from espnet_smop.class_path import suggestion
 from espnet_smop.decoder.tokenizer import TextEncoder
+from espnet_smop.projector.router import Routing
 
 GENERATION_DEFAULTS = {"beam_size": 15, "nbest": 1, "length_penalty": 0.0, "max_new_tokens": 128}
 """Settings of ``generate`` where neither the caller nor ``inference_conf`` sets any."""
@@ -25,11 +26,15 @@ class DecoderOutput:
         loss: mean over the target tokens of the batch, a scalar.
         num_tokens: number of target tokens, a scalar.
         stats: name → detached scalar for the reporter.
+        aux_loss: weighted sum of the auxiliary losses, a scalar.
+        routings: of the LLM's mixtures of adapters, layer by layer; the analysis shows them.
     """
 
     loss: torch.Tensor
     num_tokens: torch.Tensor
     stats: dict[str, torch.Tensor]
+    aux_loss: torch.Tensor | float = 0.0
+    routings: list[Routing] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

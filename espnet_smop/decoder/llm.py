@@ -1,5 +1,7 @@
 """The LLM that reads audio and video tokens and writes text."""
 
+import contextlib
+import contextvars
 import json
 import logging
 import math
@@ -33,6 +35,7 @@ from espnet_smop.decoder.abs_decoder import (
     DecoderOutput,
     Hypothesis,
 )
+from espnet_smop.decoder.mome import MoME
 from espnet_smop.decoder.prompt import prompt_for, prompt_ids
 from espnet_smop.decoder.search import beam_search
 from espnet_smop.decoder.tokenizer import TextEncoder, load_tokenizer, locate_llm
@@ -55,6 +58,8 @@ class LLMDecoder(AbsAVDecoder):
             (Llama, TinyLlama, SmolLM2, Mistral, Qwen2, Qwen3, …).
         lora: ``r``, ``alpha`` (scale ``alpha / r``), ``dropout`` and ``target_modules`` of the
             adapters, with defaults in ``LORA``; None adds no adapters.
+        mome: settings of the mixtures of bottleneck adapters in the layers, see ``MoME``, with
+            defaults in ``MOME``; None adds none.
         prompt: the instruction; None is the paper's prompt for the modalities given.
         train_delimiters: train the delimiters' embeddings.
         chat_template: put media and prompt into the tokenizer's chat template.
@@ -76,6 +81,7 @@ class LLMDecoder(AbsAVDecoder):
         model: str,
         *,
         lora: dict[str, Any] | None = LORA,
+        mome: dict[str, Any] | None = None,
         prompt: str | None = "Transcribe speech and video to text.",
         train_delimiters: bool = True,
         chat_template: bool = False,
@@ -106,6 +112,9 @@ class LLMDecoder(AbsAVDecoder):
             _checkpoint_layers(self.llm)
         if lora is not None:
             inject_lora(self.llm, {**LORA, **lora} if isinstance(lora, dict) else lora)
+        self.mome = None
+        if mome is not None:
+            self.mome = MoME.of(mome, _layers(self.llm), self.embed_size)
 
         table = self.llm.get_input_embeddings().weight
         _check_vocabulary(self.tokenizer, len(table) + num_extra_rows, model)
@@ -182,15 +191,23 @@ class LLMDecoder(AbsAVDecoder):
         eos = text.new_tensor([self.eos_token_id])
         targets = torch.cat([torch.cat([ids, eos]) for ids in texts])  # (N,)
 
-        hidden = self.hidden_states(embeddings, valid.long())
+        recording = contextlib.nullcontext([]) if self.mome is None else self.mome.recording(valid)
+        with recording as routings:
+            hidden = self.hidden_states(embeddings, valid.long())
         logits = self.logits(hidden[predicting]).float()  # (N, V), only where there is a target
         loss = F.cross_entropy(logits, targets)
         accuracy = (logits.detach().argmax(dim=-1) == targets).float().mean()
-        return DecoderOutput(
+        out = DecoderOutput(
             loss=loss,
             num_tokens=lengths.new_tensor(len(targets)),
             stats={"loss_ce": loss.detach(), "acc": accuracy},
+            routings=[*routings],  # recomputed layers extend the original
         )
+        if self.mome is not None:
+            balance = self.mome.balance(routings)
+            out.aux_loss = out.aux_loss + self.mome.load_balancing_weight * balance
+            out.stats["loss_mome_balance"] = balance.detach()
+        return out
 
     @torch.no_grad()
     def generate(
@@ -506,7 +523,9 @@ def _checkpointed(plain: Callable) -> Callable:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return plain(self, *args, **kwargs)
-        return checkpoint(partial(plain, self), *args, use_reentrant=False, **kwargs)
+        # The backward pass recomputes in the context of this call, which has ended by then.
+        run = contextvars.copy_context().run
+        return checkpoint(partial(run, plain, self), *args, use_reentrant=False, **kwargs)
 
     return forward
 

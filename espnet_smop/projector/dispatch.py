@@ -29,7 +29,7 @@ def mix(
     Args:
         pool: the experts.
         x: ``(M, D)`` tokens.
-        routing: where tokens go; None sends all of them to the pool's only expert.
+        routing: where tokens go; None sends each of them to all experts, with weight 1.
         how: ``auto``, ``eager``, ``dense`` or ``grouped``.
 
     Returns:
@@ -45,8 +45,8 @@ def mix(
     with torch.autocast(device, enabled=False):
         x, experts = x.to(dtype), pool.stacked(dtype)
         if routing is None:
-            (expert,) = experts.unbind()
-            return expert(x)
+            first, *others = experts.unbind()
+            return sum((expert(x) for expert in others), start=first(x))
         if how == "auto":
             how = choose(experts)
         return DISPATCHES[how](experts, x, routing.indices, routing.weights.to(dtype))
@@ -96,7 +96,8 @@ def dense(
     chosen = indices[..., None] == torch.arange(num_experts, device=x.device)
     gates = (chosen * weights[..., None]).sum(1)
     # (N, M, H)
-    y = torch.baddbmm(experts.b1[:, None], x.expand(num_experts, -1, -1), experts.w1.mT).relu()
+    y = torch.baddbmm(experts.b1[:, None], x.expand(num_experts, -1, -1), experts.w1.mT)
+    y = experts.activate(y)
     # (N, M, E)
     y = torch.baddbmm(experts.b2[:, None], y, experts.w2.mT)
     if experts.scale is not None:
@@ -123,7 +124,7 @@ def grouped(
     one_hot = one_hot.to(x.dtype)
     # (M · K, H)
     y = nn.functional.grouped_mm(x[order // top_k], experts.w1.mT, offs=ends)
-    y = torch.addmm(y, one_hot, experts.b1).relu_()
+    y = experts.activate(torch.addmm(y, one_hot, experts.b1))
     # (M · K, E)
     y = nn.functional.grouped_mm(y, experts.w2.mT, offs=ends)
     y = torch.addmm(y, one_hot, experts.b2)

@@ -1,12 +1,19 @@
 """The experts: N two-layer MLPs of equal shape."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from espnet_smop.projector.options import check_positive_int
+from espnet_smop.projector.options import check_positive_int, one_of
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": torch.relu_,
+    "gelu": nn.functional.gelu,
+}
+"""Activations of the experts' hidden layer; they may overwrite their input."""
 
 
 class Expert(NamedTuple):
@@ -19,6 +26,7 @@ class Expert(NamedTuple):
         b2: ``(E,)``.
         scale: ``(E,)`` of the LayerNorm; None without one.
         shift: ``(E,)`` of the LayerNorm; None without one.
+        activation: of the hidden layer, one of ``ACTIVATIONS``; the same for all N experts.
     """
 
     w1: torch.Tensor
@@ -27,14 +35,19 @@ class Expert(NamedTuple):
     b2: torch.Tensor
     scale: torch.Tensor | None
     shift: torch.Tensor | None
+    activation: str
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Project ``(M, D)`` to ``(M, E)`` with one expert."""
-        y = nn.functional.linear(x, self.w1, self.b1).relu_()
+        y = self.activate(nn.functional.linear(x, self.w1, self.b1))
         y = nn.functional.linear(y, self.w2, self.b2)
         if self.scale is not None:
             y = nn.functional.layer_norm(y, y.shape[-1:], self.scale, self.shift)
         return y
+
+    def activate(self, y: torch.Tensor) -> torch.Tensor:
+        """Apply the activation to the hidden layer ``(..., H)``, which may be overwritten."""
+        return ACTIVATIONS[self.activation](y)
 
     def unbind(self) -> list["Expert"]:
         """Split N stacked experts.
@@ -42,12 +55,13 @@ class Expert(NamedTuple):
         One ``unbind`` per parameter: if they were indexed expert by expert, the backward pass would
         write a gradient of the size of all experts for each expert.
         """
-        columns = [[None] * len(self.w1) if p is None else p.unbind() for p in self]
-        return [Expert(*row) for row in zip(*columns, strict=True)]
+        *params, activation = self
+        columns = [[None] * len(self.w1) if p is None else p.unbind() for p in params]
+        return [Expert(*row, activation) for row in zip(*columns, strict=True)]
 
 
 class ExpertPool(nn.Module):
-    """N experts Linear → ReLU → Linear (→ LayerNorm).
+    """N experts Linear → activation → Linear (→ LayerNorm).
 
     The parameters of all experts are stacked: the optimizer sees six tensors, a grouped matrix
     product takes them as they are, and each has a gradient in every step even if an expert gets no
@@ -60,6 +74,7 @@ class ExpertPool(nn.Module):
         output_size: E.
         num_experts: N.
         layer_norm: end each expert with a LayerNorm, as in published Llama-SMoP checkpoints.
+        activation: ``relu``, or ``gelu`` (exact).
     """
 
     def __init__(
@@ -70,8 +85,10 @@ class ExpertPool(nn.Module):
         output_size: int,
         num_experts: int,
         layer_norm: bool = True,
+        activation: str = "relu",
     ):
         super().__init__()
+        self.activation = one_of("the experts' activation", activation, ACTIVATIONS)
         self.num_experts = n = check_positive_int("num_experts", num_experts)
         check_positive_int("hidden_size", hidden_size)
         self.w1 = nn.Parameter(torch.empty(n, hidden_size, input_size))
@@ -101,4 +118,5 @@ class ExpertPool(nn.Module):
     def stacked(self, dtype: torch.dtype) -> Expert:
         """Return all experts' parameters in ``dtype``."""
         params = (self.w1, self.b1, self.w2, self.b2, self.scale, self.shift)
-        return Expert(*(None if p is None else p.to(dtype) for p in params))
+        params = (None if p is None else p.to(dtype) for p in params)
+        return Expert(*params, self.activation)

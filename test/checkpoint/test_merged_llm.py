@@ -104,3 +104,10 @@ def test_command(settings, tmp_path):
     with pytest.raises(ValueError, match="transformer"):
         main([*command, str(tmp_path / "not written")])
     assert not (tmp_path / "not written").exists()
+
+
+def test_mixtures_of_adapters_cannot_be_merged(settings, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"decoder": "llm", "decoder_conf": {**settings, "mome": {}}}))
+    with pytest.raises(ValueError, match="decoder_conf.mome"):
+        main(["--config", str(config), "--model_file", "none", "--out", str(tmp_path / "out")])

@@ -13,10 +13,15 @@ from espnet_smop.projector.router import Router, Routing
 D, H, E = 8, 16, 24
 
 
-def make(num_experts, *, layer_norm=True, dtype=torch.float64):
+def make(num_experts, *, layer_norm=True, dtype=torch.float64, activation="relu"):
     torch.manual_seed(0)
     pool = ExpertPool(
-        input_size=D, hidden_size=H, output_size=E, num_experts=num_experts, layer_norm=layer_norm
+        input_size=D,
+        hidden_size=H,
+        output_size=E,
+        num_experts=num_experts,
+        layer_norm=layer_norm,
+        activation=activation,
     )
     if layer_norm:
         torch.nn.init.normal_(pool.scale)
@@ -41,7 +46,7 @@ def by_definition(pool, x, routing):
         for e, weight in zip(experts, weights, strict=True):
             if e == pool.num_experts:
                 continue
-            y = torch.relu(pool.w1[e] @ token + pool.b1[e])
+            y = getattr(torch.nn.functional, pool.activation)(pool.w1[e] @ token + pool.b1[e])
             y = pool.w2[e] @ y + pool.b2[e]
             if pool.scale is not None:
                 y = (y - y.mean()) / (y.var(correction=0) + 1e-5).sqrt()
@@ -74,12 +79,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize(
+    "layer_norm, activation", [(True, "relu"), (False, "relu"), (False, "gelu")]
+)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("how", [*DISPATCHES, "auto"])
-def test_agrees_with_the_definition(how, case, layer_norm):
+def test_agrees_with_the_definition(how, case, layer_norm, activation):
     num_experts, indices = CASES[case]
-    pool = make(num_experts, layer_norm=layer_norm)
+    pool = make(num_experts, layer_norm=layer_norm, activation=activation)
     x = torch.randn(len(indices), D, dtype=torch.float64)
     routing = to_experts(indices, num_experts)
     want = gradients(by_definition, pool, x, routing)
