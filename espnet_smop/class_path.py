@@ -11,8 +11,9 @@ import inspect
 import os
 import pkgutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -118,3 +119,9 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """Return ``. Did you mean '…'?`` with the closest known name, or "" if none is close."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f". Did you mean '{near[0]}'?" if near else ""
+
+
+def unknown_key(where: str, key: Any, known: Collection[str], kind: str = "key") -> str:
+    """Return the message about an unknown key: the closest known one, or all of them."""
+    hint = suggestion(str(key), known) or f". Known: {', '.join(sorted(known))}"
+    return f"{where} has an unknown {kind} '{key}'{hint}"

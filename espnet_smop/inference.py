@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from espnet_smop.checkpoint.package import open_package, resolved_config, weights_file
-from espnet_smop.class_path import suggestion
+from espnet_smop.class_path import unknown_key
 from espnet_smop.config import load_config
 from espnet_smop.corpus.clips import LANDMARK_SLACK, fit, shift
 from espnet_smop.corpus.landmarks import (
@@ -69,10 +69,7 @@ def decoding_problems(settings: Mapping[str, Any], source: str) -> Iterator[str]
     """
     for name, value in settings.items():
         if name not in DECODING_OPTIONS:
-            hint = suggestion(str(name), DECODING_OPTIONS)
-            yield f"{source} has an unknown key '{name}'{hint or '. Known: '}" + (
-                "" if hint else ", ".join(DECODING_OPTIONS)
-            )
+            yield unknown_key(source, name, DECODING_OPTIONS)
         else:
             yield from text_numbers(f"{source}: {name}", value)
 

@@ -165,13 +165,7 @@ class LLMDecoder(AbsAVDecoder):
         text: torch.Tensor,
         text_lengths: torch.Tensor,
     ) -> DecoderOutput:
-        """Predict the transcripts.
-
-        Args:
-            tokens: modality → ``(B, T', E)``.
-            token_lengths: modality → ``(B,)``.
-            text: ``(B, L)`` token ids without BOS and EOS; padding may be any number.
-            text_lengths: ``(B,)``.
+        """Predict the transcripts; see ``AbsAVDecoder``.
 
         Returns:
             The cross-entropy in nats, mean over the text and EOS tokens of the batch, and their
@@ -224,7 +218,7 @@ class LLMDecoder(AbsAVDecoder):
         temperature: float = 1.0,
         seed: int = 0,
     ) -> list[list[Hypothesis]]:
-        """Transcribe by beam search, by default with ``GENERATION_DEFAULTS``.
+        """Transcribe by beam search, by default with ``GENERATION_DEFAULTS``; see ``AbsAVDecoder``.
 
         The LLM's ``generation_config.json`` is ignored. A batch that runs out of the accelerator's
         memory is split in half and tried again.

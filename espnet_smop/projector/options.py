@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from espnet_smop.class_path import suggestion
+from espnet_smop.class_path import unknown_key
 
 
 def one_of(name: str, given: Any, choices: Iterable[Any]) -> Any:
@@ -42,8 +42,5 @@ def complete(name: str, given: Mapping[str, Any] | None, defaults: Mapping[str, 
         raise ValueError(f"{name} is {given!r}, expected a dictionary with {', '.join(defaults)}")
     for key in given:
         if key not in defaults:
-            raise ValueError(
-                f"{name} has an unknown key '{key}', expected one of: {', '.join(defaults)}"
-                + suggestion(str(key), defaults)
-            )
+            raise ValueError(unknown_key(name, key, defaults))
     return {**defaults, **given}

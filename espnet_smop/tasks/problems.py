@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import nn
 
-from espnet_smop.class_path import is_own, suggestion
+from espnet_smop.class_path import is_own, suggestion, unknown_key
 from espnet_smop.modality import MODALITIES
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.tasks.class_choices import OpenClassChoices
@@ -117,9 +117,7 @@ def _class_problems(
 def limit_problems(args: argparse.Namespace) -> list[str]:
     """Return a message for each unknown key of ``batch_limits``."""
     return [
-        f"batch_limits has an unknown key '{key}'. Known: {', '.join(_LIMITS)}"
-        for key in args.batch_limits
-        if key not in _LIMITS
+        unknown_key("batch_limits", key, _LIMITS) for key in args.batch_limits if key not in _LIMITS
     ]
 
 

@@ -3,7 +3,7 @@
 import argparse
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 from torch import nn
 
-from espnet_smop.class_path import suggestion
+from espnet_smop.class_path import unknown_key
 from espnet_smop.modality import MODALITIES
 
 _NUMBER = re.compile(r"(?P<digits>[-+]?(\d+\.?\d*|\.\d+))([eE](?P<sign>[-+]?)(?P<exponent>\d+))?")
@@ -49,16 +49,13 @@ def conf_problems(
     known = [p.name for p in named]
     takes_any = len(named) < len(parameters)
     unknown = [] if takes_any else [key for key in conf if key not in known]
-    hints = [_did_you_mean(key, known) for key in unknown]
-    problems = [
-        f"{name} has an unknown key '{key}'{hint}" for key, hint in zip(unknown, hints, strict=True)
-    ]
+    problems = [unknown_key(name, key, known) for key in unknown]
     problems += [
         f"{name} lacks a key: '{p.name}'"
         for p in named
         if p.default is p.empty
         and p.name not in conf
-        and f". Did you mean '{p.name}'?" not in hints
+        and not any(problem.endswith(f"Did you mean '{p.name}'?") for problem in problems)
     ]
     if registered:
         problems += text_numbers(name, conf)
@@ -173,7 +170,7 @@ def criterion_problems(args: argparse.Namespace) -> Iterator[str]:
             if mode not in ("min", "max"):
                 yield f"{option} has '{mode}', expected min or max"
             if name not in _STATS and not any_name and not str(name).startswith("router_"):
-                yield f"{option} has an unknown statistic '{name}'{_did_you_mean(name, _STATS)}"
+                yield unknown_key(option, name, _STATS, kind="statistic")
 
 
 def data_problems(args: argparse.Namespace) -> Iterator[str]:
@@ -226,7 +223,3 @@ def init_param_problems(args: argparse.Namespace) -> list[str]:
     return [
         f"--init_param {file}: there is no such file" for file in files if not Path(file).is_file()
     ]
-
-
-def _did_you_mean(key: Any, known: Collection[str]) -> str:
-    return suggestion(str(key), known) or f". Known: {', '.join(sorted(known))}"

@@ -294,7 +294,7 @@ def test_encoders_in_bfloat16_do_not_change_the_precision_of_training():
         ({"downsample": {"mode": "max"}}, "downsample.mode is 'max', expected one of: stack, avg"),
         (
             {"downsample": {"rate": 3}},
-            "downsample has an unknown key 'rate', expected one of: mode",
+            "downsample has an unknown key 'rate'. Known: audio, mode, remainder, video",
         ),
         ({"downsample": 3}, "downsample is 3, expected a dictionary"),
         ({"fusion": {"audio": "dcl"}}, "fusion.audio is 'dcl', expected one of: null, dci, mmfu"),

@@ -281,13 +281,14 @@ def test_a_config_of_itself(tmp_path):
         ("audio_frontend", {"modle": "x"}, "Did you mean 'model'"),
     ],
 )
-def test_settings_that_are_none(model_args, part, conf, message):
+def test_settings_that_are_none(model_args, tmp_path, part, conf, message):
     args = model_args()
     if isinstance(conf, dict):
         conf = {**getattr(args, f"{part}_conf"), **conf}
     setattr(args, f"{part}_conf", conf)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(vars(args)))
     with pytest.raises(ValueError, match=message) as raised:
-        AVSRTask.build_model(args)
+        AVSRTask.load_model(str(tmp_path / "config.yaml"))
     assert "\n" not in str(raised.value)
 
 
