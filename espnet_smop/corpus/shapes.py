@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from espnet_smop.fileio.atomic import atomic_write
+from espnet_smop.fileio.durations import read_lengths
 from espnet_smop.fileio.table import read_table
 from espnet_smop.modality import AUDIO, FRAME_RATE, MODALITIES, VIDEO
 
@@ -18,11 +19,9 @@ def read_counts(data_dir: Path) -> dict[str, dict[str, int]]:
         ValueError: neither modality has lengths, or an utterance of ``text`` has none.
     """
     counts = {
-        name: {
-            key: int(value) for key, value in read_table(data_dir / modality.lengths_file).items()
-        }
+        name: lengths
         for name, modality in MODALITIES.items()
-        if (data_dir / modality.lengths_file).is_file()
+        if (lengths := read_lengths(data_dir, modality)) is not None
     }
     if not counts:
         raise ValueError(

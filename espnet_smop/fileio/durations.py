@@ -1,10 +1,18 @@
-"""Durations of utterances, and the order in which to process them."""
+"""Lengths and durations of utterances, and the order in which to process them."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from espnet_smop.fileio.table import read_table
-from espnet_smop.modality import MODALITIES
+from espnet_smop.modality import MODALITIES, Modality
+
+
+def read_lengths(data_dir: Path, modality: Modality) -> dict[str, int] | None:
+    """Return each utterance's length in samples or frames; None if no file records them."""
+    file = data_dir / modality.lengths_file
+    if not file.is_file():
+        return None
+    return {key: int(value) for key, value in read_table(file).items()}
 
 
 def read_durations(sources: Iterable[tuple[str, str, str]]) -> dict[str, float]:
@@ -17,9 +25,8 @@ def read_durations(sources: Iterable[tuple[str, str, str]]) -> dict[str, float]:
     by_data_name = {modality.data_name: modality for modality in MODALITIES.values()}
     for path, name, _ in sources:
         modality = by_data_name.get(name)
-        if modality and (file := Path(path).parent / modality.lengths_file).is_file():
-            lengths = read_table(file)
-            return {key: int(value) / modality.rate for key, value in lengths.items()}
+        if modality and (lengths := read_lengths(Path(path).parent, modality)) is not None:
+            return {key: length / modality.rate for key, length in lengths.items()}
     return {}
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from espnet_smop.base_model import BaseModelError
+from espnet_smop.fileio.durations import read_lengths
 from espnet_smop.fileio.table import read_table
+from espnet_smop.modality import AUDIO, VIDEO
 from espnet_smop.results.parameters import Parameters, count_parameters
 from espnet_smop.results.routing_pass import RoutingPass, run_pass
 from espnet_smop.results.systems import System
@@ -49,10 +51,8 @@ def choose_utterances(data_dir: Path, number: int, strip: str | None) -> tuple[l
     step = max(1.0, len(uids) / number) if number else 1.0
     chosen = [uids[int(k * step)] for k in range(int(len(uids) / step + 1e-9))]
     if strip is None:
-        strip, lengths = uids[0], data_dir / "utt2num_frames"
-        if lengths.is_file():
-            frames = read_table(lengths)
-            strip = sorted(uids, key=lambda uid: (int(frames.get(uid, 0)), uid))[len(uids) // 2]
+        lengths = read_lengths(data_dir, VIDEO) or read_lengths(data_dir, AUDIO) or {}
+        strip = sorted(uids, key=lambda uid: (lengths.get(uid, 0), uid))[len(uids) // 2]
     return chosen, strip
 
 
