@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from espnet_smop.base_model import BaseModelError, base_dtype, fingerprint, freeze, on_meta
 from espnet_smop.compiled import compile_layers
@@ -38,6 +39,7 @@ from espnet_smop.decoder.abs_decoder import (
 from espnet_smop.decoder.mome import MoME
 from espnet_smop.decoder.prompt import prompt_for, prompt_ids
 from espnet_smop.decoder.search import beam_search
+from espnet_smop.decoder.sink_loss import sink_loss
 from espnet_smop.decoder.tokenizer import TextEncoder, load_tokenizer, locate_llm
 from espnet_smop.lora import inject_lora
 from espnet_smop.modality import MODALITIES
@@ -60,6 +62,8 @@ class LLMDecoder(AbsAVDecoder):
             adapters, with defaults in ``LORA``; None adds no adapters.
         mome: settings of the mixtures of bottleneck adapters in the layers, see ``MoME``, with
             defaults in ``MOME``; None adds none.
+        sink_loss_weight: weight of ``sink_loss`` between BOS and the media and prompt tokens, in
+            the outputs of all layers but the last; 1.0e4 in its paper. 0 leaves it out.
         prompt: the instruction; None is the paper's prompt for the modalities given.
         train_delimiters: train the delimiters' embeddings.
         chat_template: put media and prompt into the tokenizer's chat template.
@@ -82,6 +86,7 @@ class LLMDecoder(AbsAVDecoder):
         *,
         lora: dict[str, Any] | None = LORA,
         mome: dict[str, Any] | None = None,
+        sink_loss_weight: float = 0.0,
         prompt: str | None = "Transcribe speech and video to text.",
         train_delimiters: bool = True,
         chat_template: bool = False,
@@ -96,10 +101,15 @@ class LLMDecoder(AbsAVDecoder):
         super().__init__()
         if prompt is not None and not isinstance(prompt, str):
             raise ValueError(f"prompt is {prompt!r}, expected a text, or null for the paper's")
+        if sink_loss_weight < 0:
+            raise ValueError(f"sink_loss_weight is {sink_loss_weight}, expected at least 0")
         self.llm, self.tokenizer = _load(model, gguf_file, attn_implementation, dtype, tokenizer)
         self.eos_token_id = self.tokenizer.eos_token_id
         if self.eos_token_id is None:
             raise ValueError(f"the tokenizer of '{model}' has no EOS token to end a text with")
+        self.sink_loss_weight = sink_loss_weight
+        if sink_loss_weight and self.llm.config.num_hidden_layers < 2:
+            raise ValueError(f"sink_loss_weight is {sink_loss_weight}, but the LLM has one layer")
         self.prompt = prompt
         self.chat_template = chat_template
         self._prompt_ids(MODALITIES)  # fail now rather than in the first batch
@@ -187,8 +197,11 @@ class LLMDecoder(AbsAVDecoder):
 
         recording = contextlib.nullcontext([]) if self.mome is None else self.mome.recording(valid)
         with recording as routings:
-            hidden = self.hidden_states(embeddings, valid.long())
-        logits = self.logits(hidden[predicting]).float()  # (N, V), only where there is a target
+            output = self._run(
+                embeddings, valid.long(), output_hidden_states=self.sink_loss_weight > 0
+            )
+        hidden = output.last_hidden_state[predicting]
+        logits = self.logits(hidden).float()  # (N, V), only where there is a target
         loss = F.cross_entropy(logits, targets)
         accuracy = (logits.detach().argmax(dim=-1) == targets).float().mean()
         out = DecoderOutput(
@@ -201,6 +214,11 @@ class LLMDecoder(AbsAVDecoder):
             balance = self.mome.balance(routings)
             out.aux_loss = out.aux_loss + self.mome.load_balancing_weight * balance
             out.stats["loss_mome_balance"] = balance.detach()
+        if self.sink_loss_weight > 0:
+            before_text = (index > 0) & (index < (lengths - text_lengths)[:, None])
+            sink = sink_loss(output.hidden_states[1:-1], before_text)
+            out.aux_loss = out.aux_loss + self.sink_loss_weight * sink
+            out.stats["loss_sink"] = sink.detach()
         return out
 
     @torch.no_grad()
@@ -346,6 +364,18 @@ class LLMDecoder(AbsAVDecoder):
         Returns:
             ``(B, T, E)``.
         """
+        return self._run(
+            embeddings, mask, position_ids=positions, past_key_values=cache
+        ).last_hidden_state
+
+    def _run(
+        self,
+        embeddings: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        past_key_values: DynamicCache | None = None,
+        **options: Any,
+    ) -> BaseModelOutputWithPast:
         dtype = self.llm.get_input_embeddings().weight.dtype
         if mask.dim() == 4 and self.llm.config._attn_implementation == "eager":
             lowest = torch.finfo(dtype).min
@@ -353,10 +383,10 @@ class LLMDecoder(AbsAVDecoder):
         return self.llm.base_model(
             inputs_embeds=embeddings.to(dtype),
             attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
+            past_key_values=past_key_values,
+            use_cache=past_key_values is not None,
+            **options,
+        )
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map the LLM's last hidden states ``(..., E)`` to ``(..., V)``."""

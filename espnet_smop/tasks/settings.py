@@ -140,7 +140,10 @@ _AT_LEAST = {
     "nonfinite_patience": 0, "num_att_plot": 0, "num_iters_per_epoch": 1, "num_workers": 0,
     "patience": 0,
 }  # fmt: skip
-_STATS = {"loss", "acc", "loss_ce", "loss_ctc", "loss_balance", "loss_z", "loss_mome_balance"}
+_STATS = {
+    "loss", "acc", "loss_ce", "loss_ctc", "loss_balance", "loss_z", "loss_mome_balance",
+    "loss_sink",
+}  # fmt: skip
 """Of the registered projectors and decoders, and their routers' statistics."""
 
 

@@ -1,0 +1,23 @@
+"""Keeps tokens from becoming attention sinks beside the first one (arXiv 2510.22603).
+
+Sinks are tokens that draw attention whatever they mean, and their hidden states resemble that of
+BOS. Where few tokens carry the speech, the loss leaves more of them to it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+
+
+def sink_loss(hidden_states: Sequence[torch.Tensor], others: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared cosine between BOS and other tokens, a scalar.
+
+    Args:
+        hidden_states: of the inner layers, each ``(B, T, E)``; BOS comes first.
+        others: ``(B, T)``, the tokens that are compared with BOS.
+    """
+    cosines = [
+        F.cosine_similarity(h[:, :1].float(), h.float(), dim=-1)[others] for h in hidden_states
+    ]
+    return torch.stack(cosines).square().mean()
