@@ -1,17 +1,21 @@
 """What all commands share: help, subcommands, known errors in one line."""
 
 import argparse
+import contextlib
 import difflib
 import inspect
 import itertools
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from espnet2.utils.types import str2bool
+
+DEBUG = "--debug"
+"""Anywhere on a command line, it prints the traceback of an error."""
 
 
 class CommandHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -133,18 +137,29 @@ def run(
         cmd: the arguments; None is those of this process.
     """
     arguments = list(sys.argv[1:] if cmd is None else cmd)
-    debug = "--debug" in arguments
+    debug = DEBUG in arguments
     if debug:
-        arguments.remove("--debug")
+        arguments.remove(DEBUG)
+    spec = sys.modules[main.__module__].__spec__  # None if the file itself is run
+    name = spec.name.rpartition(".")[2] if spec else Path(sys.argv[0]).stem
+    with errors_in_one_line(name, debug=debug):
+        sys.exit(main(arguments))
+
+
+@contextlib.contextmanager
+def errors_in_one_line(name: str, *, debug: bool) -> Iterator[None]:
+    """End this process with status 1 and ``NAME: MESSAGE`` for the errors that `run` describes.
+
+    Args:
+        name: of what failed.
+        debug: print every traceback.
+    """
     try:
-        status = main(arguments)
+        yield
     except (OSError, ValueError, RuntimeError) as e:
         if debug or not (isinstance(e, OSError) or _is_ours(e)):
             traceback.print_exc()
-        spec = sys.modules[main.__module__].__spec__  # None if the file itself is run
-        name = spec.name.rpartition(".")[2] if spec else Path(sys.argv[0]).stem
         sys.exit(f"{name}: {_message(e)}")
-    sys.exit(status)
 
 
 def _message(error: Exception) -> str:

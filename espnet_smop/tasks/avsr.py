@@ -5,7 +5,9 @@ import itertools
 import logging
 import weakref
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,13 @@ from espnet_smop.tasks.settings import SettingsError, check_none
 from espnet_smop.text_table import text_table
 from espnet_smop.train.abs_preprocessor import AbsAVPreprocessor
 from espnet_smop.train.lock import experiment_lock
-from espnet_smop.train.ranks import RankIterFactory, end_with_parent
+from espnet_smop.train.ranks import (
+    RankIterFactory,
+    connection_errors,
+    end_with_parent,
+    errors_of_ranks,
+    rank_errors,
+)
 from espnet_smop.train.resume import check_resumed_config
 from espnet_smop.train.token_batches import Counts, TokenBatchSampler, prefix_lengths
 from espnet_smop.train.trainer import AVSRTrainer
@@ -269,7 +277,8 @@ class AVSRTask(AbsTask):
             model = cls.build_skeleton(args)
             if model is not None:
                 check_none(parameter_problems(args, model))
-        super().main(args=args)
+        with errors_of_ranks():
+            super().main(args=args)
 
     @classmethod
     def check_required_command_args(cls, args: argparse.Namespace) -> None:
@@ -291,15 +300,22 @@ class AVSRTask(AbsTask):
         """
         if args.multiprocessing_distributed:
             end_with_parent()
+        is_started_by_main = args.multiprocessing_distributed and parent_process() is not None
+        with rank_errors(args.dist_rank) if is_started_by_main else nullcontext():
+            cls._train(args)
+
+    @classmethod
+    def _train(cls, args: argparse.Namespace) -> None:
         option = build_dataclass(DistributedOption, args)
         option.init_options()
         trains = not (args.dry_run or args.collect_stats)
-        if not trains or (option.distributed and option.dist_rank != 0):
-            super().main_worker(args)
-            return
-        with experiment_lock(args.output_dir):
-            check_resumed_config(args)
-            super().main_worker(args)
+        with connection_errors():
+            if not trains or (option.distributed and option.dist_rank != 0):
+                super().main_worker(args)
+                return
+            with experiment_lock(args.output_dir):
+                check_resumed_config(args)
+                super().main_worker(args)
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetAVSRModel:

@@ -1,14 +1,25 @@
 """Distributed training: what each process needs beyond ESPnet's support."""
 
+import contextlib
 import ctypes
+import re
 import signal
+import sys
+import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from espnet2.iterators.sequence_iter_factory import SequenceIterFactory, worker_init_fn
+from torch.distributed import DistBackendError, DistNetworkError
+from torch.multiprocessing import ProcessExitedException
 from torch.utils.data import DataLoader
 
+from espnet_smop.command import DEBUG, errors_in_one_line
+
 _PR_SET_PDEATHSIG = 1
+_SECONDS_TO_BE_ENDED = 5
+_LOST = re.compile("Connection (closed|reset) by peer|Broken pipe")  # gloo's errors have no class
 _BETWEEN_RANKS = 10007
 """Distance between the seeds of two ranks; greater than the number of a rank's workers."""
 
@@ -21,6 +32,62 @@ def end_with_parent() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "prctl"):
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class RankError(RuntimeError):
+    """Another process of the training failed; the message says what is known of it."""
+
+
+@contextlib.contextmanager
+def connection_errors() -> Iterator[None]:
+    """Name the cause where the connection to the other processes breaks.
+
+    Raises:
+        RankError: one of them has ended; this one could not go on.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        if not isinstance(e, DistBackendError | DistNetworkError) and not _LOST.search(str(e)):
+            raise
+        raise RankError(
+            "another process of the training has ended: its own message, in its own log if it has "
+            "one, says why"
+        ) from e
+
+
+@contextlib.contextmanager
+def rank_errors(rank: int) -> Iterator[None]:
+    """End a process that ESPnet started with one line for its error, as `command.run` does.
+
+    Args:
+        rank: of this process.
+    """
+    with errors_in_one_line(f"avsr_train: process {rank}", debug=DEBUG in sys.argv):
+        try:
+            yield
+        except RankError:
+            # Meanwhile the process that started both ends this one, so that the cause alone shows.
+            time.sleep(_SECONDS_TO_BE_ENDED)
+            raise
+
+
+@contextlib.contextmanager
+def errors_of_ranks() -> Iterator[None]:
+    """End with status 1 where a process that ESPnet started has printed its error.
+
+    Raises:
+        RankError: one was ended by a signal.
+    """
+    try:
+        yield
+    except ProcessExitedException as e:
+        if e.signal_name is None:
+            sys.exit(1)
+        raise RankError(
+            f"process {e.error_index} of the training was ended by {e.signal_name}: SIGKILL often "
+            "means that the machine's memory is full, see dmesg"
+        ) from None
 
 
 class RankIterFactory(SequenceIterFactory):

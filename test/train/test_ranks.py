@@ -7,8 +7,14 @@ import time
 import numpy as np
 import pytest
 from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
+from torch.multiprocessing import ProcessExitedException
 
-from espnet_smop.train.ranks import RankIterFactory
+from espnet_smop.train.ranks import (
+    RankError,
+    RankIterFactory,
+    connection_errors,
+    errors_of_ranks,
+)
 
 START = """
 import multiprocessing, os, time
@@ -26,6 +32,65 @@ rank = multiprocessing.get_context("fork").Process(target=AVSRTask.main_worker, 
 rank.start()
 rank.join()
 """
+
+
+SPAWN = """
+import sys
+import torch
+import torch.distributed as dist
+from espnet_smop.base_model import locate
+from espnet_smop.command import run
+from espnet_smop.train.ranks import connection_errors, errors_of_ranks, rank_errors
+
+def train(rank, store):
+    with rank_errors(rank), connection_errors():
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+        dist.all_reduce(torch.zeros(1))
+        if rank == 1:
+            locate("./absent")
+        dist.all_reduce(torch.zeros(1))
+
+def main(words):
+    with errors_of_ranks():
+        torch.multiprocessing.spawn(train, (words[0],), nprocs=2)
+
+if __name__ == "__main__":
+    run(main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_an_error_that_one_process_meets_is_one_line(tmp_path, debug):
+    script = tmp_path / "train.py"
+    script.write_text(SPAWN)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "store", *debug],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if line.startswith("avsr_train")]
+    assert len(said) == 1, done.stderr
+    assert said[0].startswith("avsr_train: process 1: base model './absent' is not a directory")
+    assert ("Traceback" in done.stderr) == bool(debug)
+
+
+def test_a_lost_connection_is_named():
+    lost = "[pair.cc:547] Connection closed by peer [127.0.0.1]:4711"
+    expected = "another process of the training has ended"
+    with pytest.raises(RankError, match=expected), connection_errors():
+        raise RuntimeError(lost)
+    with pytest.raises(RuntimeError, match="shapes differ"), connection_errors():
+        raise RuntimeError("shapes differ")
+
+
+def test_a_process_ended_by_a_signal_is_named():
+    killed = ProcessExitedException(
+        "x", error_index=1, error_pid=1, exit_code=-9, signal_name="SIGKILL"
+    )
+    expected = "process 1 of the training was ended by SIGKILL"
+    with pytest.raises(RankError, match=expected), errors_of_ranks():
+        raise killed
 
 
 def runs(pid):
