@@ -1,19 +1,22 @@
 """Low-rank adapters in a frozen base model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
 _KEYS = {"r", "alpha", "dropout", "target_modules"}
 
 
-def inject_lora(base: nn.Module, lora: dict) -> nn.Module:
+def inject_lora(
+    base: nn.Module, lora: Mapping, *, names: Sequence[str] = ("default",)
+) -> nn.Module:
     """Put trainable LoRA adapters (Hu et al. 2021) into a frozen base model, in place.
 
     Args:
         base: a model that `espnet_smop.base_model.freeze` has frozen.
         lora: ``r`` (inner width, required), ``alpha`` (the scale is ``alpha / r``; default ``r``),
             ``dropout`` (default 0), ``target_modules`` (default ``[q_proj, v_proj]``).
+        names: of several adapters beside each other, all with these settings. The last is active.
 
     Returns:
         ``base``. Its adapters are named ``lora_*``, are float32 whatever the base's dtype, and
@@ -22,7 +25,7 @@ def inject_lora(base: nn.Module, lora: dict) -> nn.Module:
     Raises:
         ValueError: a setting is unknown, missing or of the wrong type.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig, LoraModel
 
     if not isinstance(lora, Mapping):
         raise ValueError(f"lora is {lora!r}, expected {{r: …, alpha: …}}, or null for no adapters")
@@ -38,8 +41,12 @@ def inject_lora(base: nn.Module, lora: dict) -> nn.Module:
         lora_dropout=lora.get("dropout", 0.0),
         target_modules=list(lora.get("target_modules", ["q_proj", "v_proj"])),
     )
-    inject_adapter_in_model(config, base)
+    tuner = LoraModel(base, config, adapter_name=names[0])
+    for name in names[1:]:
+        tuner.peft_config[name] = config
+        tuner.inject_adapter(base, name)
     for name, parameter in base.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()
+            parameter.requires_grad_()  # peft trains the active adapter only
     return base

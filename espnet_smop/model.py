@@ -1,5 +1,6 @@
-"""The paper's Figure 1: encode → project → decode → loss."""
+"""The paper's Figure 1: encode → project → decode → loss, for each view of a step."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,12 +14,17 @@ from espnet_smop.modality import MODALITIES
 from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput
 from espnet_smop.train.warm_start import CTCWarmStart, embedding_rms
 from espnet_smop.trained_state import TrainedState
+from espnet_smop.views import View, Views, tasks_of
+
+Encoded = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, list[torch.Tensor]]]
+"""By modality: features, their lengths, hidden states of all layers."""
 
 
 class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
     """Llama-SMoP: frozen encoders, a trained projector and an LLM with LoRA.
 
-    Its modalities are those with a frontend, so that ASR, VSR and AVSR are the same code.
+    Its modalities are those with a frontend, so that ASR, VSR and AVSR are the same code. One model
+    may have several tasks and rates, see ``views.py``.
 
     Source: Llama-SMoP (arXiv 2505.14336), Figure 1 and Section 2.
 
@@ -29,6 +35,10 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         decoder: the LLM.
         ctc_warmup_steps: train the projector alone for the first steps, by CTC against the LLM's
             embeddings (see ``CTCWarmStart``). Not in the paper.
+        tasks: task (``asr``, ``vsr``, ``avsr``) → weight of its loss; None is the one task of the
+            frontends given. The total is divided by the number of tasks.
+        rate_pairs: for a projector with several rates: ``sample`` one audio and one video rate for
+            each step, or ``all`` in every step. Validation has all.
     """
 
     def __init__(
@@ -39,12 +49,16 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         projector: AbsProjector,
         decoder: AbsAVDecoder,
         ctc_warmup_steps: int = 0,
+        tasks: Mapping[str, float] | None = None,
+        rate_pairs: str | None = None,
     ):
         super().__init__()
         frontends = {"audio": audio_frontend, "video": video_frontend}
         self.frontends = nn.ModuleDict({m: f for m, f in frontends.items() if f is not None})
         self.projector = projector
         self.decoder = decoder
+        self.views = Views(tasks_of(tasks, self.frontends), projector.rates, rate_pairs)
+        decoder.prepare(self.views.all)
         self.warm_start = None
         if not isinstance(ctc_warmup_steps, int) or ctc_warmup_steps < 0:
             raise ValueError(f"ctc_warmup_steps is {ctc_warmup_steps!r}, expected 0 or more")
@@ -78,10 +92,16 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
             it, the gradients of several processes average to that of the global batch.
         """
         encoded = self.encode(speech, speech_lengths, video, video_lengths)
-        projected = self.projector(*encoded)
-        decoded = self.decode(projected, text, text_lengths)
-        loss = decoded.loss + decoded.aux_loss + projected.aux_loss
-        stats = {"loss": loss.detach(), **decoded.stats, **projected.stats}
+        loss, by_view = 0.0, {}
+        for view in self.views.next_step() if self.training else self.views.all:
+            projected = self.project_encoded(encoded, view)
+            decoded = self.decode(projected, text, text_lengths, view)
+            view_loss = decoded.loss + decoded.aux_loss + projected.aux_loss
+            loss = loss + view.weight * view_loss
+            by_view[view] = decoded.stats | projected.stats
+        stats = {"loss": loss.detach(), **self.views.statistics(by_view)}
+        if self.warm_start is not None:
+            self.warm_start.count_step()
         return force_gatherable((loss, stats, decoded.num_tokens), loss.device)
 
     def encode(
@@ -92,7 +112,8 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         video_lengths: torch.Tensor | None,
         *,
         allow_missing: bool = False,
-    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, list[torch.Tensor]]]:
+        view: View | None = None,
+    ) -> Encoded:
         """Run the frontends; inputs as in :meth:`forward`.
 
         Args:
@@ -101,6 +122,7 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
             video: mouth crops.
             video_lengths: in frames.
             allow_missing: accept one input for a model with two frontends.
+            view: run the frontends that it needs; None runs all.
 
         Returns:
             By modality: features ``(B, T, D)``, lengths ``(B,)`` and, where the projector fuses
@@ -110,8 +132,9 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
             ValueError: an input that the model needs is missing.
         """
         inputs = {"audio": (speech, speech_lengths), "video": (video, video_lengths)}
-        inputs = {m: x for m, x in inputs.items() if m in self.frontends and x[0] is not None}
-        missing = [m for m in self.frontends if m not in inputs]
+        needed = [m for m in self.frontends if view is None or m in view.modalities]
+        inputs = {m: inputs[m] for m in needed if inputs[m][0] is not None}
+        missing = [m for m in needed if m not in inputs]
         if missing and not (allow_missing and inputs):
             scp, name = MODALITIES[missing[0]].scp, MODALITIES[missing[0]].data_name
             raise ValueError(
@@ -136,19 +159,35 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         video_lengths: torch.Tensor | None,
         *,
         allow_missing: bool = False,
+        view: View | None = None,
     ) -> ProjectorOutput:
-        """Return the LLM's input tokens for a batch; arguments and errors as in :meth:`encode`."""
-        return self.projector(
-            *self.encode(speech, speech_lengths, video, video_lengths, allow_missing=allow_missing)
+        """Return the LLM's input tokens for a batch, by default of the model's first view.
+
+        Arguments and errors are those of :meth:`encode`.
+        """
+        view = view or self.views.find()
+        encoded = self.encode(
+            speech, speech_lengths, video, video_lengths, allow_missing=allow_missing, view=view
         )
+        return self.project_encoded(encoded, view)
+
+    def project_encoded(self, encoded: Encoded, view: View) -> ProjectorOutput:
+        """Return the LLM's input tokens for a view of what :meth:`encode` returned."""
+        features, lengths, layers = (
+            {m: part[m] for m in view.modalities if m in part} for part in encoded
+        )
+        if not view.rates:
+            return self.projector(features, lengths, layers)
+        return self.projector(features, lengths, layers, rates=view.rates)
 
     def decode(
-        self, projected: ProjectorOutput, text: torch.Tensor, text_lengths: torch.Tensor
+        self, projected: ProjectorOutput, text: torch.Tensor, text_lengths: torch.Tensor, view: View
     ) -> DecoderOutput:
         """Return the LLM's loss on the transcripts, or the warm start's loss."""
-        if self.warm_start is not None:
-            return self.warm_start(self.decoder, projected, text, text_lengths)
-        return self.decoder(projected.tokens, projected.lengths, text, text_lengths)
+        with self.decoder.active(view):
+            if self.warm_start is not None:
+                return self.warm_start(self.decoder, projected, text, text_lengths)
+            return self.decoder(projected.tokens, projected.lengths, text, text_lengths)
 
     def collect_feats(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return nothing: no feature statistics are needed."""

@@ -52,6 +52,60 @@ def test_the_cross_entropy_of_an_utterance_does_not_depend_on_its_batch(
     assert float(loss) > float(stats["loss_ce"])
 
 
+def test_a_model_of_one_view_is_encoder_projector_and_decoder(model_args):
+    model = AVSRTask.build_model(model_args())
+    batch = random_batch()
+    features, lengths = {}, {}
+    for m, name in (("audio", "speech"), ("video", "video")):
+        features[m], lengths[m] = model.frontends[m](batch[name], batch[f"{name}_lengths"])
+    for training in (True, False):
+        model.train(training)
+        projected = model.projector(features, lengths)
+        decoded = model.decoder(
+            projected.tokens, projected.lengths, batch["text"], batch["text_lengths"]
+        )
+        (decoded.loss + projected.aux_loss).backward()
+        expected = {n: p.grad for n, p in model.named_parameters()}
+        model.zero_grad()
+        loss, stats, weight = model(**batch)
+        loss.backward()
+        assert float(loss) == float(decoded.loss + projected.aux_loss)
+        assert weight == decoded.num_tokens
+        wanted = {"loss": loss, **decoded.stats, **projected.stats}
+        assert {n: float(v) for n, v in stats.items()} == {n: float(v) for n, v in wanted.items()}
+        for name, parameter in model.named_parameters():
+            grad = expected[name]
+            assert parameter.grad is grad is None or torch.equal(parameter.grad, grad)
+        model.zero_grad()
+
+
+def test_a_step_of_several_tasks_adds_their_weighted_losses(model_args):
+    """Against models of a single task with the same weights."""
+    tasks = {"asr": 1.0, "vsr": 1.5, "avsr": 2.0}
+    lora = {"decoder_conf": {**model_args().decoder_conf, "lora": {"r": 2, "per": "task"}}}
+    model = AVSRTask.build_model(model_args(model_conf={"tasks": tasks}, **lora)).train()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.2)
+    calls = []
+    model.frontends["audio"].register_forward_hook(lambda *_: calls.append("encoded"))
+    loss, stats, weight = model(**random_batch())
+    assert calls == ["encoded"] and int(weight) == 16
+    state, losses, means = model.state_dict(), {}, {}
+    for task in tasks:
+        alone = AVSRTask.build_model(model_args(model_conf={"tasks": {task: 1.0}}, **lora)).train()
+        own = {n for n in state if ".lora_" not in n or f".{task}." in n}
+        alone.load_state_dict({n: state[n] for n in own})
+        losses[task], means[task], _ = alone(**random_batch())
+        assert float(stats[f"loss_ce_{task}"]) == pytest.approx(float(means[task]["loss_ce"]))
+        assert float(stats[f"acc_{task}"]) == pytest.approx(float(means[task]["acc"]))
+    expected = sum(weight * losses[task] for task, weight in tasks.items()) / 3
+    assert float(loss) == pytest.approx(float(expected))
+    share = sum(w * float(means[t]["loss_ce"]) for t, w in tasks.items()) / 4.5
+    assert float(stats["loss_ce"]) == pytest.approx(share)
+    assert len(set(map(float, losses.values()))) == 3
+
+
 def test_hypotheses_do_not_depend_on_the_batch(model_args):
     model = AVSRTask.build_model(model_args()).eval()
     batch = random_batch((30, 17, 8, 25, 12))

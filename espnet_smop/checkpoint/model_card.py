@@ -39,6 +39,7 @@ def model_card(
     header["tags"] = ["espnet", "automatic-speech-recognition", *(f"{m}-input" for m in modalities)]
     if on_hub:
         header["base_model"] = list(on_hub)
+    prompt = config["decoder_conf"].get("prompt")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("espnet_smop.checkpoint", "."),
         trim_blocks=True,
@@ -55,7 +56,7 @@ def model_card(
         routing=config.get("projector_conf", {}).get("routing"),
         bases=[_row(config, part, model) for part, model in base_models.items()],
         class_paths=class_paths,
-        prompt=config["decoder_conf"].get("prompt"),
+        prompt=prompt if isinstance(prompt, str) else "`, `".join((prompt or {}).values()),
         results=_sections_below(results),
     )
 

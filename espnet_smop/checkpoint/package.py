@@ -36,6 +36,7 @@ from espnet_smop.config import named_models
 from espnet_smop.decoder.tokenizer import load_tokenizer
 from espnet_smop.fileio.atomic import atomic_directory, atomic_path
 from espnet_smop.modality import MODALITIES
+from espnet_smop.views import TASKS, tasks_of
 
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"
@@ -213,8 +214,12 @@ def _write_tokenizer(config: dict[str, Any], experiment: Path, directory: Path) 
 
 
 def _write_prompts(config: Mapping[str, Any], directory: Path) -> None:
-    modalities = "+".join(m for m in MODALITIES if config.get(f"{m}_frontend"))
-    prompts = {modalities: config["decoder_conf"].get("prompt")}
+    modalities = [m for m in MODALITIES if config.get(f"{m}_frontend")]
+    tasks = tasks_of((config.get("model_conf") or {}).get("tasks"), modalities)
+    prompt = config["decoder_conf"].get("prompt")
+    prompts = {
+        "+".join(TASKS[t]): prompt.get(t) if isinstance(prompt, Mapping) else prompt for t in tasks
+    }
     text = json.dumps(prompts, indent=2, ensure_ascii=False) + "\n"
     (directory / "prompts.json").write_text(text, encoding="utf-8")
 

@@ -1,8 +1,9 @@
 """The interface of decoders."""
 
+import contextlib
 import inspect
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from espnet_smop.base_model import fingerprints
 from espnet_smop.class_path import suggestion
 from espnet_smop.decoder.tokenizer import TextEncoder
 from espnet_smop.projector.router import Routing
+from espnet_smop.views import View
 
 GENERATION_DEFAULTS = {"beam_size": 15, "nbest": 1, "length_penalty": 0.0, "max_new_tokens": 128}
 """Settings of ``generate`` where neither the caller nor ``inference_conf`` sets any."""
@@ -89,6 +91,16 @@ class AbsAVDecoder(AbsDecoder):
         Args:
             modalities: ``audio``, ``video`` or both.
         """
+
+    def prepare(self, views: Sequence[View]) -> None:
+        """Add what the model's views need. Called once, when the model is built."""
+
+    def active(self, view: View) -> contextlib.AbstractContextManager:
+        """Return a context in which `forward` and `generate` work for a view.
+
+        A decoder that computes the same for all of them needs no other than this one.
+        """
+        return contextlib.nullcontext()
 
     @abstractmethod
     def forward(

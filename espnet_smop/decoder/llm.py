@@ -6,7 +6,8 @@ import json
 import logging
 import math
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,15 @@ from espnet_smop.decoder.abs_decoder import (
     DecoderOutput,
     Hypothesis,
 )
+from espnet_smop.decoder.adapters import ActiveView, LoRAPerView
 from espnet_smop.decoder.mome import MoME
-from espnet_smop.decoder.prompt import prompt_for, prompt_ids
+from espnet_smop.decoder.prompt import choose_prompt, prompt_ids
 from espnet_smop.decoder.search import beam_search
 from espnet_smop.decoder.sink_loss import sink_loss
 from espnet_smop.decoder.tokenizer import TextEncoder, load_tokenizer, locate_llm
 from espnet_smop.lora import inject_lora
 from espnet_smop.modality import MODALITIES
+from espnet_smop.views import View
 
 LORA = {"r": 64, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
 """Width, scale (``alpha / r``) and place of the paper's adapters for a 2,048 wide LLM."""
@@ -59,12 +62,15 @@ class LLMDecoder(AbsAVDecoder):
         model: a local directory, a hub id, or a ``.gguf`` file of a causal LM of the Llama kind
             (Llama, TinyLlama, SmolLM2, Mistral, Qwen2, Qwen3, …).
         lora: ``r``, ``alpha`` (scale ``alpha / r``), ``dropout`` and ``target_modules`` of the
-            adapters, with defaults in ``LORA``; None adds no adapters.
+            adapters, with defaults in ``LORA``; None adds no adapters. For a model with several
+            views also ``per``: ``task`` or ``rates`` gives each its own adapters instead of one
+            for all (``null``), and ``shared: true`` adds one for all to them.
         mome: settings of the mixtures of bottleneck adapters in the layers, see ``MoME``, with
             defaults in ``MOME``; None adds none.
         sink_loss_weight: weight of ``sink_loss`` between BOS and the media and prompt tokens, in
             the outputs of all layers but the last; 1.0e4 in its paper. 0 leaves it out.
-        prompt: the instruction; None is the paper's prompt for the modalities given.
+        prompt: the instruction, or task → instruction; None is the paper's prompt for the
+            modalities given.
         train_delimiters: train the delimiters' embeddings.
         chat_template: put media and prompt into the tokenizer's chat template.
         attn_implementation: as in Hugging Face (``sdpa``, ``eager``, ``flash_attention_2``, …);
@@ -87,7 +93,7 @@ class LLMDecoder(AbsAVDecoder):
         lora: dict[str, Any] | None = LORA,
         mome: dict[str, Any] | None = None,
         sink_loss_weight: float = 0.0,
-        prompt: str | None = "Transcribe speech and video to text.",
+        prompt: str | Mapping[str, str] | None = "Transcribe speech and video to text.",
         train_delimiters: bool = True,
         chat_template: bool = False,
         attn_implementation: str | None = None,
@@ -99,10 +105,13 @@ class LLMDecoder(AbsAVDecoder):
         num_extra_rows: int = 0,
     ):
         super().__init__()
-        if prompt is not None and not isinstance(prompt, str):
-            raise ValueError(f"prompt is {prompt!r}, expected a text, or null for the paper's")
         if sink_loss_weight < 0:
             raise ValueError(f"sink_loss_weight is {sink_loss_weight}, expected at least 0")
+        if prompt is not None and not isinstance(prompt, str | Mapping):
+            raise ValueError(
+                f"prompt is {prompt!r}, expected a text, a text for each task, or null for the "
+                "paper's"
+            )
         self.llm, self.tokenizer = _load(model, gguf_file, attn_implementation, dtype, tokenizer)
         self.eos_token_id = self.tokenizer.eos_token_id
         if self.eos_token_id is None:
@@ -118,10 +127,19 @@ class LLMDecoder(AbsAVDecoder):
         if compile:
             # Validation and generation do without gradients.
             compile_layers(_layers(self.llm), when=torch.is_grad_enabled)
+        self.active_view, self.needs_view = ActiveView(), False
         if gradient_checkpointing:
-            _checkpoint_layers(self.llm)
+            _checkpoint_layers(self.llm, self.active_view)
+        if isinstance(lora, Mapping):
+            lora = {**LORA, **lora}
+            per, shared = lora.pop("per", None), lora.pop("shared", False)
+            self.needs_view = per is not None
+            if self.needs_view:
+                views_lora = LoRAPerView(self.llm, lora, per=per, shared=shared)
+                self.active_view.adapters.append(views_lora)
+                lora = None
         if lora is not None:
-            inject_lora(self.llm, {**LORA, **lora} if isinstance(lora, dict) else lora)
+            inject_lora(self.llm, lora)
         self.mome = None
         if mome is not None:
             self.mome = MoME.of(mome, _layers(self.llm), self.embed_size)
@@ -152,6 +170,15 @@ class LLMDecoder(AbsAVDecoder):
         """See ``AbsAVDecoder``."""
         delimiters = 2 * len(modalities)
         return delimiters + sum(map(len, self._prompt_ids(tuple(modalities))))
+
+    def prepare(self, views: Sequence[View]) -> None:
+        """See ``AbsAVDecoder``."""
+        for adapters in self.active_view.adapters:
+            adapters.prepare(views)
+
+    def active(self, view: View) -> AbstractContextManager:
+        """See ``AbsAVDecoder``: choose the adapters of a view."""
+        return self.active_view(view)
 
     def fingerprints(self) -> dict[str, str]:
         """Return the fingerprint of the frozen LLM."""
@@ -396,13 +423,17 @@ class LLMDecoder(AbsAVDecoder):
         return torch.cat([logits, self.extra_rows.logits(hidden).to(logits.dtype)], dim=-1)
 
     def _prompt_ids(self, modalities: tuple[str, ...]) -> tuple[list[int], list[int]]:
-        prompt = prompt_for(modalities) if self.prompt is None else self.prompt
+        prompt = choose_prompt(self.prompt, modalities)
         return prompt_ids(self.tokenizer, prompt, chat_template=self.chat_template)
 
     def _prefixes(
         self, tokens: dict[str, torch.Tensor], token_lengths: dict[str, torch.Tensor]
     ) -> list[torch.Tensor]:
         """Return the embeddings ``(P_b, E)`` of everything before the text, per utterance."""
+        if self.needs_view and self.active_view.view is None:
+            raise ValueError(
+                "the LLM has adapters for each task or rates: call it `with decoder.active(view)`"
+            )
         modalities = tuple(m for m in MODALITIES if m in tokens)
         if not modalities or len(modalities) < len(tokens):
             known = ", ".join(MODALITIES)
@@ -530,26 +561,32 @@ def _check_vocabulary(tokenizer: Any, rows: int, model: str) -> None:
         )
 
 
-def _checkpoint_layers(llm: nn.Module) -> None:
+def _checkpoint_layers(llm: nn.Module, active_view: ActiveView) -> None:
     """Recompute the layers in the backward pass.
 
     Hugging Face's own switch acts on modules in training mode only, which a frozen base never is.
     """
     for layer in _layers(llm):
-        layer.forward = types.MethodType(_checkpointed(layer.forward.__func__), layer)
+        layer.forward = types.MethodType(_checkpointed(layer.forward.__func__, active_view), layer)
 
 
 def _layers(llm: nn.Module) -> list[nn.Module]:
     return [m for m in llm.modules() if isinstance(m, GradientCheckpointingLayer)]
 
 
-def _checkpointed(plain: Callable) -> Callable:
+def _checkpointed(plain: Callable, active_view: ActiveView) -> Callable:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return plain(self, *args, **kwargs)
         # The backward pass recomputes in the context of this call, which has ended by then.
         run = contextvars.copy_context().run
-        return checkpoint(partial(run, plain, self), *args, use_reentrant=False, **kwargs)
+        return checkpoint(
+            partial(run, plain, self),
+            *args,
+            use_reentrant=False,
+            context_fn=active_view.again,
+            **kwargs,
+        )
 
     return forward
 

@@ -1,7 +1,9 @@
 """The prompt around the audio and video tokens in the LLM's input."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
+
+from espnet_smop.views import TASKS
 
 PROMPTS = {
     ("audio",): "Transcribe speech to text.",
@@ -16,6 +18,19 @@ _MEDIA = "\N{OBJECT REPLACEMENT CHARACTER}"
 def prompt_for(modalities: Iterable[str]) -> str:
     """Return the paper's prompt for ``{"audio"}``, ``{"video"}`` or both."""
     return PROMPTS[tuple(sorted(modalities))]
+
+
+def choose_prompt(prompt: str | Mapping[str, str] | None, modalities: Collection[str]) -> str:
+    """Return the prompt for the modalities that the LLM reads.
+
+    Args:
+        prompt: one for all; or task → prompt; or None. Where it has none, it is the paper's.
+        modalities: ``audio``, ``video`` or both.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    task = next((t for t, used in TASKS.items() if set(used) == set(modalities)), None)
+    return (prompt or {}).get(task) or prompt_for(modalities)
 
 
 def prompt_ids(

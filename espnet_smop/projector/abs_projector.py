@@ -1,7 +1,9 @@
 """The interface of projectors."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -44,6 +46,10 @@ class AbsProjector(nn.Module, ABC):
     needs_layers: frozenset[str] = frozenset()
     """Modalities for which ``forward`` takes the hidden states of every encoder layer."""
 
+    rates: Mapping[str, Sequence[int]] = MappingProxyType({})
+    """Modality → encoder frames per token to choose from. If there are any, ``forward`` also takes
+    ``rates`` (modality → rate) and ``num_tokens`` also ``rate``."""
+
     @abstractmethod
     def forward(
         self,
@@ -51,7 +57,7 @@ class AbsProjector(nn.Module, ABC):
         lengths: dict[str, torch.Tensor],
         layers: dict[str, list[torch.Tensor]] | None = None,
     ) -> ProjectorOutput:
-        """Project the features of every modality. A token must not depend on padding.
+        """Project the features of one or all modalities. A token must not depend on padding.
 
         Args:
             features: modality → ``(B, T, D)``, in the encoder's dtype.

@@ -65,6 +65,7 @@ from espnet_smop.train.ranks import (
 from espnet_smop.train.resume import check_resumed_config
 from espnet_smop.train.token_batches import Counts, TokenBatchSampler, prefix_lengths
 from espnet_smop.train.trainer import AVSRTrainer
+from espnet_smop.views import TASKS, tasks_of
 
 sound.register()
 video.register()
@@ -377,7 +378,10 @@ class AVSRTask(AbsTask):
             raise ValueError("set audio_frontend (whisper), video_frontend (avhubert) or both")
         if decoder_choices.takes(args, "prompt") and args.decoder_conf.get("prompt") is None:
             # The prompt belongs to the experiment: inference takes it from config.yaml
-            args.decoder_conf = {**args.decoder_conf, "prompt": prompt_for(frontends)}
+            tasks = tasks_of(args.model_conf.get("tasks"), frontends)
+            prompts = {task: prompt_for(TASKS[task]) for task in tasks}
+            prompt = prompts if len(prompts) > 1 else prompts.popitem()[1]
+            args.decoder_conf = {**args.decoder_conf, "prompt": prompt}
         decoder = decoder_choices.build(args)
         projector = projector_choices.build(
             args,
@@ -511,5 +515,5 @@ def _parts(model: nn.Module):
     for name, child in model.named_children():
         if isinstance(child, nn.ModuleDict):
             yield from ((f"{name}.{key}", module) for key, module in child.items())
-        else:
+        elif any(True for _ in child.parameters()):
             yield name, child

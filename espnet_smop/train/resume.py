@@ -28,6 +28,7 @@ _NOT_COMPARED = {
     "nonfinite_patience", "num_att_plot", "num_workers", "output_dir", "pretrain_path",
     "print_config", "required", "resume", "use_matplotlib", "use_tensorboard", "version",
 }  # fmt: skip
+_PROMPT = "decoder_conf.prompt"  # or one for each task; the task fills it in
 _NOT_COMPARED_PREFIXES = ("dist", "wandb_", "use_wandb", "cudnn_")
 
 
@@ -93,10 +94,9 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tupl
         if key in _NOT_COMPARED or key.startswith(_NOT_COMPARED_PREFIXES):
             continue
         old, new = flatten(before[key], key), flatten(now[key], key)
-        if new.get("decoder_conf.prompt") is None:  # the task fills it in
-            old.pop("decoder_conf.prompt", None)
-            new.pop("decoder_conf.prompt", None)
+        if not any(name.startswith(_PROMPT) and new[name] is not None for name in new):
+            old = {name: value for name, value in old.items() if not name.startswith(_PROMPT)}
         for name in sorted(old.keys() | new.keys()):
-            values = old.get(name, "none"), new.get(name, "none")
-            if values[0] != values[1]:
-                yield name, *map(str, values)
+            # A setting that an earlier version did not have is null.
+            if old.get(name) != new.get(name):
+                yield name, str(old.get(name, "none")), str(new.get(name, "none"))

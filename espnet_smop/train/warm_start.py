@@ -41,6 +41,11 @@ class CTCWarmStart(nn.Module):
         """Return whether all steps are done."""
         return int(self.step) >= self.steps
 
+    def count_step(self) -> None:
+        """Count a training step; all of its views are before it."""
+        if self.training and not self.is_over():
+            self.step += 1
+
     def forward(
         self,
         decoder: AbsAVDecoder,
@@ -62,7 +67,6 @@ class CTCWarmStart(nn.Module):
             decoded = decoder(projected.tokens, projected.lengths, text, text_lengths)
             decoded.loss = decoded.loss + zero_touching_all_params(self)
             return decoded
-        self.step += 1
         loss = self.ctc(
             projected.tokens, projected.lengths, text, text_lengths, _embeddings(decoder)
         )

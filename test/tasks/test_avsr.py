@@ -6,6 +6,7 @@ import torch
 import yaml
 
 from espnet_smop.base_model import BaseModelError
+from espnet_smop.decoder.prompt import prompt_for
 from espnet_smop.tasks.avsr import AVSRTask, trained_table
 
 
@@ -46,6 +47,18 @@ def test_the_prompt_fits_the_modalities_and_is_kept_in_the_config(model_args, mo
     assert model.decoder.prompt == prompt
     assert args.decoder_conf["prompt"] == prompt
     assert set(model.frontends) == set(modalities)
+
+
+def test_several_tasks_have_a_prompt_each(model_args):
+    args = model_args(model_conf={"tasks": {"vsr": 1.0, "avsr": 1.0}})
+    model = AVSRTask.build_model(args)
+    assert args.decoder_conf["prompt"] == {
+        "vsr": "Transcribe video to text.", "avsr": "Transcribe speech and video to text.",
+    }  # fmt: skip
+    lengths = {m: model.decoder.prompt_length(m) for m in (("video",), ("audio", "video"))}
+    words = {m: len(model.decoder.tokenizer(prompt_for(m)).input_ids) for m in lengths}
+    bos = 1
+    assert lengths == {m: words[m] + 2 * len(m) + bos for m in lengths}
 
 
 def test_the_config_names_the_bases_and_refuses_others(model_args, make_llm):
