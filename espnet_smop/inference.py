@@ -14,7 +14,7 @@ import yaml
 
 from espnet_smop.checkpoint.package import open_package, resolved_config, weights_file
 from espnet_smop.class_path import unknown_key
-from espnet_smop.config import load_config
+from espnet_smop.config import load_config, modalities_of
 from espnet_smop.corpus.clips import LANDMARK_SLACK, fit, shift
 from espnet_smop.corpus.landmarks import (
     DlibLandmarks,
@@ -54,7 +54,7 @@ DEFAULTS = GENERATION_DEFAULTS
 """Beam search settings where neither the arguments nor the experiment's config give any."""
 
 DECODING_OPTIONS = (
-    *DEFAULTS, "batch_size", "ngpu", "seed", "num_workers", "log_level", "noise", "snr",
+    *DEFAULTS, "contrast", "batch_size", "ngpu", "seed", "num_workers", "log_level", "noise", "snr",
     "noise_seed", "allow_variable_data_keys", "key_file",
 )  # fmt: skip
 """Options of ``avsr_inference`` that a decoding config may set."""
@@ -218,9 +218,13 @@ def _check_options(
             f"device is {device!r}, but no GPU is visible: check nvidia-smi, or use cpu"
         )
     decoder_class = decoder_choices.get_class(settings.get("decoder", decoder_choices.default))
-    decoder_class.check_generation(
-        {**DEFAULTS, **(settings.get("inference_conf") or {}), **generation}
-    )
+    generation = {**DEFAULTS, **(settings.get("inference_conf") or {}), **generation}
+    decoder_class.check_generation(generation)
+    if generation.get("contrast") and len(modalities_of(config)) < 2:
+        raise ValueError(
+            f"contrast is {generation['contrast']}, but the model takes a single modality: leave it "
+            "out"
+        )
     if noise is not None:
         check_none(conf_problems("noise", NoiseAdder, noise))
         if settings.get("audio_frontend", "default") is None:

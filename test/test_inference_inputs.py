@@ -110,6 +110,7 @@ def test_an_input_that_the_model_does_not_take_is_refused(save, good):
         ({"devise": "cpu"}, "no setting 'devise'. LLMDecoder.generate takes beam_size"),
         ({"beam_size": 0}, "beam_size is 0, expected a whole number of at least 1"),
         ({"beam_size": "5"}, "beam_size is '5', expected a whole number"),
+        ({"contrast": -1}, "contrast is -1, expected a number from 0 on"),
         ({"nbest": 20}, "nbest is 20, but must be between 1 and beam_size 15"),
         ({"length_penalty": None}, "length_penalty is None, expected a number"),
         ({"device": "gpu"}, "device is 'gpu', expected cpu or cuda"),
@@ -122,6 +123,12 @@ def test_options_are_checked_before_anything_is_loaded(experiment, monkeypatch, 
     monkeypatch.setattr(AVSRTask, "load_model", lambda *args: pytest.fail("loaded the model"))
     with pytest.raises(ValueError, match=message):
         AVSRSpeech2Text(experiment / "config.yaml", **options)
+
+
+def test_a_single_modality_has_nothing_to_be_contrasted_with(save):
+    config = save(video_frontend=None, video_frontend_conf={}) / "config.yaml"
+    with pytest.raises(ValueError, match="contrast is 0.5, but the model takes a single modality"):
+        AVSRSpeech2Text(config, contrast=0.5)
 
 
 def test_from_pretrained_refuses_a_misspelt_option(experiment):

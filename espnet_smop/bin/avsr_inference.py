@@ -219,6 +219,11 @@ def get_parser() -> argparse.ArgumentParser:
     ):
         default = DEFAULTS[name]
         group.add_argument(f"--{name}", type=type(default), help=f"{text} (default {default})")
+    group.add_argument(
+        "--contrast",
+        type=float,
+        help="Contrast audio and video with the audio alone, by this weight (default 0: off)",
+    )
     return parser
 
 

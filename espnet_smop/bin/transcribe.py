@@ -169,6 +169,11 @@ def get_parser() -> argparse.ArgumentParser:
         "--max_new_tokens", type=int, help="Token limit of a piece (default: the model's)"
     )
     parser.add_argument(
+        "--contrast",
+        type=float,
+        help="Contrast audio and video with the audio alone, by this weight (default: the model's)",
+    )
+    parser.add_argument(
         "--device", type=device, default="auto", help="auto (a GPU if there is one), cpu or cuda"
     )
     for base, name in (("whisper", "Whisper"), ("avhubert", "AV-HuBERT"), ("llm", "LLM")):
@@ -194,7 +199,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     explicit = _MODALITIES[args.modality] or ()
     if "video" in explicit and not all(find_beside(Path(file)) for file in args.files):
         check_landmarks_available(args.landmarks)
-    search = {name: getattr(args, name) for name in ("beam_size", "max_new_tokens")}
+    search = {name: getattr(args, name) for name in ("beam_size", "max_new_tokens", "contrast")}
     speech2text = AVSRSpeech2Text.from_pretrained(
         args.model,
         device=args.device,

@@ -262,6 +262,7 @@ class LLMDecoder(AbsAVDecoder):
         sample: bool = False,
         temperature: float = 1.0,
         seed: int = 0,
+        contrast: float = 0.0,
     ) -> list[list[Hypothesis]]:
         """Transcribe by beam search, by default with ``GENERATION_DEFAULTS``; see ``AbsAVDecoder``.
 
@@ -280,6 +281,9 @@ class LLMDecoder(AbsAVDecoder):
             sample: beam sampling instead of beam search; see ``beam_search``.
             temperature: divides the logits.
             seed: of the sampling.
+            contrast: α of contrastive decoding: the logits with audio and video, times 1 + α, minus
+                those with the audio alone, times α. So what the lips add to the sound counts more.
+                Without effect on a single modality.
 
         Returns:
             For each utterance ``nbest`` hypotheses, best first.
@@ -291,6 +295,7 @@ class LLMDecoder(AbsAVDecoder):
                 "length_penalty": length_penalty,
                 "max_new_tokens": max_new_tokens,
                 "temperature": temperature,
+                "contrast": contrast,
             }
         )
         settings = {
@@ -307,8 +312,13 @@ class LLMDecoder(AbsAVDecoder):
         if max_length_ratio is not None:
             by_ratio = torch.ceil(longest * max_length_ratio).long().clamp_min(1)
             limits = torch.minimum(limits, by_ratio)
-        prefixes = self._prefixes(tokens, token_lengths)
-        self._check_window(max(map(len, prefixes)) + int(limits.max()))
+        prefixes = [[prefix] for prefix in self._prefixes(tokens, token_lengths)]
+        if contrast and len(tokens) > 1:
+            settings["contrast"] = contrast
+            heard = self._prefixes({"audio": tokens["audio"]}, token_lengths)
+            prefixes = [[*full, poor] for full, poor in zip(prefixes, heard, strict=True)]
+        longest_prefix = max(len(prefix) for rows in prefixes for prefix in rows)
+        self._check_window(longest_prefix + int(limits.max()))
 
         attention = self.llm.config._attn_implementation
         if attention not in ("sdpa", "eager"):
@@ -327,23 +337,26 @@ class LLMDecoder(AbsAVDecoder):
             value = settings.get(name, 1)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
-        for name in ("length_penalty", "temperature"):
+        for name in ("length_penalty", "temperature", "contrast"):
             value = settings.get(name, 1.0)
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise ValueError(f"{name} is {value!r}, expected a number")
         if settings.get("temperature", 1.0) <= 0:
             raise ValueError(f"temperature is {settings['temperature']}, expected a number above 0")
+        if settings.get("contrast", 0.0) < 0:
+            raise ValueError(f"contrast is {settings['contrast']}, expected a number from 0 on")
         nbest, beam_size = settings.get("nbest", 1), settings.get("beam_size", math.inf)
         if nbest > beam_size:
             raise ValueError(f"nbest is {nbest}, but must be between 1 and beam_size {beam_size}")
 
     def _search(
-        self, prefixes: list[torch.Tensor], limits: torch.Tensor, settings: dict[str, Any]
+        self, prefixes: list[list[torch.Tensor]], limits: torch.Tensor, settings: dict[str, Any]
     ) -> list[list[Hypothesis]]:
-        lengths = torch.tensor([len(p) for p in prefixes])
+        rows = [prefix for utterance in prefixes for prefix in utterance]
+        lengths = torch.tensor([len(prefix) for prefix in rows])
         try:
             nbests = beam_search(
-                self, pad_sequence(prefixes, batch_first=True), lengths, limits, **settings
+                self, pad_sequence(rows, batch_first=True), lengths, limits, **settings
             )
         except torch.OutOfMemoryError:
             if len(prefixes) == 1:

@@ -65,13 +65,15 @@ def beam_search(
     sample: bool = False,
     temperature: float = 1.0,
     seed: int = 0,
+    contrast: float = 0.0,
 ) -> list[list[Beam]]:
     """Find the most probable continuations of each prefix.
 
     Args:
         model: the LLM.
-        prefix: ``(B, P, E)`` embeddings, right-padded.
-        prefix_lengths: ``(B,)`` number of valid embeddings of each prefix.
+        prefix: ``(B, P, E)`` embeddings, right-padded; with ``contrast`` ``(2 B, P, E)``, in which
+            each utterance's prefix is followed by a poorer one.
+        prefix_lengths: ``(B,)`` or ``(2 B,)``, number of valid embeddings of each prefix.
         max_tokens: ``(B,)`` maximum number of tokens to generate, EOS included; at least 1.
         eos: id of the token that ends a text.
         beam_size: K; 1 is greedy search.
@@ -83,12 +85,15 @@ def beam_search(
             batch.
         temperature: divides the logits. The score is that of the tempered distribution.
         seed: of the random numbers.
+        contrast: α. Above 0, the logits are ``(1 + α) · full - α · poor``, of the two prefixes of
+            an utterance: what the poorer one suggests as well counts less.
 
     Returns:
         For each utterance ``nbest`` hypotheses, best first.
     """
     device = prefix.device
-    batch, prefix_size, _ = prefix.shape
+    rows = 2 if contrast else 1  # R, of an utterance in the LLM's batch
+    batch, prefix_size = len(prefix) // rows, prefix.size(1)
     limit = int(max_tokens.max())
     k = beam_size
     noise = torch.Generator().manual_seed(seed) if sample else None
@@ -96,8 +101,8 @@ def beam_search(
     # One row per utterance, (A, ...) with A the number of utterances not yet done.
     utterance = torch.arange(batch, device=device)
     max_tokens = max_tokens.to(device)
-    positions = prefix_lengths.to(device)
-    in_prefix = torch.arange(prefix_size, device=device) < positions[:, None]  # (A, P)
+    positions = prefix_lengths.to(device).view(batch, rows)
+    in_prefix = torch.arange(prefix_size, device=device) < positions[..., None]  # (A, R, P)
     running = torch.zeros(batch, k, limit, dtype=torch.long, device=device)
     running_scores = torch.full((batch, k), _NEVER, device=device)
     running_scores[:, 0] = 0.0  # the first step has one hypothesis, not K equal ones
@@ -114,13 +119,14 @@ def beam_search(
     results: list[list[Beam]] = [[] for _ in range(batch)]
 
     cache = DynamicCache()
-    hidden = model.hidden_states(prefix, in_prefix.long(), cache=cache)  # (B, P, E)
-    last = hidden[torch.arange(batch, device=device), positions - 1]  # (B, E)
-    hidden = last[:, None].expand(-1, k, -1)  # (A, K, E)
+    hidden = model.hidden_states(prefix, in_prefix.flatten(0, 1).long(), cache=cache)
+    last = hidden[torch.arange(len(prefix), device=device), positions.flatten() - 1]  # (A R, E)
+    hidden = last[:, None].expand(-1, k, -1)  # (A R, K, E)
 
     for step in range(limit):
         # a. Candidates: the 2 K best continuations, so that K remain if K of them are EOS.
-        log_probs = F.log_softmax(model.logits(hidden).float() / temperature, dim=-1)
+        logits = _contrasted(model.logits(hidden).float(), contrast)  # (A, K, V)
+        log_probs = F.log_softmax(logits / temperature, dim=-1)
         scores = (running_scores[:, :, None] + log_probs).flatten(1)  # (A, K V)
         vocabulary = log_probs.size(-1)
         candidates = _top(scores, min(2 * k, scores.size(1)), noise)  # (A, 2 K)
@@ -163,29 +169,37 @@ def beam_search(
                 results[int(utterance[row])] = _beams(*fields, nbest)
             if not len(going):
                 break
-            rows = (utterance, max_tokens, positions, in_prefix, running, running_scores, past)
+            fields = (utterance, max_tokens, positions, in_prefix, running, running_scores, past)
             utterance, max_tokens, positions, in_prefix, running, running_scores, past = (
-                field[going] for field in rows
+                field[going] for field in fields
             )
             complete = tuple(field[going] for field in complete)
             parents = parents[going]
-            cache.batch_select_indices(going)
+            going_rows = going[:, None] * rows + torch.arange(rows, device=device)
+            cache.batch_select_indices(going_rows.flatten())
 
         # e. Feed the new tokens. Each sees the prefix, its parent's past and itself.
         if step:
             past = _pick(past, parents)
         new = torch.arange(k, device=device)
         past[:, new, step * k + new] = True
-        visible = torch.cat(
-            [in_prefix[:, None].expand(-1, k, -1), past[:, :, : (step + 1) * k]], dim=-1
-        )  # (A, K, P + K (step + 1))
+        seen = past[:, None, :, : (step + 1) * k].expand(-1, rows, -1, -1)
+        visible = torch.cat([in_prefix[:, :, None].expand(-1, -1, k, -1), seen], dim=-1)
         hidden = model.hidden_states(
-            model.embed(running[:, :, step]),
-            visible[:, None],
-            positions=(positions + step)[:, None].expand(-1, k),
+            model.embed(running[:, :, step]).repeat_interleave(rows, dim=0),
+            visible.flatten(0, 1)[:, None],  # (A R, 1, K, P + K (step + 1))
+            positions=(positions + step).flatten()[:, None].expand(-1, k),
             cache=cache,
         )
     return results
+
+
+def _contrasted(logits: torch.Tensor, contrast: float) -> torch.Tensor:
+    """Map the logits ``(A R, K, V)`` of all prefixes to those of the utterances ``(A, K, V)``."""
+    if not contrast:
+        return logits
+    full, poor = logits[0::2], logits[1::2]
+    return (1 + contrast) * full - contrast * poor
 
 
 def _top(scores: torch.Tensor, count: int, noise: torch.Generator | None) -> torch.Tensor:

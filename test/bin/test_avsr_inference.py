@@ -68,12 +68,15 @@ def test_the_batch_size_does_not_matter(experiment, dump_dir, tmp_path, noise):
     assert all(float(first[uid]) >= float(second[uid]) for uid in first)
 
 
-def test_speech2text_gives_what_the_command_writes(experiment, dump_dir, tmp_path):
-    main(arguments(experiment, dump_dir, tmp_path / "out", "--beam_size", "2"))
+@pytest.mark.parametrize("contrast", [None, 1.5])
+def test_speech2text_gives_what_the_command_writes(experiment, dump_dir, tmp_path, contrast):
+    more = [] if contrast is None else ["--contrast", str(contrast)]
+    main(arguments(experiment, dump_dir, tmp_path / "out", "--beam_size", "2", *more))
     texts = read(tmp_path / "out" / "1best_recog")
     speech2text = AVSRSpeech2Text(
         experiment / "config.yaml", experiment / "model.pth",
         beam_size=2, nbest=1, length_penalty=0.0, max_new_tokens=10,
+        **({} if contrast is None else {"contrast": contrast}),
     )  # fmt: skip
     scps = [read_table(dump_dir / name) for name in ("wav.scp", "video.scp")]
     uid = min(scps[0])

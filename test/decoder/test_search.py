@@ -151,3 +151,71 @@ def test_wide_beam_finds_the_best_of_all_texts(make_llm, media):
     )
     (hypotheses,) = decoder.generate(tokens, lengths, max_new_tokens=1, **search)
     assert len({tuple(h.ids) for h in hypotheses}) == len(hypotheses) == vocabulary
+
+
+def naive_contrast(decoder, tokens, lengths, alpha, limit):
+    """Greedy search with two passes over everything for each token, one utterance."""
+    single = {m: t[:, : lengths[m][0]] for m, t in tokens.items()}
+    (full,) = decoder._prefixes(single, lengths)
+    (poor,) = decoder._prefixes({"audio": single["audio"]}, lengths)
+    ids, score = [], 0.0
+    for _ in range(limit):
+        logits = []
+        for prefix in (full, poor):
+            x = torch.cat([prefix, decoder.embed(torch.tensor(ids, dtype=torch.long))])[None]
+            logits.append(decoder.llm(inputs_embeds=x).logits[0, -1])
+        log_probs = ((1 + alpha) * logits[0] - alpha * logits[1]).log_softmax(-1)
+        best = int(log_probs.argmax())
+        score += float(log_probs[best])
+        if best == decoder.eos_token_id:
+            return ids, score
+        ids.append(best)
+    return ids, score
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("alpha", [0.5, 2.0])
+def test_contrast_equals_two_passes(make_llm, media, alpha):
+    torch.manual_seed(0)
+    decoder = LLMDecoder(make_llm(), lora=None)
+    tokens, lengths = media([9, 4, 13, 6, 2, 11], decoder.embed_size)
+    search = {"beam_size": 1, "max_new_tokens": 16}
+    plain = decoder.generate(tokens, lengths, **search)
+    results = decoder.generate(tokens, lengths, contrast=alpha, **search)
+    assert [h.ids for (h,) in results] != [h.ids for (h,) in plain]
+    assert len({len(h.ids) for (h,) in results}) > 1
+    for b, (found,) in enumerate(results):
+        one = {m: t[b : b + 1] for m, t in tokens.items()}
+        length = {m: n[b : b + 1] for m, n in lengths.items()}
+        ids, score = naive_contrast(decoder, one, length, alpha, 16)
+        assert found.ids == ids
+        assert found.score == pytest.approx(score, abs=1e-3)
+
+
+def test_contrast_with_beams_does_not_depend_on_the_batch(make_llm, media):
+    torch.manual_seed(0)
+    decoder = LLMDecoder(make_llm(), lora=None)
+    tokens, lengths = media([5, 19, 3, 12, 1], decoder.embed_size)
+    search = {"beam_size": 4, "nbest": 3, "contrast": 0.5, "max_length_ratio": 1.2}
+    together = decoder.generate(tokens, lengths, **search)
+    for b, expected in enumerate(together):
+        one = {m: t[b : b + 1, : lengths[m][b]] for m, t in tokens.items()}
+        (alone,) = decoder.generate(one, {m: n[b : b + 1] for m, n in lengths.items()}, **search)
+        assert [h.ids for h in alone] == [h.ids for h in expected]
+        torch.testing.assert_close(
+            [h.score for h in alone], [h.score for h in expected], atol=1e-4, rtol=1e-5
+        )
+
+
+def test_contrast_has_no_effect_on_one_modality(make_llm, media):
+    decoder = LLMDecoder(make_llm(), lora=None)
+    for modality in ("audio", "video"):
+        tokens, lengths = media([9, 4], decoder.embed_size, (modality,))
+        search = {"beam_size": 2, "max_new_tokens": 8}
+        plain = decoder.generate(tokens, lengths, **search)
+        assert decoder.generate(tokens, lengths, contrast=0.5, **search) == plain
+
+
+def test_a_negative_contrast_is_refused():
+    with pytest.raises(ValueError, match="contrast is -0.5, expected a number from 0 on"):
+        LLMDecoder.check_generation({"contrast": -0.5})
