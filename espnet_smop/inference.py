@@ -222,8 +222,8 @@ def _check_options(
     decoder_class.check_generation(generation)
     if generation.get("contrast") and len(modalities_of(config)) < 2:
         raise ValueError(
-            f"contrast is {generation['contrast']}, but the model takes a single modality: leave it "
-            "out"
+            f"contrast is {generation['contrast']}, but the model takes a single modality: "
+            "leave it out"
         )
     if noise is not None:
         check_none(conf_problems("noise", NoiseAdder, noise))
