@@ -222,11 +222,26 @@ def test_the_warm_start_trains_the_projector_alone_and_then_ends(model_args):
 def test_validation_and_resuming_know_where_the_warm_start_is(model_args):
     model = AVSRTask.build_model(model_args(model_conf={"ctc_warmup_steps": 2})).train()
     model(**random_batch())
-    assert "loss_ce" in model.eval()(**random_batch())[1]
+    for _ in range(3):  # validation is no step
+        stats = model.eval()(**random_batch())[1]
+        assert "loss_ctc" in stats and "loss_ce" not in stats and stats["acc"] == 0
     resumed = AVSRTask.build_model(model_args(model_conf={"ctc_warmup_steps": 2})).train()
     resumed.load_state_dict(model.state_dict())
     assert "loss_ctc" in resumed(**random_batch())[1]
     assert "loss_ce" in resumed(**random_batch())[1]
+    assert "loss_ce" in resumed.eval()(**random_batch())[1]
+
+
+def test_the_warm_start_chooses_from_the_tokens_of_the_transcripts(model_args, tmp_path):
+    data = {}
+    for kind, text in (("train", "a word"), ("valid", "a letter")):
+        (tmp_path / kind).write_text(f"id {text}\n")
+        sources = [(str(tmp_path / kind), "text", "text")]
+        data[f"{kind}_data_path_and_name_and_type"] = sources
+    model = AVSRTask.build_model(model_args(model_conf={"ctc_warmup_steps": 2}, **data))
+    expected = {i for text in ("a word", "a letter") for i in model.decoder.encode_text(text)}
+    assert model.warm_start.vocabulary.tolist() == sorted(expected)
+    assert "warm_start.vocabulary" not in model.state_dict()
 
 
 def test_an_unknown_key_of_model_conf_is_named(model_args):

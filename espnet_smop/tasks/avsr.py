@@ -55,6 +55,7 @@ from espnet_smop.tasks.settings import SettingsError, check_none
 from espnet_smop.text_table import text_table
 from espnet_smop.train.abs_preprocessor import AbsAVPreprocessor
 from espnet_smop.train.lock import experiment_lock
+from espnet_smop.train.projector_lr import scale_projector_lr
 from espnet_smop.train.ranks import (
     RankIterFactory,
     connection_errors,
@@ -116,6 +117,13 @@ class AVSRTask(AbsTask):
             default=get_default_kwargs(ESPnetAVSRModel),
             help="Arguments of the model as a whole: ctc_warmup_steps, number of training steps "
             "at the beginning that train the projector alone, by CTC against the LLM's embeddings",
+        )
+        group.add_argument(
+            "--projector_lr_scale",
+            type=float,
+            default=1.0,
+            help="The projector's learning rate as a multiple of the schedule's; not during the "
+            "steps of ctc_warmup_steps",
         )
         group.add_argument(
             "--inference_conf",
@@ -333,8 +341,35 @@ class AVSRTask(AbsTask):
         model = cls._build_model(args)
         _check_fingerprints(args, model.fingerprints())
         _models[id(args)] = model
+        if model.warm_start is not None and (tokens := cls._transcript_tokens(args)):
+            model.warm_start.restrict_to(tokens)
         logging.info("Trained parameters:\n%s", trained_table(model))
         return model
+
+    @classmethod
+    def _transcript_tokens(cls, args: argparse.Namespace) -> set[int]:
+        """Return the token ids in the transcripts that the arguments name."""
+        preprocess = cls.build_preprocess_fn(args, train=False)
+        if preprocess is None:
+            return set()
+        texts = [
+            text
+            for kind in ("train", "valid")
+            for path, name, _ in getattr(args, f"{kind}_data_path_and_name_and_type", None) or []
+            if name == "text"
+            for text in read_table(path).values()
+        ]
+        return {i for text in texts for i in preprocess("", {"text": text})["text"].tolist()}
+
+    @classmethod
+    def build_optimizers(
+        cls, args: argparse.Namespace, model: ESPnetAVSRModel
+    ) -> list[torch.optim.Optimizer]:
+        """Return ESPnet's optimizer, with ``projector_lr_scale``."""
+        optimizers = super().build_optimizers(args, model)
+        if args.projector_lr_scale != 1:
+            scale_projector_lr(optimizers[0], model, args.projector_lr_scale)
+        return optimizers
 
     @classmethod
     def own_classes(cls, args: argparse.Namespace) -> list[str]:

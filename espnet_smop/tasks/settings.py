@@ -138,7 +138,7 @@ def _reason(error: Exception, conf: Mapping[str, Any]) -> str:
 _AT_LEAST = {
     "accum_grad": 1, "batch_bins": 1, "batch_size": 1, "log_interval": 1, "max_epoch": 1,
     "nonfinite_patience": 0, "num_att_plot": 0, "num_iters_per_epoch": 1, "num_workers": 0,
-    "patience": 0,
+    "patience": 0, "projector_lr_scale": 0,
 }  # fmt: skip
 _STATS = {
     "loss", "acc", "loss_ce", "loss_ctc", "loss_balance", "loss_z", "loss_mome_balance",

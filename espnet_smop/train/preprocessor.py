@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from espnet_smop.modality import FRAME_RATE, SAMPLE_RATE
+from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
 from espnet_smop.train.abs_preprocessor import AbsAVPreprocessor
 from espnet_smop.train.augmentation import adaptive_time_mask, crop, horizontal_flip
 from espnet_smop.train.noise import NoiseAdder
 
 VIDEO_MEAN, VIDEO_STD = 0.421, 0.165
 """Of grey mouth crops in [0, 1], as in the training of the published AV-HuBERT weights."""
+_FEATS = {modality.feats_name for modality in MODALITIES.values()}
 
 
 def normalise_speech(speech: np.ndarray) -> np.ndarray:
@@ -37,6 +38,8 @@ class AVSRPreprocessor(AbsAVPreprocessor):
         random_crop: crop the 88 x 88 square at a random position (training).
         video_mask: adaptive time masking, ``{max_width, stride}`` in seconds; None disables it.
         speech_mask: the same for the waveform.
+        feats_mask: the same for precomputed features of either modality, ``max_width`` and
+            ``stride`` in their frames (Whisper has 50 a second, AV-HuBERT 25).
         speech_normalise: zero mean and unit variance per utterance, after adding noise.
         video_multiple: cut videos to a multiple of this many frames, as the public Llama-AVSR code
             does before it encodes and downsamples.
@@ -57,6 +60,7 @@ class AVSRPreprocessor(AbsAVPreprocessor):
         random_crop: bool = True,
         video_mask: dict[str, float] | None = {"max_width": 0.4, "stride": 1.0},  # noqa: B006
         speech_mask: dict[str, float] | None = {"max_width": 0.4, "stride": 1.0},  # noqa: B006
+        feats_mask: dict[str, int] | None = None,
         speech_normalise: bool = True,
         video_multiple: int = 1,
         noise: dict[str, Any] | None = None,
@@ -67,7 +71,8 @@ class AVSRPreprocessor(AbsAVPreprocessor):
             raise ValueError(f"flip_probability is {flip_probability}, expected 0 to 1")
         if not isinstance(video_multiple, int) or video_multiple < 1:
             raise ValueError(f"video_multiple is {video_multiple}, expected 1 or more")
-        for name, mask in (("video_mask", video_mask), ("speech_mask", speech_mask)):
+        masks = {"video_mask": video_mask, "speech_mask": speech_mask, "feats_mask": feats_mask}
+        for name, mask in masks.items():
             if mask is not None and set(mask) != {"max_width", "stride"}:
                 raise ValueError(f"{name} is {mask}, expected {{max_width: …, stride: …}} or null")
         self.encode_text = encode_text
@@ -75,6 +80,7 @@ class AVSRPreprocessor(AbsAVPreprocessor):
         self.random_crop = random_crop
         self.video_mask = video_mask
         self.speech_mask = speech_mask
+        self.feats_mask = feats_mask
         self.speech_normalise = speech_normalise
         self.video_multiple = video_multiple
         self.noise = None
@@ -105,6 +111,8 @@ class AVSRPreprocessor(AbsAVPreprocessor):
                 out[name] = self._video(uid, value)
             elif name == "text":
                 out[name] = np.asarray(self.encode_text(value), dtype=np.int64)
+            elif name in _FEATS and self.train and self.feats_mask is not None:
+                out[name] = adaptive_time_mask(value, **self.feats_mask)
             else:
                 out[name] = value
         return out

@@ -3,8 +3,10 @@
 The tokens of an untrained projector mean nothing to the LLM, and cross-entropy through a frozen
 LLM takes long to change that. During the warm start, CTC trains the projected tokens themselves to
 spell the text: the LLM's frozen input embeddings are its output layer, so that the tokens of a word
-move close to that word's embeddings. The LLM does not run meanwhile.
+move close to that word's embeddings. The LLM does not run meanwhile, not even in validation.
 """
+
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -26,16 +28,29 @@ class CTCWarmStart(nn.Module):
 
     Attributes:
         step: training steps so far; part of the checkpoint, so that a resumed training continues.
+        vocabulary: sorted token ids ``(U,)`` that CTC chooses from; None: all of the LLM's.
     """
 
     def __init__(self, steps: int, decoder: AbsAVDecoder):
         super().__init__()
         self.steps = steps
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.register_buffer("vocabulary", None, persistent=False)
         embeddings = _embeddings(decoder)
         self.blank = nn.Parameter(torch.zeros_like(embeddings[0]))
         square = embeddings.square().sum(dim=1).mean()
         self.log_scale = nn.Parameter(torch.log(_CERTAIN / square.clamp_min(1e-8)))
+
+    def restrict_to(self, tokens: Iterable[int]) -> None:
+        """Let CTC choose from these tokens alone.
+
+        An LLM has many more tokens than the transcripts of a corpus use, and the output layer is
+        most of what the warm start computes.
+
+        Args:
+            tokens: ids; all that a transcript of training or validation contains.
+        """
+        self.vocabulary = torch.tensor(sorted(set(tokens)), device=self.step.device)
 
     def is_over(self) -> bool:
         """Return whether all steps are done."""
@@ -53,7 +68,10 @@ class CTCWarmStart(nn.Module):
         text: torch.Tensor,
         text_lengths: torch.Tensor,
     ) -> DecoderOutput:
-        """Return the CTC loss during the warm start's training steps, otherwise the decoder's.
+        """Return the CTC loss during the warm start, otherwise the decoder's.
+
+        In validation ``acc``, the LLM's accuracy, is 0 during the warm start: none of its epochs
+        becomes the best one.
 
         Args:
             decoder: of the model.
@@ -61,20 +79,20 @@ class CTCWarmStart(nn.Module):
             text: ``(B, L)`` token ids, padded with any value.
             text_lengths: ``(B,)``.
         """
-        if not self.training:
-            return decoder(projected.tokens, projected.lengths, text, text_lengths)
         if self.is_over():
             decoded = decoder(projected.tokens, projected.lengths, text, text_lengths)
-            decoded.loss = decoded.loss + zero_touching_all_params(self)
+            if self.training:
+                decoded.loss = decoded.loss + zero_touching_all_params(self)
             return decoded
         loss = self.ctc(
-            projected.tokens, projected.lengths, text, text_lengths, _embeddings(decoder)
+            projected.tokens, projected.lengths, text, text_lengths, decoder.input_embeddings
         )
-        return DecoderOutput(
-            loss=loss + zero_touching_all_params(decoder),
-            num_tokens=text_lengths.sum(),
-            stats={"loss_ctc": loss.detach()},
-        )
+        stats = {"loss_ctc": loss.detach()}
+        if self.training:
+            loss = loss + zero_touching_all_params(decoder)
+        else:
+            stats["acc"] = torch.zeros_like(loss)
+        return DecoderOutput(loss=loss, num_tokens=text_lengths.sum(), stats=stats)
 
     def ctc(
         self,
@@ -86,7 +104,8 @@ class CTCWarmStart(nn.Module):
     ) -> torch.Tensor:
         """Return the loss per text token in nats, mean over the modalities.
 
-        Utterances with too few projected tokens to spell their text count as zero.
+        Utterances with too few projected tokens to spell their text count as zero. Texts with a
+        token beyond ``vocabulary`` are spelled with all embeddings.
 
         Args:
             tokens: modality → ``(B, T', E)``.
@@ -95,7 +114,14 @@ class CTCWarmStart(nn.Module):
             text_lengths: ``(B,)``.
             embeddings: of the V tokens, ``(V, E)``.
         """
-        output = torch.cat([self.blank[None], embeddings])  # (1 + V, E), the blank is class 0
+        padding = torch.arange(text.size(1), device=text.device) >= text_lengths[:, None]
+        text = text.masked_fill(padding, 0)
+        if self.vocabulary is not None:
+            index = torch.searchsorted(self.vocabulary, text).clamp_max(len(self.vocabulary) - 1)
+            if (padding | (self.vocabulary[index] == text)).all():
+                text, embeddings = index, embeddings[self.vocabulary]  # U instead of V classes
+        # (1 + V, E), the blank is class 0
+        output = torch.cat([self.blank[None], embeddings.detach().float()])
         losses = []
         for modality, x in tokens.items():
             with torch.autocast(x.device.type, enabled=False):
@@ -103,7 +129,7 @@ class CTCWarmStart(nn.Module):
             log_probs = F.log_softmax(logits, dim=-1)
             losses.append(
                 F.ctc_loss(
-                    log_probs.transpose(0, 1), text.clamp_min(0) + 1, lengths[modality],
+                    log_probs.transpose(0, 1), text + 1, lengths[modality],
                     text_lengths, reduction="sum", zero_infinity=True,
                 )
             )  # fmt: skip

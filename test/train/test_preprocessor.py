@@ -111,3 +111,17 @@ def test_videos_are_cut_to_a_multiple(train):
     np.testing.assert_array_equal(out["video"], normalise_video(video[:9]))
     with pytest.raises(ValueError, match="utterance a has 2 video frames, fewer than .* 3"):
         preprocess("a", {"video": video[:2]})
+
+
+@pytest.mark.parametrize("name", ["speech_feats", "video_feats"])
+def test_features_are_masked_in_training_only(name):
+    feats = np.ones((100, 3), dtype=np.float32)
+    mask = {"max_width": 10, "stride": 25}
+    evaluate = AVSRPreprocessor(False, encode, feats_mask=mask)
+    assert np.array_equal(evaluate("a", {name: feats})[name], feats)
+    assert np.array_equal(AVSRPreprocessor(True, encode)("a", {name: feats})[name], feats)
+    np.random.seed(0)
+    masked = AVSRPreprocessor(True, encode, feats_mask=mask)("a", {name: feats})[name]
+    assert masked.shape == feats.shape and (feats == 1).all()
+    share = (masked == 0).all(axis=1).mean()
+    assert 0 < share <= 4 * 9 / 100 and (masked == 0).mean() == pytest.approx(share)

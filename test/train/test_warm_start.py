@@ -60,6 +60,37 @@ def test_the_modalities_count_alike():
     torch.testing.assert_close(both, sum(each) / 2)
 
 
+def test_a_restricted_vocabulary_is_that_of_the_other_tokens_at_no_probability():
+    """Against PyTorch's CTC over all tokens, the unused ones with logits of minus infinity."""
+    torch.manual_seed(0)
+    embeddings = torch.randn(6, 5)
+    warm_start = make(embeddings)
+    nn.init.constant_(warm_start.log_scale, math.log(0.7))
+    tokens, lengths, text, text_lengths = random_inputs({"audio": [7, 5]})
+    everything = warm_start.ctc(tokens, lengths, text, text_lengths, embeddings)
+    warm_start.restrict_to([4, 2, 0, 1, 4])
+    loss = warm_start.ctc(tokens, lengths, text, text_lengths, embeddings)
+    logits = 0.7 * tokens["audio"] @ torch.cat([torch.zeros(1, 5), embeddings]).T
+    logits[:, :, [1 + 3, 1 + 5]] = -math.inf
+    expected = nn.CTCLoss(reduction="sum")(
+        logits.log_softmax(-1).transpose(0, 1), text.clamp_min(0) + 1, lengths["audio"],
+        text_lengths,
+    ) / 5  # fmt: skip
+    torch.testing.assert_close(loss, expected)
+    assert loss < everything
+
+
+def test_a_text_with_a_token_beyond_the_vocabulary_has_all_tokens():
+    torch.manual_seed(0)
+    embeddings = torch.randn(6, 5)
+    warm_start = make(embeddings)
+    inputs = (*random_inputs({"audio": [7, 5]}), embeddings)
+    everything = warm_start.ctc(*inputs)
+    for vocabulary in ([0, 1, 4], [0, 1, 2], [3, 5]):
+        warm_start.restrict_to(vocabulary)
+        assert torch.equal(warm_start.ctc(*inputs), everything)
+
+
 def test_padding_and_texts_that_do_not_fit_have_no_influence():
     torch.manual_seed(0)
     embeddings = torch.randn(6, 5)
@@ -67,6 +98,8 @@ def test_padding_and_texts_that_do_not_fit_have_no_influence():
     tokens, lengths, text, text_lengths = random_inputs({"audio": [7, 2]})  # "1 1" needs 3
     loss = warm_start.ctc(tokens, lengths, text, text_lengths, embeddings)
     tokens["audio"] = torch.cat([tokens["audio"][:1], torch.full((1, 7, 5), 9.0)])
+    assert torch.equal(loss, warm_start.ctc(tokens, lengths, text, text_lengths, embeddings))
+    text[1, 2] = 77
     assert torch.equal(loss, warm_start.ctc(tokens, lengths, text, text_lengths, embeddings))
     loss.backward()
     assert torch.isfinite(warm_start.blank.grad).all()

@@ -1,0 +1,46 @@
+"""A learning rate of its own for the projector."""
+
+from typing import Any
+
+import torch
+
+from espnet_smop.model import ESPnetAVSRModel
+
+_MARK = "is_projector"
+
+
+def scale_projector_lr(
+    optimizer: torch.optim.Optimizer, model: ESPnetAVSRModel, scale: float
+) -> None:
+    """Let the optimizer train the projector with a multiple of its learning rate.
+
+    A warm start trains the projector with the whole learning rate: it is what the LLM's first
+    gradients, which are large, shall not undo. Schedulers set the learning rate of all parameters
+    alike, so that it is multiplied at each step and restored afterwards.
+
+    Args:
+        optimizer: has just been built; the projector's parameters get groups of their own.
+        model: whose parameters it trains.
+        scale: of the learning rate, once the warm start is over.
+    """
+    own = set(model.projector.parameters())
+    for group in list(optimizer.param_groups):
+        theirs = [p for p in group["params"] if p in own]
+        group["params"] = [p for p in group["params"] if p not in own]
+        group[_MARK] = False
+        optimizer.add_param_group({**group, "params": theirs, _MARK: True})
+    plain: list[Any] = []
+
+    def before(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
+        plain[:] = [group["lr"] for group in optimizer.param_groups]
+        if model.warm_start is None or model.warm_start.is_over():
+            for group in optimizer.param_groups:
+                if group[_MARK]:
+                    group["lr"] = group["lr"] * scale
+
+    def after(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
+        for group, lr in zip(optimizer.param_groups, plain, strict=True):
+            group["lr"] = lr
+
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(after)
