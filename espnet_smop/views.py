@@ -21,6 +21,18 @@ TASKS = {"asr": ("audio",), "vsr": ("video",), "avsr": ("audio", "video")}
 RATE_PAIRS = ("sample", "all")
 
 
+def rates_tag(rates: Mapping[str, int]) -> str:
+    """Return modality → rate as part of a name, such as ``a4_v2``."""
+    return "_".join(f"{modality[0]}{rate}" for modality, rate in rates.items())
+
+
+def rate_pairs_of(rates: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
+    """Return all pairs of one audio and one video rate; the audio rate changes first."""
+    rates = {m: rates[m] for m in MODALITIES if m in rates}
+    pairs = itertools.product(*reversed(rates.values()))
+    return [dict(zip(rates, reversed(pair), strict=True)) for pair in pairs]
+
+
 @dataclass(frozen=True)
 class View:
     """A task at given rates.
@@ -42,8 +54,8 @@ class View:
 
     @property
     def rates_tag(self) -> str:
-        """The rates as part of a name, such as ``a4_v2``; empty without rates."""
-        return "_".join(f"{modality[0]}{rate}" for modality, rate in self.rates.items())
+        """See `rates_tag`; empty without rates."""
+        return rates_tag(self.rates)
 
     @property
     def tag(self) -> str:
@@ -78,18 +90,12 @@ class Views(nn.Module):
         super().__init__()
         if rate_pairs not in (None, *RATE_PAIRS):
             raise ValueError(f"rate_pairs is {rate_pairs!r}, expected {' or '.join(RATE_PAIRS)}")
-        rates = {m: tuple((rates or {})[m]) for m in MODALITIES if m in (rates or {})}
-        pairs = [
-            dict(zip(rates, reversed(pair), strict=True))
-            # The audio rate changes first.
-            for pair in itertools.product(*reversed(rates.values()))
-        ]
         self.steps = [
             [
                 View(task, {m: r for m, r in pair.items() if m in TASKS[task]}, w / len(tasks))
                 for task, w in tasks.items()
             ]
-            for pair in pairs
+            for pair in rate_pairs_of(rates or {})
         ]
         self.all = _joined(self.steps)
         if rate_pairs == "all":

@@ -106,6 +106,41 @@ def test_a_step_of_several_tasks_adds_their_weighted_losses(model_args):
     assert len(set(map(float, losses.values()))) == 3
 
 
+def test_rates_change_from_step_to_step_and_validation_has_all(model_args):
+    """Against the projections and losses of single views."""
+    rates = {"mode": "avgpool", "audio": [2, 4], "video": [1, 3]}
+    model = AVSRTask.build_model(
+        model_args(
+            model_conf={"tasks": {"vsr": 2.0, "avsr": 1.0}, "rate_pairs": "sample"},
+            projector_conf={"hidden_size": 16, "downsample": rates, "per_rate": True},
+            decoder_conf={**model_args().decoder_conf, "lora": {"r": 2, "per": "rates"}},
+        )
+    )
+    batch = random_batch()
+    inputs = [batch[n] for n in ("speech", "speech_lengths", "video", "video_lengths")]
+    losses = {}
+    for view in model.views.all:
+        projected = model.project(*inputs, view=view)
+        assert projected.tokens.keys() == set(view.modalities)
+        decoded = model.decode(projected, batch["text"], batch["text_lengths"], view)
+        losses[view.tag] = float(decoded.loss + projected.aux_loss)
+    seen = set()
+    for _ in range(4):
+        loss, stats, _ = model.train()(**batch)
+        [vsr] = [n.removeprefix("loss_ce_") for n in stats if n.startswith("loss_ce_vsr")]
+        [avsr] = [n.removeprefix("loss_ce_") for n in stats if n.startswith("loss_ce_avsr")]
+        assert float(loss) == pytest.approx((2 * losses[vsr] + losses[avsr]) / 2, rel=1e-5)
+        seen |= {vsr, avsr}
+    assert seen == losses.keys() and len(seen) == 6
+    loss, stats, _ = model.eval()(**batch)
+    mean = {task: [v for t, v in losses.items() if t.startswith(task)] for task in ("vsr", "avsr")}
+    mean = {task: sum(values) / len(values) for task, values in mean.items()}
+    assert float(loss) == pytest.approx((2 * mean["vsr"] + mean["avsr"]) / 2, rel=1e-5)
+    assert {n.removeprefix("acc_") for n in stats if n.startswith("acc_")} == seen
+    assert int(model.views.step) == 4  # validation does not count
+    assert "views.step" in model.state_dict()
+
+
 def test_hypotheses_do_not_depend_on_the_batch(model_args):
     model = AVSRTask.build_model(model_args()).eval()
     batch = random_batch((30, 17, 8, 25, 12))

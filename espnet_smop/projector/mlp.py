@@ -15,6 +15,7 @@ class MLPProjector(SMoPProjector):
         hidden_size: width of the hidden layer.
         layer_norm: end with a LayerNorm.
         downsample: see ``Stem``; a partial dictionary is completed with the defaults.
+        per_rate: an MLP for each rate of each modality; by default one for all rates.
         fusion: see ``Stem``.
         dropout: on the inputs of the MLPs.
     """
@@ -28,6 +29,7 @@ class MLPProjector(SMoPProjector):
         hidden_size: int = 2048,
         layer_norm: bool = False,
         downsample: dict | None = None,
+        per_rate: bool = False,
         fusion: dict | None = None,
         dropout: float = 0.0,
     ):
@@ -39,6 +41,7 @@ class MLPProjector(SMoPProjector):
             hidden_size=hidden_size,
             expert_layer_norm=layer_norm,
             downsample=downsample,
+            per_rate=per_rate,
             fusion=fusion,
             dropout=dropout,
         )

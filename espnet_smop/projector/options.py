@@ -30,6 +30,20 @@ def check_positive_int(name: str, given: Any) -> int:
     return given
 
 
+def rates_of(name: str, given: Any) -> tuple[int, ...]:
+    """Return the rates that an option gives: a whole number above 0, or a list of different ones.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not isinstance(given, list | tuple):
+        return (check_positive_int(name, given),)
+    rates = tuple(check_positive_int(name, rate) for rate in given)
+    if not rates or len(set(rates)) < len(rates):
+        raise ValueError(f"{name} is {given!r}, expected different numbers of frames per token")
+    return rates
+
+
 def complete(name: str, given: Mapping[str, Any] | None, defaults: Mapping[str, Any]) -> dict:
     """Complete a partial dictionary, such as from ``--projector_conf downsample.video=2``.
 

@@ -14,6 +14,7 @@ from espnet_smop.projector.dispatch import DISPATCHES, mix
 from espnet_smop.projector.downsample import valid_mask
 from espnet_smop.projector.experts import ExpertPool
 from espnet_smop.projector.options import complete, one_of
+from espnet_smop.projector.per_rate import MixturePerRate
 from espnet_smop.projector.router import (
     NoRouter,
     Router,
@@ -44,6 +45,8 @@ class Parts(NamedTuple):
 class JEJR(nn.Module):
     """Joint experts, joint router: one SMoP for the concatenated audio and video tokens."""
 
+    joint_experts = True
+
     def __init__(self, sizes: dict[str, int], num_experts: dict[str, int], parts: Parts):
         super().__init__()
         self.align = Align(sizes)
@@ -63,6 +66,8 @@ class JEJR(nn.Module):
 class JEDR(nn.Module):
     """Joint experts, disjoint routers: a router per modality, one shared pool."""
 
+    joint_experts = True
+
     def __init__(self, sizes: dict[str, int], num_experts: dict[str, int], parts: Parts):
         super().__init__()
         self.align = Align(sizes)
@@ -81,6 +86,8 @@ class JEDR(nn.Module):
 
 class DEDR(nn.Module):
     """Disjoint experts, disjoint routers: a separate SMoP per modality."""
+
+    joint_experts = False
 
     def __init__(self, sizes: dict[str, int], num_experts: dict[str, int], parts: Parts):
         super().__init__()
@@ -166,6 +173,7 @@ class SMoPProjector(AbsProjector):
         expert_layer_norm: end experts with a LayerNorm, as in published checkpoints; False is the
             paper's two-layer MLP.
         downsample: see ``Stem``; a partial dictionary is completed with the defaults.
+        per_rate: a mixture for each rate (see ``MixturePerRate``); by default one for all rates.
         fusion: see ``Stem``.
         dropout: on the inputs of routers and experts, for training sets so small that the experts
             would memorise them. The paper has none.
@@ -187,6 +195,7 @@ class SMoPProjector(AbsProjector):
         hidden_size: int = 2048,
         expert_layer_norm: bool = True,
         downsample: dict | None = None,
+        per_rate: bool = False,
         fusion: dict | None = None,
         dropout: float = 0.0,
         load_balancing_weight: float = 0.01,
@@ -222,12 +231,24 @@ class SMoPProjector(AbsProjector):
                 layer_norm=expert_layer_norm,
             )
 
-        sizes = self.stem.output_sizes
-        self.mixture = ROUTINGS[routing](
-            sizes,
-            {m: num_experts[m] for m in sizes},
-            Parts(router, pool, partial(mix, how=dispatch)),
-        )
+        def mixture(sizes: dict[str, int]) -> nn.Module:
+            return ROUTINGS[routing](
+                sizes,
+                {m: num_experts[m] for m in sizes},
+                Parts(router, pool, partial(mix, how=dispatch)),
+            )
+
+        self.rates = self.stem.rates
+        self.per_rate = per_rate
+        if per_rate and not self.rates:
+            raise ValueError("per_rate is true, but downsample has no list of rates: give one")
+        if per_rate:
+            joint = ROUTINGS[routing].joint_experts
+            self.mixture = MixturePerRate(self.stem.output_sizes, mixture, joint=joint)
+        else:
+            self.mixture = mixture(
+                {m: _one_size(m, sizes) for m, sizes in self.stem.output_sizes.items()}
+            )
 
     def init_output_rms(self, rms: torch.Tensor) -> None:
         """See ``AbsProjector``."""
@@ -240,16 +261,20 @@ class SMoPProjector(AbsProjector):
         features: dict[str, torch.Tensor],
         lengths: dict[str, torch.Tensor],
         layers: dict[str, list[torch.Tensor]] | None = None,
+        rates: Mapping[str, int] | None = None,
     ) -> ProjectorOutput:
-        """Project the features of every modality; see ``AbsProjector``.
+        """Project the features of one or all modalities; see ``AbsProjector``.
 
         In training under ``torch.distributed`` the auxiliary losses are those of the global batch.
+        Where ``rates`` has none for a modality, it is the first one.
         """
+        rates = {m: rate[0] for m, rate in self.rates.items()} | dict(rates or {})
         features = {m: self._own_precision(x) for m, x in features.items()}
         layers = {m: [self._own_precision(x) for x in xs] for m, xs in (layers or {}).items()}
-        tokens, lengths = self.stem(features, lengths, layers)
+        tokens, lengths = self.stem(features, lengths, layers, rates)
         valid = {m: valid_mask(lengths[m], tokens[m].shape[1]) for m in tokens}
-        y, routings = self.mixture(
+        mixture = partial(self.mixture, rates=rates) if self.per_rate else self.mixture
+        y, routings = mixture(
             {m: self.dropout(t).flatten(0, 1) for m, t in tokens.items()},
             {m: v.flatten() for m, v in valid.items()},
         )
@@ -263,16 +288,21 @@ class SMoPProjector(AbsProjector):
             routings=routings,
         )
 
-    def num_tokens(self, modality: str, frames: torch.Tensor) -> torch.Tensor:
-        """See ``AbsProjector``."""
-        return self.stem.downsamples[modality].num_tokens(frames)
+    def num_tokens(
+        self, modality: str, frames: torch.Tensor, rate: int | None = None
+    ) -> torch.Tensor:
+        """See ``AbsProjector``; None is the first rate."""
+        return self.stem.downsample(modality, rate).num_tokens(frames)
 
     def num_active_parameters(self) -> int:
         """See ``AbsProjector``."""
-        routers = [module for module in self.modules() if isinstance(module, Router)]
-        pools = [module for module in self.modules() if isinstance(module, ExpertPool)]
+        others = self.mixture.of_other_rates() if self.per_rate else []
+        idle = sum(p.numel() for mixture in others for p in mixture.parameters())
+        modules = set(self.modules()).difference(*(mixture.modules() for mixture in others))
+        routers = [module for module in modules if isinstance(module, Router)]
+        pools = [module for module in modules if isinstance(module, ExpertPool)]
         top_k = routers[0].top_k if routers else 1
-        idle = sum(
+        idle += sum(
             (pool.num_experts - min(top_k, pool.num_experts))
             * sum(p.numel() for p in pool.parameters())
             // pool.num_experts
@@ -303,3 +333,18 @@ class SMoPProjector(AbsProjector):
                 for choice, share in expert_shares(routing).items():
                     shares[f"router_{name}/{modality}_{choice}"] = share
         return balance, z, shares
+
+
+def _one_size(modality: str, sizes: dict[int, int]) -> int:
+    """Return the token width that a modality has at all of its rates.
+
+    Raises:
+        ValueError: it has several.
+    """
+    if len(set(sizes.values())) > 1:
+        listed = " and ".join(str(rate) for rate in sizes)
+        raise ValueError(
+            f"stacked {modality} frames are of different widths at the rates {listed}: set "
+            "per_rate: true for a projector each, or downsample.mode: avgpool"
+        )
+    return next(iter(sizes.values()))

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from espnet_smop.modality import MODALITIES
-from espnet_smop.projector.downsample import DOWNSAMPLES
+from espnet_smop.projector.downsample import DOWNSAMPLES, Downsample
 from espnet_smop.projector.fusion import FUSIONS
-from espnet_smop.projector.options import complete, one_of
+from espnet_smop.projector.options import complete, one_of, rates_of
 
 DOWNSAMPLE_DEFAULTS = {"mode": "stack", "audio": 3, "video": 3, "remainder": "keep"}
 FUSION_DEFAULTS = {"audio": None, "video": None}
@@ -20,12 +20,13 @@ class Stem(nn.Module):
     Args:
         input_sizes: modality → width D of the encoder's features.
         num_layers: modality → number of encoder layers L, for fusion.
-        downsample: ``mode`` (``stack`` or ``avgpool``), a rate per modality, and ``remainder``;
-            missing keys have the values of ``DOWNSAMPLE_DEFAULTS``.
+        downsample: ``mode`` (``stack`` or ``avgpool``), a rate or list of rates per modality, and
+            ``remainder``; missing keys have the values of ``DOWNSAMPLE_DEFAULTS``.
         fusion: modality → None, ``dci`` or ``mmfuser``.
 
     Attributes:
-        output_sizes: modality → token width.
+        output_sizes: modality → rate → token width.
+        rates: modality → rates to choose from; empty if there are no lists of rates.
     """
 
     def __init__(
@@ -57,18 +58,42 @@ class Stem(nn.Module):
                     input_size=size, num_layers=num_layers[modality]
                 )
                 size = self.fusions[modality].output_size
-            self.downsamples[modality] = build(
-                size, downsample[modality], remainder=downsample["remainder"]
+            self.downsamples[modality] = nn.ModuleDict(
+                {
+                    str(rate): build(size, rate, remainder=downsample["remainder"])
+                    for rate in rates_of(f"downsample.{modality}", downsample[modality])
+                }
             )
-        self.output_sizes = {m: d.output_size for m, d in self.downsamples.items()}
+        self.output_sizes = {
+            m: {int(rate): d.output_size for rate, d in by_rate.items()}
+            for m, by_rate in self.downsamples.items()
+        }
+        self.rates = {}
+        if any(isinstance(downsample[m], list | tuple) for m in input_sizes):
+            self.rates = {m: tuple(sizes) for m, sizes in self.output_sizes.items()}
+
+    def downsample(self, modality: str, rate: int | None = None) -> Downsample:
+        """Return what makes tokens at a rate; None is the first one.
+
+        Raises:
+            ValueError: there is no such rate.
+        """
+        by_rate = self.downsamples[modality]
+        if rate is None:
+            return next(iter(by_rate.values()))
+        return by_rate[one_of(f"the {modality} rate", str(rate), by_rate)]
 
     def forward(
         self,
         features: dict[str, torch.Tensor],
         lengths: dict[str, torch.Tensor],
         layers: dict[str, list[torch.Tensor]],
+        rates: Mapping[str, int],
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Return tokens ``(B, T', D')`` and their lengths ``(B,)`` per modality."""
+        """Return tokens ``(B, T', D')`` and their lengths ``(B,)`` per modality.
+
+        Where ``rates`` has none for a modality, it is the first one.
+        """
         tokens, token_lengths = {}, {}
         for modality in MODALITIES:
             if modality not in features:
@@ -82,7 +107,6 @@ class Stem(nn.Module):
                         "only its features: pass `layers` for the modalities in `needs_layers`"
                     )
                 x = self.fusions[modality](layers[modality], lengths[modality])
-            tokens[modality], token_lengths[modality] = self.downsamples[modality](
-                x, lengths[modality]
-            )
+            downsample = self.downsample(modality, rates.get(modality))
+            tokens[modality], token_lengths[modality] = downsample(x, lengths[modality])
         return tokens, token_lengths
