@@ -61,7 +61,7 @@ class Utterance:
 
     @property
     def is_pretrain(self) -> bool:
-        """Whether it belongs to LRS3's part pretrain."""
+        """Whether it belongs to the part pretrain of LRS2 or LRS3."""
         return self.name.startswith("pretrain/")
 
 

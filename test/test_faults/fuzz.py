@@ -40,6 +40,7 @@ from espnet_smop.corpus.landmarks import LandmarkError, read_landmarks
 from espnet_smop.corpus.media import MediaError, read_audio, read_pictures
 from espnet_smop.corpus.readers.auto_avsr import AutoAVSRReader
 from espnet_smop.corpus.readers.av_hubert import AVHuBERTReader
+from espnet_smop.corpus.readers.lrs2 import LRS2Reader
 from espnet_smop.corpus.readers.lrs3 import TextFileError, read_text_file
 from espnet_smop.corpus.utterance import CorpusError
 from espnet_smop.fileio.table import TableError, read_table
@@ -210,6 +211,15 @@ def readers() -> dict[str, Reader]:
             _in_directory("train.tsv", AVHuBERTReader().read, **{"train.wrd": "a\nb\n"}),
             (CorpusError,),
             {"train.tsv": b"/\ntrainval/s/1\tv.mp4\ta.wav\t25\t16000\n" + b"x\ty\tz\t1\t2\n"},
+        ),
+        "lrs2": Reader(
+            _in_directory(
+                "train.txt",
+                LRS2Reader(train_parts=["train"]).read,
+                **{"val.txt": "3/00001\n", "test.txt": "4/00001 NF\n", "main/list": ""},
+            ),
+            (CorpusError,),
+            {"train.txt": b"1/00001\n1/00002\n2/00001 NF\n"},
         ),
         "sound": Reader(
             read_audio,

@@ -14,11 +14,13 @@ from espnet_smop.corpus.readers.any_lrs3 import AnyLRS3Reader
 from espnet_smop.corpus.readers.auto_avsr import AutoAVSRReader
 from espnet_smop.corpus.readers.av_hubert import AVHuBERTReader
 from espnet_smop.corpus.readers.folder import FolderReader
+from espnet_smop.corpus.readers.lrs2 import LRS2Reader
 from espnet_smop.corpus.readers.lrs3 import LRS3Reader
 from espnet_smop.corpus.utterance import CorpusError
 
 READERS: dict[str, type[CorpusReader]] = {
     "lrs3": LRS3Reader,
+    "lrs2": LRS2Reader,
     "auto_avsr": AutoAVSRReader,
     "av_hubert": AVHuBERTReader,
     "any_lrs3": AnyLRS3Reader,

@@ -197,11 +197,7 @@ class LRS3Reader(CorpusReader):
         """Add ``--train_parts``, ``--max_seconds`` and ``--landmarks_dir``."""
         add_train_parts(parser)
         add_max_seconds(parser)
-        parser.add_argument(
-            "--landmarks_dir",
-            type=Path,
-            help="landmark files in LRS3's layout (.npy, .npz or .pkl); default: beside the clips",
-        )
+        add_landmarks_dir(parser)
 
     @staticmethod
     def is_here(root: Path) -> bool:
@@ -249,6 +245,15 @@ def add_max_seconds(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_landmarks_dir(parser: argparse.ArgumentParser) -> None:
+    """Add ``--landmarks_dir``."""
+    parser.add_argument(
+        "--landmarks_dir",
+        type=Path,
+        help="landmark files (.npy, .npz, .pkl) in the corpus's layout; default: beside the clips",
+    )
+
+
 def _read_part(
     root: Path, part: str, max_seconds: float | None, landmarks_dir: Path | None
 ) -> tuple[list[Utterance], list[Problem]]:
@@ -259,43 +264,57 @@ def _read_part(
     for clip in sorted((root / part).glob("*/*.mp4")):
         if clip in missing:
             continue  # a broken symlink, or a directory
-        if not is_one_line(str(clip)):
-            name = str(clip).encode("unicode_escape", "surrogateescape").decode()
-            problems.append(Problem(name, "its name is not one line of UTF-8; rename it"))
+        found, wrong = read_clip(root, clip, max_seconds, landmarks_dir)
+        utterances += found
+        problems += wrong
+    return utterances, problems
+
+
+def read_clip(
+    root: Path, clip: Path, max_seconds: float | None, landmarks_dir: Path | None
+) -> tuple[list[Utterance], list[Problem]]:
+    """Return the utterances of a clip with its text file beside it, and why some are left out.
+
+    Args:
+        root: directory of the parts.
+        clip: ``<root>/<part>/<speaker>/<clip>.mp4``.
+        max_seconds: a longer clip with a word table is cut; None cuts none.
+        landmarks_dir: directory of landmark files in the layout of ``root``; None looks beside
+            the clip.
+    """
+    if not is_one_line(str(clip)):
+        name = str(clip).encode("unicode_escape", "surrogateescape").decode()
+        return [], [Problem(name, "its name is not one line of UTF-8; rename it")]
+    try:
+        pieces = _pieces(read_text_file(clip.with_suffix(".txt")), max_seconds)
+    except TextFileError as e:
+        return [], [e.problem]
+    except CorpusError as e:
+        return [], [Problem(str(clip), str(e))]
+    path = clip.relative_to(root).with_suffix("")
+    recording, speaker = clip_ids(path)
+    landmarks = find_beside(clip if landmarks_dir is None else landmarks_dir / path)
+    texts = [normalise(piece.text) for piece in pieces]
+    problems = [] if all(texts) else [Problem(str(clip), "empty transcript")]
+    utterances = []
+    for piece, text in zip(pieces, texts, strict=True):
+        if not text:
             continue
-        try:
-            pieces = _pieces(read_text_file(clip.with_suffix(".txt")), max_seconds)
-        except TextFileError as e:
-            problems.append(e.problem)
-            continue
-        except CorpusError as e:
-            problems.append(Problem(str(clip), str(e)))
-            continue
-        texts = [normalise(piece.text) for piece in pieces]
-        if not all(texts):
-            problems.append(Problem(str(clip), "empty transcript"))
-        path = clip.relative_to(root).with_suffix("")
-        recording, speaker = clip_ids(path)
-        landmarks = find_beside(clip if landmarks_dir is None else landmarks_dir / path)
-        for piece, text in zip(pieces, texts, strict=True):
-            if not text:
-                continue
-            whole = piece.end is None
-            span = "" if whole else f"_{piece.start * 4:06d}_{piece.end * 4:06d}"
-            utterances.append(
-                Utterance(
-                    id=recording + span,
-                    speaker=speaker,
-                    recording=recording,
-                    audio=str(clip),
-                    video=str(clip),
-                    text=text,
-                    name=path.as_posix(),
-                    start=piece.start,
-                    end=piece.end,
-                    landmarks=str(landmarks) if landmarks else None,
-                )
+        span = "" if piece.end is None else f"_{piece.start * 4:06d}_{piece.end * 4:06d}"
+        utterances.append(
+            Utterance(
+                id=recording + span,
+                speaker=speaker,
+                recording=recording,
+                audio=str(clip),
+                video=str(clip),
+                text=text,
+                name=path.as_posix(),
+                start=piece.start,
+                end=piece.end,
+                landmarks=str(landmarks) if landmarks else None,
             )
+        )
     return utterances, problems
 
 
