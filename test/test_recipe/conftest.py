@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+from transformers import WhisperConfig, WhisperModel
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "egs2" / "TEMPLATE" / "avsr_smop1"
@@ -147,3 +150,71 @@ def recipe(tmp_path):
 def shared_recipe(tmp_path_factory):
     """Return a recipe that the tests of a module share."""
     return Recipe(tmp_path_factory.mktemp("recipe"))
+
+
+class RecipeClone:
+    """A copy of a recipe of this repository, which runs with this Python."""
+
+    def __init__(self, directory: Path):
+        self.dir = directory
+
+    def run(self, *command: object) -> str:
+        """Run a command in the recipe's directory; return what it says if it succeeds."""
+        python_path = [str(ROOT), str(ROOT / "egs2/synthesis"), os.environ.get("PYTHONPATH", "")]
+        env = {
+            **os.environ,
+            "ESPNET_SMOP_PYTHON": sys.executable,
+            "PYTHONPATH": ":".join(filter(None, python_path)),
+        }
+        done = subprocess.run(
+            [str(c) for c in command],
+            cwd=self.dir, env=env, capture_output=True, text=True, timeout=3000,
+        )  # fmt: skip
+        assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def clone_with_tiny_models(tmp_path_factory, make_llm, tiny_avhubert):
+    """Return a function that copies a corpus's recipe, with tiny random base models.
+
+    ``conf/train_tiny.yaml`` names them; ``conf/decode_tiny.yaml`` has a beam of 2.
+    """
+    names = (
+        "encoder_layers",
+        "decoder_layers",
+        "encoder_attention_heads",
+        "decoder_attention_heads",
+    )
+
+    def clone(corpus: str) -> RecipeClone:
+        egs2 = tmp_path_factory.mktemp("a clone") / "egs2"
+        ignored = shutil.ignore_patterns("data", "dump", "exp", "downloads")
+        shutil.copytree(ROOT / "egs2", egs2, symlinks=True, ignore=ignored)
+        directory = egs2 / corpus / "avsr_smop1"
+        torch.manual_seed(1)
+        whisper = WhisperModel(WhisperConfig(
+            d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16, vocab_size=20, pad_token_id=0,
+            bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, **dict.fromkeys(names, 1),
+        ))  # fmt: skip
+        whisper.save_pretrained(directory / "downloads/whisper")
+        settings = {
+            "base": "train_avsr.yaml",
+            "audio_frontend_conf": {"model": "downloads/whisper"},
+            "video_frontend_conf": {"model": tiny_avhubert},
+            "decoder_conf": {"model": make_llm("llama3"), "lora": {"r": 2}},
+            "projector_conf": {"hidden_size": 16},
+            "batch_bins": 4000,
+            "batch_limits": {"frames": 600},
+            "accum_grad": 1,
+            "num_workers": 0,
+            "num_iters_per_epoch": 2,
+            "max_epoch": 1,
+            "scheduler_conf": {"first_cycle_steps": 2, "warmup_steps": 1},
+            "use_amp": False,
+        }
+        (directory / "conf/train_tiny.yaml").write_text(yaml.safe_dump(settings))
+        (directory / "conf/decode_tiny.yaml").write_text("{beam_size: 2, max_new_tokens: 4}\n")
+        return RecipeClone(directory)
+
+    return clone

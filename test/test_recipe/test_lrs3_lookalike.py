@@ -4,16 +4,10 @@ The mini corpus' generator makes them and knows what is said when.
 """
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
-from transformers import WhisperConfig, WhisperModel
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_SECONDS = 4.0
@@ -23,67 +17,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory, make_llm, tiny_avhubert):
+def recipe(clone_with_tiny_models):
     """A copy of the LRS3 recipe whose config names tiny base models with random weights."""
-    egs2 = tmp_path_factory.mktemp("a clone") / "egs2"
-    ignored = shutil.ignore_patterns("data", "dump", "exp", "downloads")
-    shutil.copytree(ROOT / "egs2", egs2, symlinks=True, ignore=ignored)
-    directory = egs2 / "lrs3" / "avsr_smop1"
-    torch.manual_seed(1)
-    names = (
-        "encoder_layers",
-        "decoder_layers",
-        "encoder_attention_heads",
-        "decoder_attention_heads",
-    )
-    sizes = dict.fromkeys(names, 1)
-    whisper = WhisperModel(WhisperConfig(
-        d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16, vocab_size=20, pad_token_id=0,
-        bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, **sizes,
-    ))  # fmt: skip
-    whisper.save_pretrained(directory / "downloads/whisper")
-    settings = {
-        "base": "train_avsr.yaml",
-        "audio_frontend_conf": {"model": "downloads/whisper"},
-        "video_frontend_conf": {"model": tiny_avhubert},
-        "decoder_conf": {"model": make_llm("llama3"), "lora": {"r": 2}},
-        "projector_conf": {"hidden_size": 16},
-        "batch_bins": 4000,
-        "batch_limits": {"frames": 600},
-        "accum_grad": 1,
-        "num_workers": 0,
-        "num_iters_per_epoch": 2,
-        "max_epoch": 1,
-        "scheduler_conf": {"first_cycle_steps": 2, "warmup_steps": 1},
-        "use_amp": False,
-    }
-    (directory / "conf/train_tiny.yaml").write_text(yaml.safe_dump(settings))
-    (directory / "conf/decode_tiny.yaml").write_text("{beam_size: 2, max_new_tokens: 4}\n")
-    return directory
-
-
-def environment():
-    python_path = [str(ROOT), str(ROOT / "egs2/synthesis"), os.environ.get("PYTHONPATH", "")]
-    return {
-        **os.environ,
-        "ESPNET_SMOP_PYTHON": sys.executable,
-        "PYTHONPATH": ":".join(filter(None, python_path)),
-    }
-
-
-def run(*command, cwd):
-    done = subprocess.run(
-        [str(c) for c in command], cwd=cwd, env=environment(), capture_output=True, text=True,
-        timeout=3000,
-    )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    return done.stdout
+    return clone_with_tiny_models("lrs3")
 
 
 def make(recipe, form, out):
-    mini = recipe.parents[1] / "mini_lrs3/avsr_smop1"
-    run(sys.executable, "local/make_corpus.py", "--out", out, "--form", form,
-        "--size", "pretraining_smoke", cwd=mini)  # fmt: skip
+    make_corpus = "../../mini_lrs3/avsr_smop1/local/make_corpus.py"
+    recipe.run(sys.executable, make_corpus, "--out", out, "--form", form,
+               "--size", "pretraining_smoke")  # fmt: skip
     return [json.loads(line) for line in (out / "truth.jsonl").read_text().splitlines()]
 
 
@@ -96,19 +38,19 @@ def table(path):
 def prepared(request, recipe):
     """Form, truth and directory names after all stages."""
     form = request.param
-    corpus = recipe / "downloads" / f"the {form} corpus"
+    corpus = recipe.dir / "downloads" / f"the {form} corpus"
     truth = make(recipe, form, corpus)
     dirs = {f"{kind}dir": f"{kind}_{form}" for kind in ("data", "dump", "exp")}
-    (recipe / "db.sh").unlink()
-    (recipe / "db.sh").write_text(f"# shellcheck shell=bash\nLRS3='{corpus}'\n")
-    output = run(
+    (recipe.dir / "db.sh").unlink()
+    (recipe.dir / "db.sh").write_text(f"# shellcheck shell=bash\nLRS3='{corpus}'\n")
+    output = recipe.run(
         "./run.sh", "--stop_stage", "13", *(x for k, v in dirs.items() for x in (f"--{k}", v)),
         "--local_data_opts", f"--max_seconds {MAX_SECONDS:g}",
         "--avsr_config", "conf/train_tiny.yaml", "--inference_config", "conf/decode_tiny.yaml",
         "--babble_utts", "10", "--snrs", "clean 0", "--ngpu", "0", "--gpu_inference", "false",
-        "--nj", "2", "--inference_nj", "2", cwd=recipe,
+        "--nj", "2", "--inference_nj", "2",
     )  # fmt: skip
-    return form, truth, {name: recipe / path for name, path in dirs.items()}, output
+    return form, truth, {name: recipe.dir / path for name, path in dirs.items()}, output
 
 
 def test_every_clip_arrives_with_its_text(prepared):

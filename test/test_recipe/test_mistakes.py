@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = ("lrs3", "mini_lrs3", "own_corpus", "real_speech")
+RECIPES = ("lrs3", "lrs2", "mini_lrs3", "own_corpus", "real_speech")
 EXP = "exp/avsr_train"
 ONLY_DECODING = ("--stage", "12", "--stop_stage", "12")
 
@@ -74,6 +74,9 @@ SCRIPTS = [
     ("lrs3", ["sh", "local/run_paper.sh", "--table", "9"], "there are tables 1 and 2"),
     ("lrs3", ["local/data.sh", "--lsr3", "x"], "no option --lsr3; did you mean --lrs3?"),
     ("lrs3", ["local/base_models.sh", "--model", "x"], "there is no option --model"),
+    ("lrs2", ["./run.sh", "--gpu", "2"], "run.sh: there is no option --gpu; did you mean --ngpu?"),
+    ("lrs2", ["local/data.sh", "--lsr2", "x"], "no option --lsr2; did you mean --lrs2?"),
+    ("lrs2", ["local/data.sh", "--allow_broken", "yes"], "is true or false, not 'yes'"),
     ("mini_lrs3", ["./run.sh", "--size", "big"], "--size is default, smoke or a number"),
     ("mini_lrs3", ["./run.sh", "--task", "asr"], "no option --task; did you mean --tasks?"),
     ("mini_lrs3", ["./run.sh", "--stage", "99"], "run.sh: there is no stage 99"),

@@ -6,7 +6,8 @@
     OUT/settings.json   what was asked for; OUT/.done holds the same once all is there
 
 ``.npy`` holds the landmarks, float32 ``(frames, 68, 2)``. The two other forms in which LRS3 is
-passed on, with mouth crops already cut, are described in `talking_face.prepared`.
+passed on, with mouth crops already cut, are described in `talking_face.prepared`, and LRS2's in
+`talking_face.lrs2`.
 
 A clip depends on the settings and its name alone, so neither the number of processes nor an
 interruption changes anything; what is complete is not made again.
@@ -28,12 +29,11 @@ from zlib import crc32
 import cv2
 import numpy as np
 
-from talking_face import grammar, lips
+from talking_face import grammar, lips, lrs2, prepared
 from talking_face.difficulty import Difficulty
 from talking_face.face import FRAME_SIZE, Face
 from talking_face.files import atomic, write_mp4, write_text
 from talking_face.lips import FRAME_RATE
-from talking_face.prepared import crop_mouths, write_clip, write_lists
 from talking_face.sound import record
 from talking_face.speakers import FIRST_PRETRAINER, PRETRAINING_VOICES, Speaker, speaker
 from talking_face.speech import SAMPLE_RATE, Segment, Utterance, synthesise
@@ -194,8 +194,10 @@ def make(out: Path, settings: Settings, *, jobs: int) -> None:
     print(f"make_corpus: {len(missing)} clips made in {progress.seconds():.0f} s", flush=True)
 
     truth = [_truth_path(out, clip).read_text() for clip in clips]
-    if settings.form != "raw":
-        write_lists(out, settings.form, [json.loads(row) for row in truth])
+    if settings.form == "lrs2":
+        lrs2.write_lists(out, [json.loads(row) for row in truth])
+    elif settings.form != "raw":
+        prepared.write_lists(out, settings.form, [json.loads(row) for row in truth])
     valid = [clip.name for clip in clips if clip.split == "valid"]
     write_text(out / "valid.id", "".join(f"{name}\n" for name in valid))
     write_text(out / "truth.jsonl", "".join(truth))
@@ -270,16 +272,16 @@ def make_clip(out: Path, settings: Settings, clip: Clip) -> None:
     video, landmarks = face.film(path, difficulty, rng)
     samples = record(utterance.samples, person.room, difficulty, rng)
 
-    if settings.form == "raw":
-        stem = out / clip.name
+    if settings.form in ("raw", "lrs2"):
+        stem = out / (lrs2.renamed(clip.name) if settings.form == "lrs2" else clip.name)
         write_mp4(stem.with_suffix(".mp4"), video, samples, difficulty.crf)
         text = _lrs3_text(utterance, rng, table=clip.name.startswith("pretrain/"))
         write_text(stem.with_suffix(".txt"), text)
         with atomic(stem.with_suffix(".npy")) as temporary, temporary.open("wb") as file:
             np.save(file, landmarks)
     else:
-        crops = crop_mouths(video[:, :FRAME_SIZE], landmarks)
-        write_clip(out, settings.form, clip.name, crops, samples, " ".join(clip.texts))
+        crops = prepared.crop_mouths(video[:, :FRAME_SIZE], landmarks)
+        prepared.write_clip(out, settings.form, clip.name, crops, samples, " ".join(clip.texts))
     truth = _truth_path(out, clip)
     write_text(truth, _truth(clip, person, utterance, frames))
 

@@ -23,9 +23,10 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--form",
-        choices=("raw", "auto_avsr", "avhubert"),
+        choices=("raw", "auto_avsr", "avhubert", "lrs2"),
         default="raw",
-        help="LRS3 as distributed, or as auto_avsr's or AV-HuBERT's preparation leaves it",
+        help="LRS3 as distributed, or as auto_avsr's or AV-HuBERT's preparation leaves it; or LRS2"
+        " as distributed",
     )
     parser.add_argument("--seed", type=int, default=0, help="of sentences, speakers and noise")
     parser.add_argument("--nj", type=int, default=2, help="processes; the corpus is the same")

@@ -1,0 +1,1 @@
+../../../lrs3/avsr_smop1/local/base_models.sh
