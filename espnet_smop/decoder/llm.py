@@ -143,6 +143,8 @@ class LLMDecoder(AbsAVDecoder):
         self.mome = None
         if mome is not None:
             self.mome = MoME.of(mome, _layers(self.llm), self.embed_size)
+            self.active_view.adapters.append(self.mome)
+            self.needs_view |= self.mome.needs_view
 
         table = self.llm.get_input_embeddings().weight
         _check_vocabulary(self.tokenizer, len(table) + num_extra_rows, model)

@@ -14,10 +14,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from espnet_smop.decoder.adapters import SHARED
 from espnet_smop.projector.dispatch import mix
 from espnet_smop.projector.experts import ExpertPool
 from espnet_smop.projector.options import check_positive_int, complete, one_of
 from espnet_smop.projector.router import Router, Routing, auxiliary_losses
+from espnet_smop.views import View
 
 MOME = {
     "num_experts": 23,
@@ -25,6 +27,7 @@ MOME = {
     "top_k": 4,
     "bottleneck": 12,
     "place": "ffn",
+    "router": "shared",
     "load_balancing_weight": 0.01,
 }
 """The paper's settings."""
@@ -40,14 +43,16 @@ class MixtureOfAdapters(nn.Module):
         size: token width D.
         num_experts: N, routed experts.
         num_shared: experts that every token goes to; may be 0.
-        top_k: K, experts per token.
         bottleneck: b.
+
+    Attributes:
+        routers: by name; `add_routers` makes them.
+        current: name of the one that routes.
     """
 
-    def __init__(
-        self, size: int, *, num_experts: int, num_shared: int, top_k: int, bottleneck: int
-    ):
+    def __init__(self, size: int, *, num_experts: int, num_shared: int, bottleneck: int):
         super().__init__()
+        self.size = size
 
         def pool(num: int) -> ExpertPool:
             experts = ExpertPool(
@@ -62,9 +67,23 @@ class MixtureOfAdapters(nn.Module):
             nn.init.zeros_(experts.b2)
             return experts
 
-        self.router = Router(input_size=size, num_experts=num_experts, top_k=top_k)
+        self.routers = nn.ModuleDict()
+        self.current = ""
         self.experts = pool(num_experts)
         self.shared = pool(num_shared) if num_shared else None
+
+    def add_routers(self, top_k: Mapping[str, int]) -> None:
+        """Add routers, by their names and the K of each; the first one routes."""
+        for name, k in top_k.items():
+            self.routers[name] = Router(
+                input_size=self.size, num_experts=self.experts.num_experts, top_k=k
+            )
+        self.current = next(iter(top_k))
+
+    def choose(self, router: str, top_k: int) -> None:
+        """Route by this router from now on, to K experts."""
+        self.current = router
+        self.routers[router].top_k = top_k
 
     def forward(
         self, x: torch.Tensor, valid: torch.Tensor | None = None
@@ -79,7 +98,7 @@ class MixtureOfAdapters(nn.Module):
             ``(B, T, D)`` in the dtype of ``x``, and the routing of the ``B · T`` tokens.
         """
         tokens = x.flatten(0, 1)
-        routing = self.router(tokens, None if valid is None else valid.flatten())
+        routing = self.routers[self.current](tokens, None if valid is None else valid.flatten())
         y = mix(self.experts, tokens, routing)
         if self.shared is not None:
             y = y + mix(self.shared, tokens, None)
@@ -98,11 +117,13 @@ class MoME(nn.Module):
         size: their width.
         num_experts: N, routed experts of each layer.
         num_shared: further experts of each layer that every token goes to.
-        top_k: K, experts per token.
+        top_k: K, experts per token; or for a model of several rates ``View.rates_tag`` → K, such as
+            ``{a4_v2: 4, a16_v5: 1}``.
         bottleneck: inner width of the experts.
         place: ``mhsa`` (reads what attention reads, and is added to its output), ``ffn`` (the
             same beside the MLP) or ``layer`` (reads what attention reads, and is added to the
             layer's output).
+        router: ``shared`` by all rates, or ``per_rate``: one for each.
         load_balancing_weight: weight of the load-balancing loss over the routings of all layers.
 
     Raises:
@@ -116,27 +137,32 @@ class MoME(nn.Module):
         *,
         num_experts: int,
         num_shared: int,
-        top_k: int,
+        top_k: int | Mapping[str, int],
         bottleneck: int,
         place: str,
+        router: str,
         load_balancing_weight: float,
     ):
         super().__init__()
         one_of("mome.place", place, _PLACES)
+        one_of("mome.router", router, (SHARED, "per_rate"))
+        check_positive_int("mome.num_experts", num_experts)
         check_positive_int("mome.bottleneck", bottleneck)
         if num_shared != 0:
             check_positive_int("mome.num_shared", num_shared)
+        self.top_k = top_k
+        self.router_per_rate = router == "per_rate"
         self.load_balancing_weight = load_balancing_weight
         self.layers = nn.ModuleList(
             MixtureOfAdapters(
-                size,
-                num_experts=num_experts,
-                num_shared=num_shared,
-                top_k=top_k,
-                bottleneck=bottleneck,
+                size, num_experts=num_experts, num_shared=num_shared, bottleneck=bottleneck
             )
             for _ in layers
         )
+        if not self.router_per_rate:
+            most = max(top_k.values()) if isinstance(top_k, Mapping) else top_k
+            for mixture in self.layers:
+                mixture.add_routers({SHARED: most})
         for mixture, layer in zip(self.layers, layers, strict=True):
             _PLACES[place](layer, mixture)
 
@@ -144,6 +170,42 @@ class MoME(nn.Module):
     def of(cls, conf: Mapping[str, Any], layers: Sequence[nn.Module], size: int) -> "MoME":
         """Build from ``decoder_conf.mome``, completed with the defaults in ``MOME``."""
         return cls(layers, size, **complete("mome", conf, MOME))
+
+    @property
+    def needs_view(self) -> bool:
+        """Whether rates differ in what they use."""
+        return self.router_per_rate or isinstance(self.top_k, Mapping)
+
+    def prepare(self, views: Sequence[View]) -> None:
+        """Add the routers of these views' rates; see ``ViewAdapters``.
+
+        Raises:
+            ValueError: ``top_k`` lacks a rate or has one that the model does not have.
+        """
+        tags = list(dict.fromkeys(view.rates_tag for view in views))
+        if isinstance(self.top_k, Mapping) and set(self.top_k) != set(tags):
+            raise ValueError(
+                f"mome.top_k is for the rates {', '.join(map(str, self.top_k))}, but those of the "
+                f"model are {', '.join(tags) or 'not several'}"
+            )
+        if self.router_per_rate:
+            if tags == [""]:
+                raise ValueError(
+                    "mome.router is 'per_rate', but the projector has a single rate: give "
+                    "projector_conf.downsample lists of rates, or set router: shared"
+                )
+            for mixture in self.layers:
+                mixture.add_routers({tag: self._top_k(tag) for tag in tags})
+
+    def activate(self, view: View | None) -> None:
+        """Use the router and K of a view's rates from now on; see ``ViewAdapters``."""
+        if view is not None and self.needs_view:
+            tag = view.rates_tag
+            for mixture in self.layers:
+                mixture.choose(tag if self.router_per_rate else SHARED, self._top_k(tag))
+
+    def _top_k(self, tag: str) -> int:
+        return self.top_k[tag] if isinstance(self.top_k, Mapping) else self.top_k
 
     @contextlib.contextmanager
     def recording(self, valid: torch.Tensor) -> Iterator[list[Routing]]:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from espnet_smop.base_model import frozen_keys
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.decoder.mome import MixtureOfAdapters
+from espnet_smop.views import Views
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mome_adapter.pt"
 TEXTS = ["place blue at f two now", "lay", "set red with q zero again"]
@@ -41,7 +42,7 @@ def targets(decoder, texts=TEXTS):
 
 def golden_state(tensors):
     """Stack the public code's experts: its names → those of `MixtureOfAdapters`."""
-    state = {"router.gate.weight": tensors["gate.weight"]}
+    state = {"routers.shared.gate.weight": tensors["gate.weight"]}
     for ours, theirs in (("experts", "experts"), ("shared", "shared_experts")):
         for n, linear in (("1", "linear_downsample"), ("2", "linear_upsample")):
             for ours_kind, kind in (("w", "weight"), ("b", "bias")):
@@ -55,7 +56,8 @@ def golden_state(tensors):
 
 def test_golden():
     golden = torch.load(GOLDEN, weights_only=True)["main"]
-    mixture = MixtureOfAdapters(24, num_experts=6, num_shared=1, top_k=2, bottleneck=4)
+    mixture = MixtureOfAdapters(24, num_experts=6, num_shared=1, bottleneck=4)
+    mixture.add_routers({"shared": 2})
     mixture.load_state_dict(golden_state(golden["state_dict"]))
     x = golden["input"].clone().requires_grad_()
     y, routing = mixture(x)
@@ -73,7 +75,8 @@ def test_golden():
 
 def test_golden_balance(make_decoder):
     golden = torch.load(GOLDEN, weights_only=True)["main"]
-    mixture = MixtureOfAdapters(24, num_experts=6, num_shared=1, top_k=2, bottleneck=4)
+    mixture = MixtureOfAdapters(24, num_experts=6, num_shared=1, bottleneck=4)
+    mixture.add_routers({"shared": 2})
     mixture.load_state_dict(golden_state(golden["state_dict"]))
     x = golden["input"].clone().requires_grad_()
     _, routing = mixture(x)
@@ -82,18 +85,18 @@ def test_golden_balance(make_decoder):
     balance.backward()
     expected = golden["grad_load_balancing"]
     torch.testing.assert_close(x.grad, expected["input"], atol=1e-5, rtol=0)
-    gate = mixture.router.gate.weight
+    gate = mixture.routers["shared"].gate.weight
     torch.testing.assert_close(gate.grad, expected["gate_weight"], atol=1e-5, rtol=0)
 
 
-def by_definition(mixture, x, top_k):
+def by_definition(mixture, x, top_k, router="shared"):
     """The mixture's output for ``(B, T, D)``, with all experts computed."""
 
     def outputs(pool):
         hidden = torch.einsum("nhd,btd->btnh", pool.w1, x) + pool.b1
         return torch.einsum("neh,btnh->btne", pool.w2, F.gelu(hidden)) + pool.b2
 
-    probs = (x @ mixture.router.gate.weight.T).softmax(-1)
+    probs = (x @ mixture.routers[router].gate.weight.T).softmax(-1)
     kept = probs * (probs >= probs.topk(top_k).values[..., -1:])
     gates = kept / kept.sum(-1, keepdim=True)
     return (gates[..., None] * outputs(mixture.experts)).sum(2) + outputs(mixture.shared).sum(2)
@@ -193,6 +196,17 @@ def test_generation_equals_teacher_forcing(make_decoder, media, beam_size):
     assert finished
 
 
+def test_a_copy_has_its_own_adapters(make_decoder, media):
+    decoder = make_decoder()
+    tokens, lengths = media([7, 12, 3], decoder.embed_size)
+    before = decoder(tokens, lengths, *targets(decoder)).loss
+    other = copy.deepcopy(decoder)
+    for parameter in other.mome.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert torch.equal(decoder(tokens, lengths, *targets(decoder)).loss, before)
+    assert not torch.equal(other(tokens, lengths, *targets(decoder)).loss, before)
+
+
 def test_only_trained_parameters_are_saved(make_decoder):
     decoder = make_decoder()
     plain = make_decoder(mome=None)
@@ -203,18 +217,75 @@ def test_only_trained_parameters_are_saved(make_decoder):
     assert decoder.fingerprints() == plain.fingerprints()
 
 
-def test_gradient_checkpointing_recomputes_the_same_routing(make_decoder, media):
-    """Of a padded batch, whose padding is sent to no expert."""
+RATES = {"audio": (4, 16), "video": (2, 5)}
+TOP_K = {"a4_v2": 4, "a16_v2": 3, "a4_v5": 2, "a16_v5": 1}
+
+
+@pytest.mark.parametrize("router", ["shared", "per_rate"])
+def test_rates_choose_router_and_k(make_decoder, router):
+    views = Views({"avsr": 1.0}, RATES).all
+    decoder = make_decoder(mome=MOME | {"top_k": TOP_K, "router": router})
+    decoder.prepare(views)
+    routers = decoder.mome.layers[0].routers
+    assert set(routers) == (set(TOP_K) if router == "per_rate" else {"shared"})
+    x = torch.randn(2, 9, decoder.embed_size, generator=torch.Generator().manual_seed(1))
+    mlp, mixture = decoder.llm.base_model.layers[0].mlp, decoder.mome.layers[0]
+    plain = make_decoder(mome=None).llm.base_model.layers[0].mlp
+    for view in views:
+        tag = view.rates_tag
+        with decoder.active(view):
+            y = mlp(x)
+        name = tag if router == "per_rate" else "shared"
+        torch.testing.assert_close(y, plain(x) + by_definition(mixture, x, TOP_K[tag], name))
+    tokens = {"audio": x, "video": x}
+    with pytest.raises(ValueError, match="call it `with decoder.active"):
+        decoder.generate(tokens, dict.fromkeys(tokens, torch.tensor([9, 9])), max_new_tokens=2)
+
+
+@pytest.mark.parametrize(
+    "mome, rates, message",
+    [
+        (
+            {"top_k": {"a4_v2": 2}},
+            RATES,
+            "for the rates a4_v2, but those of the model are a4_v2, a16",
+        ),
+        ({"top_k": {4: 2}}, {}, "for the rates 4, but those of the model are not several"),
+        ({"router": "per_rate"}, {}, "mome.router is 'per_rate', but the projector has a single"),
+    ],
+)
+def test_rates_have_to_be_those_of_the_model(make_decoder, mome, rates, message):
+    decoder = make_decoder(mome=MOME | mome)
+    with pytest.raises(ValueError, match=message):
+        decoder.prepare(Views({"avsr": 1.0}, rates).all)
+
+
+@pytest.mark.parametrize("router", ["shared", "per_rate"])
+def test_gradient_checkpointing_recomputes_the_same_routing(make_decoder, media, router):
+    """Of a padded batch, whose padding is sent to no expert, at two rates before the gradient."""
+    views = Views({"avsr": 1.0}, RATES).all
     gradients = []
     for checkpointing in (False, True):
-        decoder = make_decoder(gradient_checkpointing=checkpointing)
-        decoder = copy.deepcopy(decoder)  # hooks act on the copy's own adapters
+        decoder = make_decoder(
+            perturb=False,
+            mome=MOME | {"top_k": TOP_K, "router": router},
+            gradient_checkpointing=checkpointing,
+        )
+        decoder.prepare(views)
+        torch.manual_seed(1)
+        for parameter in decoder.mome.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
         tokens, lengths = media([7, 12, 3], decoder.embed_size)
-        out = decoder(tokens, lengths, *targets(decoder))
-        assert len(out.routings) == 2
-        (out.loss + out.aux_loss).backward()
+        total = 0.0
+        for view in (views[0], views[3]):
+            with decoder.active(view):
+                out = decoder(tokens, lengths, *targets(decoder))
+            assert len(out.routings) == 2
+            total = total + out.loss + out.aux_loss
+        total.backward()
         gradients.append({n: p.grad for n, p in decoder.mome.named_parameters()})
-    assert all(g is not None and g.abs().sum() > 0 for g in gradients[0].values())
+    unused = {n.split(".")[3] for n, g in gradients[0].items() if g is None}
+    assert unused == ({"a16_v2", "a4_v5"} if router == "per_rate" else set())
     torch.testing.assert_close(gradients[0], gradients[1], atol=0, rtol=0)
 
 
