@@ -122,6 +122,20 @@ def device(name: str) -> str:
     return name
 
 
+def add_output_dir(parser: argparse.ArgumentParser, help: str, **options: Any) -> None:
+    """Add ``--output_dir``, by default required, with its former names.
+
+    Args:
+        parser: of the command; the parsed arguments have a path ``out``.
+        help: what the directory is.
+        options: of `argparse.ArgumentParser.add_argument`.
+    """
+    parser.add_argument(
+        "--output_dir", "--out_dir", "--out", dest="out", type=Path, help=help,
+        **{"required": True, **options},
+    )  # fmt: skip
+
+
 def run(
     main: Callable[[Sequence[str] | None], int | None], cmd: Sequence[str] | None = None
 ) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from espnet2.utils.types import str2bool
 
-from espnet_smop.command import CommandParser, device, run
+from espnet_smop.command import CommandParser, add_output_dir, device, run
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.precomputed import FeatureCacheError, open_cache, write_cache
@@ -46,14 +46,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--data_dir", required=True, nargs="+", type=Path, help="prepared data directories"
     )
-    parser.add_argument(
-        "--output_dir",
-        "--out",
-        dest="out",
-        required=True,
-        type=Path,
-        help="parent directory of the caches, <name of data_dir>_<modality> each",
-    )
+    add_output_dir(parser, "parent directory of the caches, <name of data_dir>_<modality> each")
     parser.add_argument(
         "--modality",
         nargs="+",

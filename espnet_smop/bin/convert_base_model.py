@@ -10,7 +10,7 @@ from pathlib import Path
 from espnet_smop.base_model import BaseModelError, find_in_package
 from espnet_smop.checkpoint.ctranslate2 import read_model, to_hugging_face
 from espnet_smop.checkpoint.fairseq import convert, read_checkpoint
-from espnet_smop.command import call_subcommand, run
+from espnet_smop.command import add_output_dir, call_subcommand, run
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.fileio.atomic import atomic_directory
 from espnet_smop.frontend.avhubert import save
@@ -101,9 +101,7 @@ def _gguf_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--output_dir", "--out", dest="out", required=True, type=Path, help="Directory to create"
-    )
+    add_output_dir(parser, "Directory to create")
 
 
 COMMANDS = [

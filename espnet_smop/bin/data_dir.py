@@ -9,7 +9,7 @@ from pathlib import Path
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool
 
-from espnet_smop.command import call_subcommand, run
+from espnet_smop.command import add_output_dir, call_subcommand, run
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.babble import write_babble
 from espnet_smop.corpus.combine import combine
@@ -58,14 +58,7 @@ def fix(args: argparse.Namespace) -> int:
 
 def _add_format_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="data directory of stage 1")
-    parser.add_argument(
-        "--output_dir",
-        "--out_dir",
-        dest="out_dir",
-        type=Path,
-        required=True,
-        help="directory for the clips",
-    )
+    add_output_dir(parser, "directory for the clips")
     parser.add_argument("--num_jobs", type=int, default=1, help="number of parallel jobs")
     parser.add_argument("--job", type=int, default=1, help="number of this job, from 1")
     parser.add_argument(
@@ -105,7 +98,7 @@ def format_clips(args: argparse.Namespace) -> None:
         raise ValueError(f"--job {args.job} is not among 1 to {args.num_jobs}")
     run_job(
         args.data_dir,
-        args.out_dir,
+        args.out,
         landmarks=lambda paths: build_landmarks(args.landmarks, paths=paths, **args.landmarks_conf),
         settings=json.dumps([args.landmarks, args.landmarks_conf], sort_keys=True),
         num_jobs=args.num_jobs,
@@ -116,14 +109,7 @@ def format_clips(args: argparse.Namespace) -> None:
 
 def _add_combine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="format's --data_dir")
-    parser.add_argument(
-        "--output_dir",
-        "--out_dir",
-        dest="out_dir",
-        type=Path,
-        required=True,
-        help="format's --output_dir",
-    )
+    add_output_dir(parser, "format's --output_dir")
     parser.add_argument(
         "--allow_broken",
         type=str2bool,
@@ -142,25 +128,18 @@ def combine_jobs(args: argparse.Namespace) -> None:
 
         python -m espnet_smop.bin.data_dir combine --data_dir data/test --output_dir dump/raw/test
     """
-    lines = combine(args.data_dir, args.out_dir, allow_broken=args.allow_broken).splitlines()
-    print(f"{args.out_dir}: {lines[0]}")
+    lines = combine(args.data_dir, args.out, allow_broken=args.allow_broken).splitlines()
+    print(f"{args.out}: {lines[0]}")
     for line in lines[1:21]:
         print(f"  {line}")
     if len(lines) > 21:
-        print(f"  … {len(lines) - 21} more lines in {args.out_dir}/report.txt")
+        print(f"  … {len(lines) - 21} more lines in {args.out}/report.txt")
 
 
 def _add_filter_arguments(parser: argparse.ArgumentParser) -> None:
     limits = Limits()
     parser.add_argument("--in_dir", type=Path, required=True, help="data directory of stage 3")
-    parser.add_argument(
-        "--output_dir",
-        "--out_dir",
-        dest="out_dir",
-        type=Path,
-        required=True,
-        help="filtered data directory",
-    )
+    add_output_dir(parser, "filtered data directory")
     parser.add_argument(
         "--min_seconds", type=float, default=limits.min_seconds, help="shortest utterance kept"
     )
@@ -186,19 +165,12 @@ def filter_set(args: argparse.Namespace) -> None:
             --output_dir dump/raw/valid --max_seconds 24
     """
     limits = Limits(args.min_seconds, args.max_seconds, args.min_chars, args.max_chars)
-    print(filter_utterances(args.in_dir, args.out_dir, limits))
+    print(filter_utterances(args.in_dir, args.out, limits))
 
 
 def _add_shapes_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="directory below dump/raw")
-    parser.add_argument(
-        "--output_dir",
-        "--out_dir",
-        dest="out_dir",
-        type=Path,
-        required=True,
-        help="directory for the shape files",
-    )
+    add_output_dir(parser, "directory for the shape files")
 
 
 def shapes(args: argparse.Namespace) -> None:
@@ -213,7 +185,7 @@ def shapes(args: argparse.Namespace) -> None:
         python -m espnet_smop.bin.data_dir shapes --data_dir dump/raw/train \
             --output_dir exp/avsr_stats/train
     """
-    make_shapes(args.data_dir, args.out_dir)
+    make_shapes(args.data_dir, args.out)
 
 
 def _add_babble_arguments(parser: argparse.ArgumentParser) -> None:

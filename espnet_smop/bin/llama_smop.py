@@ -9,7 +9,7 @@ import yaml
 
 from espnet_smop.checkpoint.llama_smop.experiment import export_checkpoint, import_checkpoint
 from espnet_smop.checkpoint.llama_smop.settings import PRESETS, RATES, Options
-from espnet_smop.command import call_subcommand, run
+from espnet_smop.command import add_output_dir, call_subcommand, run
 
 _SHOWN = ("projector", "projector_conf", "decoder_conf", "inference_conf", "base_fingerprints")
 
@@ -67,9 +67,7 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", help="Directory or hub id of the tokenizer (default: the LLM's)"
     )
-    parser.add_argument(
-        "--output_dir", "--out", dest="out", required=True, help="Experiment directory to create"
-    )
+    add_output_dir(parser, "Experiment directory to create")
     group = parser.add_argument_group("The public code's options")
     group.add_argument("--rank", type=int, help="LoRA's reduction factor (default: from shapes)")
     group.add_argument("--alpha", type=float, default=4, help="LoRA's scale is alpha / rank")

@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Sequence
 
 from espnet_smop.checkpoint.merged_llm import load_decoder, write_merged
-from espnet_smop.command import CommandParser, run
+from espnet_smop.command import CommandParser, add_output_dir, run
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -26,13 +26,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", required=True, help="The experiment's config.yaml")
     parser.add_argument("--model_file", required=True, help="A checkpoint, such as EXP/5epoch.pth")
-    parser.add_argument(
-        "--output_dir",
-        "--out",
-        dest="out",
-        required=True,
-        help="Directory to write; replaced if it exists",
-    )
+    add_output_dir(parser, "Directory to write; replaced if it exists")
     return parser
 
 

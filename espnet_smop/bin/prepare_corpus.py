@@ -16,7 +16,7 @@ from pathlib import Path
 
 from espnet2.utils.types import str2bool
 
-from espnet_smop.command import Subcommand, call_subcommand, run
+from espnet_smop.command import Subcommand, add_output_dir, call_subcommand, run
 from espnet_smop.corpus.prepare import check_ids, summary, write_set
 from espnet_smop.corpus.readers import READERS, CorpusReader, corpus_dir, reader_class
 from espnet_smop.corpus.readers.any_lrs3 import AnyLRS3Reader
@@ -26,14 +26,7 @@ from espnet_smop.corpus.utterance import CorpusError
 
 def _add_arguments(reader: type[CorpusReader], parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", required=True, help="the corpus directory")
-    parser.add_argument(
-        "--output_dir",
-        "--out_dir",
-        dest="out_dir",
-        type=Path,
-        default=Path("data"),
-        help="parent directory of the sets",
-    )
+    add_output_dir(parser, "parent directory of the sets", default=Path("data"), required=False)
     parser.add_argument(
         "--extra_train",
         nargs="+",
@@ -121,8 +114,8 @@ def prepare(reader: type[CorpusReader], args: argparse.Namespace) -> None:
         (args.valid_set, corpus.valid, ()),
         (args.test_set, corpus.test, corpus.test_problems),
     ]:
-        write_set(args.out_dir / name, utterances, problems)
-        print(f"{args.out_dir / name}: {summary(utterances, problems)}")
+        write_set(args.out / name, utterances, problems)
+        print(f"{args.out / name}: {summary(utterances, problems)}")
     for problem in train_problems[:10]:
         print(f"  left out: {problem}")
 

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_smop.command import call_subcommand, device, run
+from espnet_smop.command import add_output_dir, call_subcommand, device, run
 from espnet_smop.results.decodes import Score
 from espnet_smop.results.error_rates import (
     describe_difference,
@@ -36,23 +36,16 @@ def merge(args: argparse.Namespace) -> None:
             --log_dir exp/avsr/decode/test/logdir --output_dir exp/avsr/decode/test
     """
     number = merge_hypotheses(
-        ref=args.ref, log_dir=args.log_dir, num_jobs=args.num_jobs, out_dir=args.out_dir
+        ref=args.ref, log_dir=args.log_dir, num_jobs=args.num_jobs, out_dir=args.out
     )
-    print(f"{args.out_dir}: {number} hypotheses")
+    print(f"{args.out}: {number} hypotheses")
 
 
 def _merge_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ref", type=Path, required=True, help="Kaldi text of the test set")
     parser.add_argument("--log_dir", type=Path, required=True, help="Directory of output.N")
     parser.add_argument("--num_jobs", type=int, required=True, help="Number of jobs")
-    parser.add_argument(
-        "--output_dir",
-        "--out_dir",
-        dest="out_dir",
-        type=Path,
-        required=True,
-        help="The decode directory",
-    )
+    add_output_dir(parser, "The decode directory")
 
 
 def score_hypotheses(args: argparse.Namespace) -> None:
@@ -73,12 +66,12 @@ def score_hypotheses(args: argparse.Namespace) -> None:
         ref=args.ref,
         hyp=args.hyp,
         utt2spk=args.utt2spk,
-        out_dir=args.out_dir,
+        out_dir=args.out,
         metrics=args.metrics,
         sclite={"auto": find_sclite(), "none": None}.get(args.sclite, args.sclite),
         sclite_options=shlex.split(args.score_opts),
     )
-    print(args.out_dir, *(f"{metric.upper()} {rate:.1f}" for metric, rate in rates.items()))
+    print(args.out, *(f"{metric.upper()} {rate:.1f}" for metric, rate in rates.items()))
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,14 +80,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--utt2spk", type=Path, help="Speakers; without it each utterance is a speaker of its own"
     )
-    parser.add_argument(
-        "--output_dir",
-        "--out_dir",
-        dest="out_dir",
-        type=Path,
-        required=True,
-        help="The decode directory",
-    )
+    add_output_dir(parser, "The decode directory")
     parser.add_argument(
         "--metrics", nargs="+", choices=sorted(TOKENIZERS), default=["wer", "cer"], help="Rates"
     )
@@ -176,12 +162,8 @@ def report(args: argparse.Namespace) -> None:
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("exp", nargs="+", type=Path, help="Experiments, or directories of such")
-    parser.add_argument(
-        "--output_dir",
-        "--out",
-        dest="out",
-        type=Path,
-        help="Where the report goes; by default EXP/analysis of the first EXP",
+    add_output_dir(
+        parser, "Where the report goes; by default EXP/analysis of the first EXP", required=False
     )
     parser.add_argument(
         "--data_dir",

@@ -24,7 +24,7 @@ from typing import IO, Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from espnet_smop.command import CommandParser, device, run
+from espnet_smop.command import CommandParser, add_output_dir, device, run
 from espnet_smop.corpus.landmarks import (
     LandmarkError,
     build_landmarks,
@@ -89,13 +89,13 @@ def as_json(path: str, segments: list[Segment], warnings: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def output(out: str | None, path: str, form: str) -> Iterator[IO[str]]:
+def output(out: Path | None, path: str, form: str) -> Iterator[IO[str]]:
     """Open the file for a transcript: standard output, or a file in the directory ``out``."""
     if out is None:
         yield sys.stdout
     else:
         # The media file's suffix is kept, so that a.mp4 and a.wav differ.
-        with atomic_write(Path(out) / f"{Path(path).name}.{form}") as file:
+        with atomic_write(out / f"{Path(path).name}.{form}") as file:
             yield file
 
 
@@ -149,11 +149,8 @@ def get_parser() -> argparse.ArgumentParser:
         help="Inputs to use; auto uses all that the model takes",
     )
     parser.add_argument("--format", choices=("txt", "json"), default="txt", help="Output format")
-    parser.add_argument(
-        "--output_dir",
-        "--out",
-        dest="out",
-        help="Directory for the transcripts (default: standard output)",
+    add_output_dir(
+        parser, "Directory for the transcripts (default: standard output)", required=False
     )
     parser.add_argument(
         "--landmarks",

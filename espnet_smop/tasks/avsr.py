@@ -330,8 +330,8 @@ class AVSRTask(AbsTask):
     def build_model(cls, args: argparse.Namespace) -> ESPnetAVSRModel:
         """Build the model. The fingerprints of its base models are checked, or noted in ``args``.
 
-        `main` and `load_model` check the settings of all parts beforehand: here the first base
-        model is loaded before the settings of the next part are read.
+        `main` and `load_model` check the settings of all parts beforehand (`check_model`): here
+        the first base model is loaded before the settings of the next part are read.
 
         Raises:
             BaseModelError: a base model is missing or is not the one of the experiment.
@@ -376,6 +376,17 @@ class AVSRTask(AbsTask):
         """Return the model's classes that are not of this package, as ``kind: path``."""
         kinds = [c.name for c in cls.class_choices_list if c is not preprocessor_choices]
         return [f"{kind}: {getattr(args, kind)}" for kind in kinds if is_own(getattr(args, kind))]
+
+    @classmethod
+    def check_model(cls, args: argparse.Namespace) -> None:
+        """Check settings and base models of all parts, without loading any weights.
+
+        Raises:
+            BaseModelError: a base model is missing or of another kind.
+            SettingsError: a setting is wrong.
+        """
+        check_none(model_problems(args))
+        cls.build_skeleton(args)
 
     @classmethod
     def build_skeleton(cls, args: argparse.Namespace) -> ESPnetAVSRModel | None:
@@ -467,8 +478,7 @@ class AVSRTask(AbsTask):
             for key in ("model", "tokenizer"):
                 if conf.get(key):
                     conf[key] = resolve_relative_to(conf[key], Path(config_file).resolve().parent)
-        check_none(model_problems(args))
-        cls.build_skeleton(args)
+        cls.check_model(args)
         model = cls.build_model(args).to(device)
         if model_file is not None and Path(model_file).suffix == ".safetensors":
             model.load_state_dict(load_file(model_file, device=device))

@@ -95,6 +95,7 @@ def build(
         if settings[part] is not None:
             settings[f"{part}_conf"]["dtype"] = "float32"
     args = argparse.Namespace(**settings, base_fingerprints={})
+    AVSRTask.check_model(args)
     model = AVSRTask.build_model(args)
     changed = trained_weights(model)
     for name, weight in video_statistics(model).items():
