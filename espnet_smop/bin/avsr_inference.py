@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from espnet_smop.command import CommandParser, run
 from espnet_smop.config import modalities_of
-from espnet_smop.fileio.atomic import atomic_directory
+from espnet_smop.fileio.atomic import atomic_directory, check_replaceable
 from espnet_smop.fileio.durations import longest_first, read_durations
 from espnet_smop.fileio.table import read_table
 from espnet_smop.inference import DEFAULTS, AVSRSpeech2Text
@@ -81,6 +81,7 @@ def inference(
     if snr is not None and noise is None:
         raise ValueError("--snr needs --noise FILE")
     check_none(gpu_problems(ngpu, "decode"))
+    check_replaceable(output_dir, "1best_recog")
     _check_data_names(avsr_train_config, data_path_and_name_and_type, allow_variable_data_keys)
     keys = _ids([path for path, _, _ in data_path_and_name_and_type], key_file)
     set_all_random_seed(seed)

@@ -24,6 +24,7 @@ def avhubert(args: argparse.Namespace) -> None:
         python -m espnet_smop.bin.convert_base_model avhubert --checkpoint large_vox_iter5.pt \
             --output_dir downloads/avhubert_large_lrs3_vox
     """
+    _check_new(args.out)
     config, weights = convert(read_checkpoint(args.checkpoint), source=str(args.checkpoint))
     save(config, weights, args.out)
     parameters = sum(w.numel() for w in weights.values())

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from espnet_smop.checkpoint.merged_llm import load_decoder, write_merged
 from espnet_smop.command import CommandParser, add_output_dir, run
+from espnet_smop.fileio.atomic import check_replaceable
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -26,13 +27,14 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", required=True, help="The experiment's config.yaml")
     parser.add_argument("--model_file", required=True, help="A checkpoint, such as EXP/5epoch.pth")
-    add_output_dir(parser, "Directory to write; replaced if it exists")
+    add_output_dir(parser, "Directory to write; a model in it is replaced")
     return parser
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
     """Merge what the command line names."""
     args = get_parser().parse_args(cmd)
+    check_replaceable(args.out, "config.json")
     decoder = load_decoder(args.config, args.model_file)
     write_merged(decoder, args.out)
     print(f"{args.out}: {args.model_file} merged into {decoder.llm.config.name_or_path}")

@@ -40,6 +40,24 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
         yield file
 
 
+def check_replaceable(directory: str | Path, sign: str) -> None:
+    """Refuse to replace a directory with other content than what a command writes itself.
+
+    Args:
+        directory: may be missing or empty.
+        sign: a file or directory that the command's own output has.
+
+    Raises:
+        ValueError: the directory has files, but not this one.
+    """
+    directory = Path(directory)
+    if directory.exists() and not (directory / sign).exists() and any(directory.iterdir()):
+        raise ValueError(
+            f"{directory} would be replaced, but it has other files (no {sign}): choose another "
+            "--output_dir"
+        )
+
+
 @contextlib.contextmanager
 def atomic_directory(directory: str | Path) -> Iterator[Path]:
     """Yield an empty directory that replaces ``directory`` when the block succeeds.

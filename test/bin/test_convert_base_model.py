@@ -30,6 +30,7 @@ def test_failure_writes_nothing_and_says_why(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("avhubert", "--checkpoint", str(GOLDEN), "--out", "{tmp}"), "exists already: remove it"),
         (("whisper_ct2", "--model", "{tmp}", "--out", "{tmp}"), "exists already: remove it or"),
         (("whisper_ct2", "--model", "{tmp}", "--out", "{tmp}/new"), "cannot be read as a CTransl"),
         (("whisper_ct2", "--package", "no_such", "--out", "{tmp}/new"), "is not installed: pip"),

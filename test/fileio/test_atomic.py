@@ -2,7 +2,12 @@ import os
 
 import pytest
 
-from espnet_smop.fileio.atomic import atomic_directory, atomic_path, atomic_write
+from espnet_smop.fileio.atomic import (
+    atomic_directory,
+    atomic_path,
+    atomic_write,
+    check_replaceable,
+)
 
 
 def test_only_whole_files_appear(tmp_path):
@@ -42,3 +47,13 @@ def test_replaces_or_leaves_alone(tmp_path, exists):
         assert not (out / "all").exists()
     assert [p.name for p in out.iterdir()] == ["all"]
     assert [p.name for p in out.parent.iterdir()] == ["out"]
+
+
+def test_only_own_output_is_replaced(tmp_path):
+    check_replaceable(tmp_path / "missing", "own")
+    check_replaceable(tmp_path, "own")
+    (tmp_path / "other").touch()
+    with pytest.raises(ValueError, match=r"would be replaced, but it has other files \(no own\)"):
+        check_replaceable(tmp_path, "own")
+    (tmp_path / "own").mkdir()
+    check_replaceable(tmp_path, "own")
