@@ -17,6 +17,7 @@ from espnet_smop.results.error_rates import (
     describe_differences,
     error_rates,
 )
+from espnet_smop.results.intervals import UNIT_HELP, UNITS
 from espnet_smop.results.merge import merge_hypotheses
 from espnet_smop.results.sclite import find_sclite
 from espnet_smop.results.score import TOKENIZERS, score
@@ -123,7 +124,7 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare", nargs=2, type=Path, metavar=("A", "B"),
         help="Two experiments, or two decode directories",
     )  # fmt: skip
-    _add_error_rate_arguments(parser, unit="utterance")
+    _add_error_rate_arguments(parser)
 
 
 def report(args: argparse.Namespace) -> None:
@@ -137,7 +138,7 @@ def report(args: argparse.Namespace) -> None:
 
         python -m espnet_smop.bin.results report exp --data_dir dump/raw/test
         python -m espnet_smop.bin.results report exp/avsr_A exp/avsr_B --data_dir dump/raw/test \
-            --output_dir compared
+            --output_dir exp/compared
     """
     # Needs matplotlib and the models, which the other commands do without.
     from espnet_smop.results.report import write_report
@@ -181,7 +182,7 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--utterance", help="The one whose routes are shown; by default one of median length"
     )
-    _add_error_rate_arguments(parser, unit="speaker")
+    _add_error_rate_arguments(parser)
     parser.add_argument(
         "--device", type=device, default="auto", help="auto (a GPU if there is one), cpu or cuda"
     )
@@ -190,14 +191,9 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_error_rate_arguments(parser: argparse.ArgumentParser, *, unit: str) -> None:
+def _add_error_rate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", choices=("wer", "cer"), default="wer", help="Error rate")
-    parser.add_argument(
-        "--unit",
-        choices=("utterance", "speaker"),
-        default=unit,
-        help="Resampling unit of the bootstrap; use speaker with 20 or more speakers",
-    )
+    parser.add_argument("--unit", choices=UNITS, default=UNITS[0], help=UNIT_HELP)
 
 
 COMMANDS = [

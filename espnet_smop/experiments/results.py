@@ -51,8 +51,15 @@ def _level(experiment: Experiment, snr: str) -> str:
     return CLEAN if experiment.task == "vsr" else snr
 
 
-def table(result: Result, expdir: Path, tag: str, noise: str) -> str:
+def table(result: Result, expdir: Path, tag: str, noise: str, *, unit: str) -> str:
     """Return a table as text: our results with 95 % bootstrap intervals, then the paper's.
+
+    Args:
+        result: the table.
+        expdir: of the experiments.
+        tag: name of their decodings.
+        noise: name of their noise.
+        unit: what the bootstrap draws, ``utterance`` or ``speaker``.
 
     Raises:
         ScoringError: a decode directory's files do not belong together.
@@ -60,7 +67,10 @@ def table(result: Result, expdir: Path, tag: str, noise: str) -> str:
     if result.shows == "experts":
         return _experts(result, expdir)
     noisy = f"; noise: {noise}" if any(cell.snr != CLEAN for cell in result.cells()) else ""
-    title = f"{result.title}. WER in % on the test set, ours [95 % bootstrap interval]{noisy}"
+    title = (
+        f"{result.title}. WER in % on the test set, ours [95 % bootstrap interval over {unit}s]"
+        f"{noisy}"
+    )
     header = [""]
     for label in result.columns:
         header += [label, "paper"]
@@ -68,14 +78,14 @@ def table(result: Result, expdir: Path, tag: str, noise: str) -> str:
     for label, cells in result.rows.items():
         row = [label]
         for cell in cells:
-            row += [_rate(cell, expdir, tag, noise), _number(cell.paper)]
+            row += [_rate(cell, expdir, tag, noise, unit), _number(cell.paper)]
         rows.append(row)
     return f"{title}\n{text_table(header, rows)}"
 
 
-def _rate(cell: Cell, expdir: Path, tag: str, noise: str) -> str:
+def _rate(cell: Cell, expdir: Path, tag: str, noise: str, unit: str) -> str:
     path = scored(expdir, cell.experiment, tag, noise).get(_level(cell.experiment, cell.snr))
-    return UNKNOWN if path is None else str(Score.read(path))
+    return UNKNOWN if path is None else str(Score.read(path, unit=unit))
 
 
 def _number(value: float | None) -> str:

@@ -19,6 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+UNITS = ("utterance", "speaker")
+"""What the bootstrap can draw; the first is the default of every command."""
+UNIT_HELP = "What the bootstrap draws; speaker is more realistic with 20 or more speakers"
+
 
 class Comparison(NamedTuple):
     """How the error rate of system A differs from that of B on the same utterances.

@@ -87,7 +87,18 @@ def test_report(experiments, dump_dir, tmp_path, capsys):
     expdir, rates = experiments
     out = tmp_path / "report"
     results.main(
-        ["report", str(expdir), "--data_dir", str(dump_dir), "--num_utts", "5", "--out", str(out)]
+        [
+            "report",
+            str(expdir),
+            "--data_dir",
+            str(dump_dir),
+            "--num_utts",
+            "5",
+            "--out",
+            str(out),
+            "--unit",
+            "speaker",
+        ]
     )
     assert capsys.readouterr().out.strip() == str(out / "report.html")
 
