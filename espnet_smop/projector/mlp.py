@@ -1,6 +1,7 @@
 """The dense baseline: one MLP per modality, as in Llama-AVSR."""
 
 from espnet_smop.projector.smop import SMoPProjector
+from espnet_smop.projector.stem import DOWNSAMPLE_DEFAULTS
 
 
 class MLPProjector(SMoPProjector):
@@ -28,7 +29,7 @@ class MLPProjector(SMoPProjector):
         *,
         hidden_size: int = 2048,
         layer_norm: bool = False,
-        downsample: dict | None = None,
+        downsample: dict | None = DOWNSAMPLE_DEFAULTS,
         per_rate: bool = False,
         fusion: dict | None = None,
         dropout: float = 0.0,

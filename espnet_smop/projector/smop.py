@@ -22,7 +22,7 @@ from espnet_smop.projector.router import (
     auxiliary_losses,
     expert_shares,
 )
-from espnet_smop.projector.stem import Stem
+from espnet_smop.projector.stem import DOWNSAMPLE_DEFAULTS, Stem
 
 Tokens = dict[str, torch.Tensor]
 """Modality → one row per token of the batch."""
@@ -194,7 +194,7 @@ class SMoPProjector(AbsProjector):
         normalize_top_k: bool = True,
         hidden_size: int = 2048,
         expert_layer_norm: bool = True,
-        downsample: dict | None = None,
+        downsample: dict | None = DOWNSAMPLE_DEFAULTS,
         per_rate: bool = False,
         fusion: dict | None = None,
         dropout: float = 0.0,

@@ -39,6 +39,7 @@ from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.tasks.cached_features import check_caches, check_replaceable, has_precomputed
 from espnet_smop.tasks.class_choices import build
 from espnet_smop.tasks.config_parser import BasedConfigParser
+from espnet_smop.tasks.defaults import default_options
 from espnet_smop.tasks.problems import (
     limit_problems,
     model_problems,
@@ -323,7 +324,7 @@ class AVSRTask(AbsTask):
                 super().main_worker(args)
                 return
             with experiment_lock(args.output_dir):
-                check_resumed_config(args)
+                check_resumed_config(args, default_options(args))
                 super().main_worker(args)
 
     @classmethod

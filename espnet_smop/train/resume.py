@@ -40,15 +40,19 @@ class ChangedConfigError(ValueError):
     """An experiment's directory holds something other than this training; named in the message."""
 
 
-def check_resumed_config(args: argparse.Namespace) -> None:
+def check_resumed_config(
+    args: argparse.Namespace, defaults: Mapping[str, Mapping[str, Any]]
+) -> None:
     """Compare a training's arguments with the config of the experiment to resume.
 
     Nothing is compared before the first epoch has ended: there is no checkpoint to protect. A
-    directory with an imported model has nothing to resume and is left to that model.
+    directory with an imported model has nothing to resume and is left to that model. A default
+    that one config states and the other leaves out is no difference.
 
     Args:
         args: of the training; ``allow_changed_config`` accepts changes that leave the model as
             it is.
+        defaults: ``*_conf`` → the values of the options that it leaves out.
 
     Raises:
         ChangedConfigError: the checkpoints are of another model, or other settings changed and are
@@ -65,7 +69,7 @@ def check_resumed_config(args: argparse.Namespace) -> None:
             f"its weights: --init_param {directory / IMPORTED} (run.sh: --pretrained_model)"
         )
     before = yaml.safe_load(config.read_text(encoding="utf-8"))
-    changes = list(_changes(before, vars(args)))
+    changes = list(_changes(before, vars(args), defaults))
     of_model = [c for c in changes if c[0].split(".")[0] in _MODEL and not _is_place(c[0])]
     if of_model:
         listed = "; ".join(f"{name} is {new}, was {old}" for name, old, new in of_model)
@@ -88,15 +92,27 @@ def _is_place(name: str) -> bool:
     return name.split(".")[-1] in _NOT_OF_THE_CHECKPOINT
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[str, str, str]]:
     """Yield name, old and new value of each difference. New settings have no old value."""
     for key in sorted(before.keys() & now.keys()):
         if key in _NOT_COMPARED or key.startswith(_NOT_COMPARED_PREFIXES):
             continue
-        old, new = flatten(before[key], key), flatten(now[key], key)
+        kind = key.removesuffix("_conf")
+        # Another class has other options.
+        known = defaults.get(key, {}) if before.get(kind) == now.get(kind) else {}
+        old, new = (flatten(_effective(config[key], known), key) for config in (before, now))
         if not any(name.startswith(_PROMPT) and new[name] is not None for name in new):
             old = {name: value for name, value in old.items() if not name.startswith(_PROMPT)}
         for name in sorted(old.keys() | new.keys()):
             # A setting that an earlier version did not have is null.
             if old.get(name) != new.get(name):
                 yield name, str(old.get(name, "none")), str(new.get(name, "none"))
+
+
+def _effective(value: Any, defaults: Any) -> Any:
+    """Return settings with the defaults of what they leave out, to any depth."""
+    if not isinstance(value, Mapping) or not isinstance(defaults, Mapping):
+        return value
+    return {**defaults, **{k: _effective(v, defaults.get(k)) for k, v in value.items()}}
