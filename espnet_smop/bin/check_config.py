@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
-r"""Check a training config, its data and its decoding settings before starting.
+r"""Check the stages of a recipe before starting: config, data, base models, decoding settings.
 
-Takes the arguments of ``avsr_train`` and looks at every part of the model (built without weights),
-optimizer and schedule, data, base models, GPUs, free disk, the experiment's directory, the decoding
-config, and the face detector. Prints one line for each problem and ends with status 1, or one line
-that there are none. Nothing is written.
+With stage 11 it takes the arguments of ``avsr_train`` and looks at every part of the model (built
+without weights), optimizer and schedule, data, base models, GPUs, free disk, and the experiment's
+directory; with stage 12 at the decoding config and the test sets; with stage 3 at the face detector
+and free disk. Prints one line for each problem and ends with status 1, or one line that there are
+none. Nothing is written.
 
 Example::
 
     python -m espnet_smop.bin.check_config --config conf/train_avsr.yaml \
         --output_dir exp/avsr_mine --inference_config conf/decode.yaml --stages 11-13 \
         --projector_conf routing=jejr
+    python -m espnet_smop.bin.check_config --exp_dir exp/avsr_mine --stages 12 \
+        --inference_config conf/decode.yaml --data_dirs dump/raw/test
+    python -m espnet_smop.bin.check_config --stages 1-3 --data_dirs data/train --dump_dir dump
 """
 
 import argparse
@@ -18,7 +22,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_smop.bin import unchecked_imports
 from espnet_smop.command import CommandParser, run
+from espnet_smop.experiments.check_data import preparation_problems
+
+FORMAT = 3
+"""The stage that makes features."""
 
 
 def stages_of(text: str) -> list[int]:
@@ -62,6 +71,10 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="Data directories: with stage 3, those that it reads; otherwise the formatted ones",
     )
+    parser.add_argument(
+        "--exp_dir", type=Path, help="Trained experiment that is decoded, where no stage trains it"
+    )
+    parser.add_argument("--dump_dir", type=Path, help="Where stage 3 writes the features")
     parser.add_argument("--landmarks", default="auto", help="Source of facial landmarks in stage 3")
     parser.add_argument("--inference_config", type=Path, help="Decoding config")
     parser.add_argument(
@@ -73,29 +86,37 @@ def get_parser() -> argparse.ArgumentParser:
 def main(cmd: Sequence[str] | None = None) -> int:
     """Print the problems; return 1 if there are any."""
     args, training = get_parser().parse_known_args(cmd)
-    # Not before: --help need not wait for torch.
-    from espnet_smop.experiments.check import training_problems
-    from espnet_smop.tasks.avsr import AVSRTask
-
-    try:
-        train_args = AVSRTask.get_parser().parse_args(training)
-    except SystemExit as e:  # the parser has said why
-        return 1 if e.code else 0
-    problems = training_problems(
-        train_args,
-        stages=args.stages,
-        data_dirs=args.data_dirs,
-        landmarks=args.landmarks,
-        inference_config=args.inference_config,
-        inference_args=args.inference_args,
-    )
+    problems, unchecked = [], ""
+    if FORMAT in args.stages:
+        problems += preparation_problems(args.data_dirs, args.landmarks, args.dump_dir)
+    decoding = {
+        "inference_config": args.inference_config,
+        "inference_args": args.inference_args,
+        "data_dirs": args.data_dirs,
+    }
+    if args.exp_dir is not None or training:
+        # Not before: --help, and data alone, need not wait for torch.
+        with unchecked_imports():
+            from espnet_smop.experiments.check import decoding_problems_of, training_problems
+            from espnet_smop.tasks.avsr import AVSRTask
+    if args.exp_dir is not None:
+        problems += decoding_problems_of(args.exp_dir, **decoding)
+    elif training:
+        try:
+            train_args = AVSRTask.get_parser().parse_args(training)
+        except SystemExit as e:  # the parser has said why
+            return 1 if e.code else 0
+        problems += training_problems(train_args, stages=args.stages, **decoding)
+        own = AVSRTask.own_classes(train_args)
+        unchecked = f"; the model was not built, because of {', '.join(own)}" if own else ""
+    elif FORMAT not in args.stages:
+        raise ValueError("give --config and other arguments of avsr_train, or --exp_dir")
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
         return 1
-    own = AVSRTask.own_classes(train_args)
-    unchecked = f"; the model was not built, because of {', '.join(own)}" if own else ""
-    print(f"{train_args.config or 'the arguments'}: no problem found{unchecked}")
+    checked = args.exp_dir or (train_args.config if training else None) or "the arguments"
+    print(f"{checked}: no problem found{unchecked}")
     return 0
 
 

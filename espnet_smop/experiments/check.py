@@ -1,4 +1,4 @@
-"""Checks of a training, and of what comes before and after it, before any of it begins.
+"""Checks of a training and a decoding before they begin.
 
 Nothing is written, no weights are read, and the model is built on the meta device.
 """
@@ -21,10 +21,10 @@ from espnet_smop.base_model import (
     cached_directory,
     check_fetchable,
     local_directory,
+    resolve_relative_to,
 )
 from espnet_smop.class_path import is_own
 from espnet_smop.config import ConfigError, load_config
-from espnet_smop.corpus.landmarks import LandmarkError, check_landmarks_available
 from espnet_smop.fileio.sound import SoundFileError, check_rate
 from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import VideoFileError, read_video
@@ -33,6 +33,7 @@ from espnet_smop.modality import MODALITIES
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.skeleton import skeleton
 from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.tasks.defaults import default_options
 from espnet_smop.tasks.problems import model_problems, parameter_problems, settings_problems
 from espnet_smop.tasks.registered import decoder_choices
 from espnet_smop.tasks.settings import gpu_problems
@@ -58,7 +59,6 @@ def training_problems(
     *,
     stages: Collection[int] = (TRAIN, DECODE),
     data_dirs: Sequence[Path] = (),
-    landmarks: str = "auto",
     inference_config: Path | None = None,
     inference_args: str = "",
 ) -> list[str]:
@@ -69,7 +69,6 @@ def training_problems(
         stages: those that will run; what earlier ones of them make need not be there.
         data_dirs: formatted data directories that training and decoding read, or where the
             stage that formats them will run, the directories that it reads.
-        landmarks: as in ``data_dir format --landmarks``.
         inference_config: decoding config.
         inference_args: more arguments for ``avsr_inference``.
     """
@@ -85,15 +84,46 @@ def training_problems(
             problems += [] if model is None else parameter_problems(args, model)
     if NOISE not in stages:
         problems += _noise_problems(args)
-    if FORMAT in stages:
-        problems += _detector_problems(data_dirs, landmarks)
-    elif not {DATA, FILTER} & set(stages):
+    if not {DATA, FORMAT, FILTER} & set(stages):
         problems += _formatted_problems(args, data_dirs)
     if TRAIN in stages:
         problems += gpu_problems(args.ngpu)
         problems += _experiment_problems(args, model)
     if DECODE in stages and inference_config is not None:
         problems += _decoding_problems(args, inference_config, inference_args)
+    return _one_line_each(problems)
+
+
+def decoding_problems_of(
+    experiment: Path,
+    *,
+    data_dirs: Sequence[Path] = (),
+    inference_config: Path | None = None,
+    inference_args: str = "",
+) -> list[str]:
+    """Return what would make the decoding of a trained model fail.
+
+    Args:
+        experiment: its directory.
+        data_dirs: formatted data directories of the test sets.
+        inference_config: decoding config.
+        inference_args: more arguments for ``avsr_inference``.
+    """
+    settings = yaml.safe_load((experiment / "config.yaml").read_text(encoding="utf-8"))
+    args = argparse.Namespace(**settings)
+    for _, conf in _base_confs(args):
+        for key in ("model", "tokenizer"):
+            if isinstance(conf.get(key), str):
+                conf[key] = resolve_relative_to(conf[key], experiment)
+    problems = list(model_problems(args))
+    problems += _base_model_problems(args, is_made_later=False)
+    problems += _formatted_problems(args, data_dirs)
+    if inference_config is not None:
+        problems += _decoding_problems(args, inference_config, inference_args)
+    return _one_line_each(problems)
+
+
+def _one_line_each(problems: Sequence[str]) -> list[str]:
     return [" ".join(p.split()) if not p.count("\n") else p for p in problems]
 
 
@@ -244,30 +274,6 @@ def _sample_problems(scp: Path, modality: str) -> Iterator[str]:
         yield f"{scp}: {path}: {e}"
 
 
-def _detector_problems(data_dirs: Sequence[Path], landmarks: str) -> list[str]:
-    """Return a problem if these directories need a face detector that is not installed."""
-    known = [d for d in data_dirs if (d / "text").is_file()]
-    videos = [d for d in known if (d / "video.scp").is_file()]
-    if landmarks == "files" or (known and not videos):
-        return []
-    # Before stage 1 nobody knows whether the corpus has landmark files.
-    if landmarks == "auto" and all(map(_has_landmarks, videos)):
-        return []
-    try:
-        check_landmarks_available(landmarks)
-    except LandmarkError as e:
-        return [str(e)]
-    return []
-
-
-def _has_landmarks(directory: Path) -> bool:
-    files = [directory / name for name in ("landmarks.scp", "video.scp")]
-    if not files[0].is_file():
-        return False
-    found, needed = (read_table(file, ConfigError) for file in files)
-    return needed.keys() <= found.keys()
-
-
 def _experiment_problems(args: argparse.Namespace, model: ESPnetAVSRModel | None) -> Iterator[str]:
     if args.output_dir is None:
         return
@@ -278,7 +284,7 @@ def _experiment_problems(args: argparse.Namespace, model: ESPnetAVSRModel | None
     if (holder := lock_holder(directory)) is not None:
         yield f"{directory}: {holder} trains here; wait until it ends, or choose another --avsr_tag"
     try:
-        check_resumed_config(_with_data_of(args, directory / "config.yaml"))
+        check_resumed_config(_with_data_of(args, directory / "config.yaml"), default_options(args))
     except ChangedConfigError as e:
         yield str(e)
     parent = next(p for p in (directory, *directory.absolute().parents) if p.is_dir())
@@ -328,6 +334,8 @@ def _decoding_problems(
         settings[name] = yaml.safe_load(value if equals else next(words, ""))
     found = list(decoding_problems(settings, str(config)))
     yield from found
+    if isinstance(settings.get("ngpu"), int):
+        yield from gpu_problems(settings["ngpu"], "decode")
     if not found:
         generation = {k: v for k, v in settings.items() if k in DEFAULTS and v is not None}
         try:

@@ -1,6 +1,8 @@
 """Ordinary mistakes: each is named in one line, before anything is loaded or written."""
 
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -364,6 +366,95 @@ def test_a_lock_is_seen_without_taking_it(tmp_path):
     with experiment_lock(tmp_path):
         pass
     assert lock_holder(tmp_path) is None
+
+
+HOLD = """
+import sys, time
+from espnet_smop.train.lock import experiment_lock
+with experiment_lock(sys.argv[1]):
+    print(flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_training_in_the_same_directory_is_named(check, tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "exp")]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    before = state(tmp_path / "exp")
+    try:
+        [line] = check()
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    assert re.search(rf"exp: process {holder.pid} on .* trains here; wait .* --avsr_tag", line)
+    assert state(tmp_path / "exp") == before
+
+
+def state(directory):
+    return {p: p.stat().st_mtime_ns for p in directory.rglob("*")}
+
+
+@pytest.fixture
+def trained(model_args, tmp_path):
+    """Return the directory of an experiment."""
+    exp = tmp_path / "an exp"
+    exp.mkdir()
+    (exp / "config.yaml").write_text(yaml.safe_dump(vars(model_args())))
+    return exp
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], None),
+        (["--inference_args", "--beam_size 0"], "beam_size is 0"),
+        (["--inference_args", "--baem_size 2"], "unknown key 'baem_size'. Did you mean 'beam_siz"),
+        (["--inference_args", "--ngpu 99"], "are visible. .* or decode on the CPU with --ngpu 0"),
+        (["--data_dirs", "dump/typo"], "data directory dump/typo does not exist"),
+    ],
+)
+def test_a_decoding_alone_is_checked(trained, dump_dir, tmp_path, capsys, words, expected):
+    config = tmp_path / "decode.yaml"
+    config.write_text("beam_size: 2\n")
+    cmd = ["--stages", "12 13", "--exp_dir", trained, "--inference_config", config]
+    cmd += ["--data_dirs", dump_dir] if "--data_dirs" not in words else []
+    status = check_config.main([str(word) for word in (*cmd, *words)])
+    out, err = capsys.readouterr()
+    if expected is None:
+        assert status == 0 and out == f"{trained}: no problem found\n"
+    else:
+        assert status == 1 and re.search(expected, err) and len(err.splitlines()) == 1
+
+
+def test_a_base_model_that_decoding_lacks_is_named(trained, capsys):
+    config = trained / "config.yaml"
+    settings = yaml.safe_load(config.read_text())
+    settings["decoder_conf"]["model"] = "exp/base/gone"
+    config.write_text(yaml.safe_dump(settings))
+    assert check_config.main(["--stages", "12", "--exp_dir", str(trained)]) == 1
+    assert "decoder_conf.model: there is no directory 'exp/base/gone'" in capsys.readouterr().err
+
+
+def test_little_disk_for_the_features_is_named(tmp_path, monkeypatch, capsys):
+    data, dump = tmp_path / "data", tmp_path / "dump"
+    data.mkdir()
+    (data / "text").write_text(f"a {'x' * 3000}\n")
+    (data / "wav.scp").write_text("a a.wav\n")
+    command = ["--stages", "3", "--data_dirs", str(data), "--dump_dir", str(dump)]
+    usage = type("Usage", (), {"free": 2_000_000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    assert check_config.main(command) == 1
+    assert "GiB free, the features need at least" in capsys.readouterr().err
+    dump.mkdir()
+    (dump / "made.flac").write_bytes(bytes(1_500_000))  # the rest fits
+    assert check_config.main(command) == 0
+
+
+def test_nothing_to_check_is_an_error():
+    with pytest.raises(ValueError, match="give --config"):
+        check_config.main(["--stages", "12"])
 
 
 def test_little_disk_is_named(check, monkeypatch):

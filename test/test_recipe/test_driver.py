@@ -80,8 +80,10 @@ def test_a_stage_runs_alone_and_again(recipe):
         done = recipe.run("--stage", "12", "--stop_stage", "12")
         assert done.returncode == 0, done.stderr
         assert "Stage 11" not in done.stdout
-    assert {name for name, _ in recipe.calls()[before:]} == {"avsr_inference"}
-    assert len(recipe.calls()) == before + 4
+    made = recipe.calls()[before:]
+    assert [name for name, _ in made] == 2 * ["check_config", "avsr_inference", "avsr_inference"]
+    assert made[0][1][-2:] == ["--exp_dir", "exp/avsr_train"]
+    assert values(made[0][1], "--data_dirs") == ["dump/raw/test"]
 
 
 def test_skipping(recipe):
@@ -200,6 +202,7 @@ def test_a_training_is_checked_before_anything_is_written(recipe):
     assert values(check, "--config") == ["conf/train.yaml"]
     assert values(check, "--output_dir") == ["exp/avsr_train_max_epoch_3"]
     assert values(check, "--inference_config") == ["conf/decode.yaml"]
+    assert values(check, "--dump_dir") == ["dump"]
     assert "--inference_args=--beam_size 2" in check and check[-2:] == ["--max_epoch", "3"]
     assert not [name for name in ("data", "dump", "exp") if (recipe.dir / name).exists()]
 

@@ -495,25 +495,37 @@ if runs 11 && [ "${noise}" != "${default_noise}" ]; then
     fi
 fi
 
-# Ends, before anything is written, if the training cannot be done or would not fit what is there.
-check_training() {
-    local dset dirs=() opts=() place="${data_feats}"
-    if runs 3; then place="${datadir}"; fi
-    for dset in "${train_set}" "${valid_set}"; do dirs+=("${place}/${dset}"); done
-    if runs 12; then
-        for dset in ${test_sets}; do dirs+=("${place}/${dset}"); done
-        opts+=(--inference_config "${inference_config}" "--inference_args=${inference_args}")
+# Ends, before anything is written, if a stage cannot do its work or would not fit what is there.
+check_stages() {
+    local dset sets="" dirs=() opts=() place="${data_feats}" decode_args="${inference_args}"
+    local is_local=false # other back ends' GPUs are not this machine's
+    case "${cuda_cmd_array[0]##*/}" in local.py | run.pl) is_local=true ;; esac
+    if runs 3; then
+        place="${datadir}"
+        sets="${all_train_sets} ${valid_set} ${test_sets}"
+        opts+=(--landmarks "${landmarks}" --dump_dir "${dumpdir}")
+    else
+        if runs 11; then sets="${train_set} ${valid_set}"; fi
+        if runs 12; then sets+=" ${test_sets}"; fi
     fi
-    # Other back ends' GPUs are not this machine's.
-    case "${cuda_cmd_array[0]##*/}" in
-        local.py | run.pl) opts+=(--ngpu "${ngpu}") ;;
-    esac
+    for dset in ${sets}; do dirs+=("${place}/${dset}"); done
+    if runs 12; then
+        if "${gpu_inference}" && "${is_local}"; then decode_args="--ngpu 1 ${decode_args}"; fi
+        opts+=(--inference_config "${inference_config}" "--inference_args=${decode_args}")
+    fi
+    if runs 11; then
+        if "${is_local}"; then opts+=(--ngpu "${ngpu}"); fi
+        opts+=(--config "${avsr_config}" --output_dir "${avsr_exp}" "${noise_args[@]}")
+        opts+=("${avsr_args_array[@]}")
+    elif runs 12 && [ -s "${avsr_exp}/config.yaml" ]; then
+        opts+=(--exp_dir "${avsr_exp}")
+    elif ! runs 3; then
+        return 0 # the model of --download_model is not there yet
+    fi
     "${python}" -m espnet_smop.bin.check_config --stages "${stages_to_run}" \
-        --data_dirs "${dirs[@]}" --landmarks "${landmarks}" "${opts[@]}" \
-        --config "${avsr_config}" --output_dir "${avsr_exp}" "${noise_args[@]}" \
-        "${avsr_args_array[@]}"
+        --data_dirs "${dirs[@]}" "${opts[@]}"
 }
-if runs 11; then check_training; fi
+if runs 3 || runs 11 || runs 12; then check_stages; fi
 
 # "audio", "video" or "audio video": what the model of a config gets.
 modalities_of() { # CONFIG [ARGUMENT]…
