@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from espnet2.utils.types import str2bool
 from tqdm import tqdm
 
+from espnet_smop.bin import unchecked_imports
 from espnet_smop.command import call_subcommand, run
 from espnet_smop.experiments.paper import (
     Experiment,
@@ -27,6 +29,7 @@ from espnet_smop.experiments.paper import (
     write_config,
 )
 from espnet_smop.experiments.results import is_trained, missing, table
+from espnet_smop.results.intervals import UNIT_HELP, UNITS
 from espnet_smop.text_table import text_table
 
 GPUS = (24, 80)  # GiB
@@ -63,17 +66,20 @@ def dry_run_all(args: argparse.Namespace) -> int:
     """Check every config by building its model for its shapes; print a row for each experiment.
 
     Needs neither weights nor data nor a GPU. ``state GiB`` is what weights, gradients and optimizer
-    states occupy on each GPU; what they leave of a GPU with 24 or 80 GiB is for activations, which
-    are not counted. ``missing here`` is what training needs and this machine lacks. Configs with
-    errors are listed below the table, and the status is 1.
+    states occupy on each GPU, ``GiB`` that and the activations of ``--machine``'s batches, computed
+    from shapes and not measured; ``fits`` names the GPUs, of 24 and 80 GiB, that have 2 GiB more.
+    ``missing here`` is what training needs and this machine lacks. Configs with errors are listed
+    below the table, and the status is 1.
 
     Example::
 
         python -m espnet_smop.bin.paper dry_run conf/paper.yaml --machine 1x24gb --throughput 30
     """
     # Needs the task and its models, which the other commands do without.
-    from espnet_smop.base_model import BaseModelError
-    from espnet_smop.experiments.dry_run import DryRunError, dry_run, what_is_missing
+    with unchecked_imports():
+        from espnet_smop.base_model import BaseModelError
+        from espnet_smop.experiments.dry_run import DryRunError, dry_run, what_is_missing
+        from espnet_smop.experiments.memory import RESERVED
 
     paper = read(args.paper)
     chosen = _experiments(paper, args)
@@ -88,7 +94,7 @@ def dry_run_all(args: argparse.Namespace) -> int:
             config = _config(paper, experiment, args)
             try:
                 with _without_warnings():
-                    found = dry_run(config, Path(skeletons))
+                    found = dry_run(config, Path(skeletons), gpus=_gpus(args.machine))
             except (DryRunError, BaseModelError) as e:
                 problems.append(f"{experiment.name}: {e}")
                 continue
@@ -107,13 +113,13 @@ def dry_run_all(args: argparse.Namespace) -> int:
                 experiment.name,
                 f"{found.trained / 1e6:.1f}",
                 f"{found.state_bytes / 2**30:.1f}",
-                *(_left(gib, found.state_bytes / 2**30) for gib in GPUS),
+                *_fits(found.state_bytes, found.activation_bytes, RESERVED),
                 *([] if not throughputs else ["–" if took is None else f"{took:,.0f}"]),
                 "done" if trained else "train",
                 ", ".join(todo) or "done",
                 ", ".join(lacking) or "–",
             ])  # fmt: skip
-    header = ["experiment", "trained M", "state GiB", *(f"left of {gib}" for gib in GPUS)]
+    header = ["experiment", "trained M", "state GiB", "GiB", "fits"]
     header += ["hours"] if throughputs else []
     print(text_table([*header, "training", "to decode", "missing here"], rows, align="lrrrr"))
     print()
@@ -140,9 +146,19 @@ def _without_warnings() -> Iterator[None]:
         logging.disable(before)
 
 
-def _left(gib: float, state: float) -> str:
-    """Return the GPU memory that weights, gradients and optimizer states leave free, in GiB."""
-    return f"{gib - state:.1f}" if state < gib else "too big"
+def _gpus(machine: str) -> int:
+    """Return the number of GPUs of a machine, which its name begins with: 8x80gb."""
+    found = re.match(r"(\d+)x", machine)
+    return int(found[1]) if found else 1
+
+
+def _fits(state: int, activations: int | None, reserved: int) -> tuple[str, str]:
+    """Return the memory of a training on each GPU in GiB, and the sizes of GPUs that have it."""
+    if activations is None:
+        return "–", "–"
+    total = (state + activations) / 2**30
+    sizes = [str(gib) for gib in GPUS if total + reserved / 2**30 <= gib]
+    return f"{total:.1f}", " ".join(sizes) or "none"
 
 
 def _sum(hours: Mapping[Experiment, float | None], some: Iterable[Experiment]) -> str:
@@ -182,7 +198,7 @@ def tables(args: argparse.Namespace) -> None:
     """
     paper = read(args.paper)
     texts = [
-        table(paper.results[name], args.expdir, args.inference_tag, args.noise)
+        table(paper.results[name], args.expdir, args.inference_tag, args.noise, unit=args.unit)
         for name in _chosen(paper, args)
     ]
     print("\n\n".join(texts))
@@ -217,6 +233,11 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--inference_tag", default="decode", help="Name of decode directories")
     parser.add_argument("--noise", default="babble", help="Name of the noise in decode directories")
+
+
+def _results_arguments(parser: argparse.ArgumentParser) -> None:
+    _table_arguments(parser)
+    parser.add_argument("--unit", choices=UNITS, default=UNITS[0], help=UNIT_HELP)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -254,7 +275,7 @@ def _dry_run_arguments(parser: argparse.ArgumentParser) -> None:
 COMMANDS = [
     ("plan", _add_arguments, plan),
     ("dry_run", _dry_run_arguments, dry_run_all),
-    ("table", _table_arguments, tables),
+    ("table", _results_arguments, tables),
 ]
 
 

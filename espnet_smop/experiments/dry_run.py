@@ -13,7 +13,9 @@ import torch
 from espnet2.tasks.abs_task import scheduler_classes
 from huggingface_hub import get_token, try_to_load_from_cache
 
+from espnet_smop.experiments.memory import activation_bytes
 from espnet_smop.modality import FRAME_RATE
+from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.skeleton import use_skeletons
 from espnet_smop.tasks.avsr import TOKENS, AVSRTask, trained_table
 
@@ -40,6 +42,7 @@ class DryRun:
         accum_grad: batches of an optimizer step.
         max_epoch: ESPnet's epochs.
         steps: optimizer steps of the whole training.
+        activation_bytes: estimated memory of a batch's activations on each GPU; None if unknown.
     """
 
     bases: dict[str, str]
@@ -50,6 +53,7 @@ class DryRun:
     accum_grad: int
     max_epoch: int
     steps: int
+    activation_bytes: int | None
 
     @property
     def frames_per_step(self) -> int:
@@ -77,7 +81,7 @@ class DryRun:
             f"  trained   {self.trained:,} of {self.trained + self.frozen:,} parameters\n"
             f"{table}\n"
             f"  memory    {self.state_bytes / 2**30:.1f} GiB of weights, gradients and optimizer "
-            "states on each GPU; activations come on top\n"
+            f"states on each GPU, and {_gib(self.activation_bytes)} of activations (estimate)\n"
             f"  a step    {self.frames_per_step:,} frames: {self.frames_per_batch:,} a batch "
             f"x accum_grad {self.accum_grad}\n"
             f"  training  {self.max_epoch} epochs, {self.steps:,} steps, "
@@ -85,12 +89,17 @@ class DryRun:
         )
 
 
-def dry_run(config: Path, skeletons: Path) -> DryRun:
+def _gib(size: int | None) -> str:
+    return "an unknown amount" if size is None else f"{size / 2**30:.1f} GiB"
+
+
+def dry_run(config: Path, skeletons: Path, *, gpus: int = 1) -> DryRun:
     """Check a training config and describe the training.
 
     Args:
         config: the training config.
         skeletons: directory for the base models' skeletons; existing ones are used again.
+        gpus: among which the config's batch is divided.
 
     Raises:
         DryRunError: the config, its model, optimizer or schedule is wrong.
@@ -120,6 +129,7 @@ def dry_run(config: Path, skeletons: Path) -> DryRun:
         accum_grad=args.accum_grad,
         max_epoch=args.max_epoch,
         steps=_steps(config, args),
+        activation_bytes=_activation_bytes(args, model, gpus),
     )
 
 
@@ -146,6 +156,18 @@ def what_is_missing(bases: Iterable[str]) -> list[str]:
     if not torch.cuda.is_available():
         lacking.append("GPU")
     return lacking
+
+
+def _activation_bytes(args: argparse.Namespace, model: ESPnetAVSRModel, gpus: int) -> int | None:
+    if args.batch_type != TOKENS:
+        return None  # the LLM's positions are not limited
+    return activation_bytes(
+        model,
+        positions=args.batch_bins // gpus,
+        text=args.batch_limits.get("text", args.batch_bins) // gpus,
+        frames=args.batch_limits["frames"] // gpus,
+        recompute=bool(args.decoder_conf.get("gradient_checkpointing")),
+    )
 
 
 def _frames(config: Path, args: argparse.Namespace) -> int:

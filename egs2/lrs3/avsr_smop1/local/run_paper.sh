@@ -18,6 +18,7 @@ paper=conf/paper.yaml
 dumpdir=dump
 expdir=exp
 noise=""
+unit=utterance
 
 help_message="Usage: local/run_paper.sh [--table 1|2] [--figure 3|4|5] [--option VALUE]…
 
@@ -39,6 +40,8 @@ help_message="Usage: local/run_paper.sh [--table 1|2] [--figure 3|4|5] [--option
                     hours: 340 for the 30 hours. The schedule is scaled with it (default 4,900).
   --noise FILE      Noise at 16 kHz for table 2; the paper's is NOISEX's babble (default: babble of
                     training speakers, made by stage 7).
+  --unit U          What the bootstrap intervals of the tables draw: utterance or speaker (default
+                    ${unit}).
   --paper FILE      Experiments, tables and the paper's numbers (default ${paper}).
   --dumpdir DIR     As for run.sh (default ${dumpdir}).
   --expdir DIR      As for run.sh (default ${expdir}); experiments are DIR/avsr_NAME.
@@ -70,7 +73,7 @@ while [ $# -gt 0 ]; do
             esac
             shift
             ;;
-        --table | --figure | --machine | --only | --throughput | --steps_per_epoch | --noise | --paper | --dumpdir | --expdir)
+        --table | --figure | --machine | --only | --throughput | --steps_per_epoch | --noise | --unit | --paper | --dumpdir | --expdir)
             smop_check_value "$@"
             case "${option} $2" in
                 "--table "[12]) tables+=("table$2") ;;
@@ -107,6 +110,10 @@ fi
 if { "${dry_run}" || "${collect}"; } && [ ${#run_args[@]} -gt 0 ]; then
     smop_option_error "${run_args[0]} is for run.sh, which --dry_run and --collect do not call"
 fi
+case "${unit}" in
+    utterance | speaker) ;;
+    *) smop_option_error "--unit is utterance or speaker, not '${unit}'" ;;
+esac
 if [ -n "${noise}" ] && [ ! -s "${noise}" ]; then smop_option_error "--noise ${noise} does not exist"; fi
 if [ ! -s "${paper}" ]; then smop_option_error "--paper ${paper} does not exist"; fi
 export SMOP_CALLED="${smop_called}"
@@ -123,8 +130,9 @@ if [ -n "${noise}" ]; then
     noise_name="${noise_name//_/-}"
 fi
 read -r -a throughputs <<< "${throughput}"
-table_options=(--expdir "${expdir}" --noise "${noise_name}")
-options=("${table_options[@]}" --machine "${machine}" --only "${only}")
+options=(--expdir "${expdir}" --noise "${noise_name}")
+table_options=("${options[@]}" --unit "${unit}")
+options+=(--machine "${machine}" --only "${only}")
 [ -z "${steps_per_epoch}" ] || options+=(--steps_per_epoch "${steps_per_epoch}")
 command=("${SMOP_PYTHON}" -W ignore -m espnet_smop.bin.paper)
 
