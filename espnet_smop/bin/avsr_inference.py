@@ -4,7 +4,7 @@ r"""Recognise the utterances of a data directory with a trained model.
 Example::
 
     python -m espnet_smop.bin.avsr_inference --avsr_train_config exp/avsr/config.yaml \
-        --avsr_model_file exp/avsr/valid.acc.ave.pth --output_dir out \
+        --avsr_model_file exp/avsr/valid.acc.ave.pth --output_dir exp/decoded \
         --data_path_and_name_and_type dump/raw/test/wav.scp,speech,sound \
         --data_path_and_name_and_type dump/raw/test/video.scp,video,video
 """

@@ -23,7 +23,7 @@ def show(args: argparse.Namespace) -> None:
 
         python -m espnet_smop.bin.config show conf/train_avsr_dci.yaml
         python -m espnet_smop.bin.config show conf/train_avsr_dci.yaml max_epoch=2 \
-            optim_conf.lr=5.0e-4 > conf/train_avsr_dci_short.yaml
+            optim_conf.lr=5.0e-4 > exp/train_avsr_dci_short.yaml
     """
     settings = load_config(args.config)
     for assignment in args.assignments:

@@ -48,7 +48,7 @@ def export(args: argparse.Namespace) -> None:
 
         python -m espnet_smop.bin.llama_smop export --exp_dir exp/avsr_llama_smop \
             --avsr_model_file valid.acc.ave.pth --original llama_smop.pth \
-            --out llama_smop_further.pth
+            --out exp/llama_smop_further.pth
     """
     count = export_checkpoint(args.exp, args.avsr_model_file, args.original, args.out)
     print(f"{args.out}: {count} tensors")

@@ -6,8 +6,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+from espnet2.utils.types import str2bool
 
 import espnet_smop.bin
+from espnet_smop.command import CommandHelp, device
+from espnet_smop.results.intervals import UNIT_HELP, UNITS
 
 EGS2 = Path(__file__).resolve().parents[2] / "egs2"
 RECIPES = [EGS2 / corpus / "avsr_smop1" for corpus in ("mini_lrs3", "lrs3", "real_speech")]
@@ -44,6 +47,50 @@ def subparsers(parser):
                 below = subparsers(subparser)
                 found |= {f"{name} {n}": p for n, p in below.items()} or {name: subparser}
     return found
+
+
+# Parsers of ESPnet
+OWN_PARSER = {"avsr_train", "avsr_inference"}
+FORMER_NAMES = {"--out_dir", "--exp", "--expdir"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_follow_one_convention(name, monkeypatch):
+    module = importlib.import_module(f"espnet_smop.bin.{name}")
+    parser = parser_of(module, monkeypatch)
+    for subcommand, own in (subparsers(parser) or {"": parser}).items():
+        said = f"{name} {subcommand}"
+        # Defaults are shown, and examples keep their line breaks.
+        assert issubclass(own.formatter_class, CommandHelp), said
+        for action in own._actions:
+            options = set(action.option_strings)
+            if name not in OWN_PARSER:
+                assert action.help, (said, options)
+                assert not isinstance(
+                    action, argparse._StoreTrueAction | argparse._StoreFalseAction
+                ), (said, options)
+                if isinstance(action.default, bool):
+                    assert action.type is str2bool, (said, options)
+                assert action.option_strings[:1] == [] or (
+                    action.option_strings[0] not in FORMER_NAMES
+                ), (said, options)
+            if "--device" in options:
+                assert (action.type, action.default) == (device, "auto"), said
+            if "--unit" in options:
+                assert (action.choices, action.default) == (UNITS, UNITS[0]), said
+                assert action.help == UNIT_HELP
+
+
+def test_all_commands_with_intervals_let_choose_the_unit(monkeypatch):
+    having = {
+        f"{name} {subcommand}"
+        for name in ("results", "paper")
+        for subcommand, own in subparsers(
+            parser_of(importlib.import_module(f"espnet_smop.bin.{name}"), monkeypatch)
+        ).items()
+        if any("--unit" in action.option_strings for action in own._actions)
+    }
+    assert having == {"results table", "results report", "paper table"}
 
 
 def examples(text, name):
