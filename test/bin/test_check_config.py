@@ -434,7 +434,7 @@ def test_a_base_model_that_decoding_lacks_is_named(trained, capsys):
     settings["decoder_conf"]["model"] = "exp/base/gone"
     config.write_text(yaml.safe_dump(settings))
     assert check_config.main(["--stages", "12", "--exp_dir", str(trained)]) == 1
-    assert "decoder_conf.model: there is no directory 'exp/base/gone'" in capsys.readouterr().err
+    assert "decoder_conf.model: base model 'exp/base/gone' is not a dir" in capsys.readouterr().err
 
 
 def test_little_disk_for_the_features_is_named(tmp_path, monkeypatch, capsys):

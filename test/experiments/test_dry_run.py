@@ -154,10 +154,10 @@ def test_a_config_that_would_fail_is_refused(config, tmp_path, settings, message
 
 
 def test_a_config_with_an_error_does_not_hide_the_others(tmp_path, capsys, monkeypatch):
-    def fail_without_llama_avsr(config, skeletons):
+    def fail_without_llama_avsr(config, skeletons, *, gpus):
         if "llama_avsr" not in Path(config).name:
             raise DryRunError("a mistake in it")
-        return dry_run(config, skeletons)
+        return dry_run(config, skeletons, gpus=gpus)
 
     monkeypatch.setattr(dry_run_module, "dry_run", fail_without_llama_avsr)
     command = ["dry_run", str(CONF / "paper.yaml"), "table1", "--expdir", str(tmp_path)]
