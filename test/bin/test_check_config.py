@@ -125,7 +125,7 @@ MISTAKES = {
     "experts": (smop(top_k=5), [], "top_k is 5, but there are 3 experts"),
     "one expert": (smop(num_experts=1, top_k=2), [], "num_experts is 1, but top_k 2"),
     "hidden size": (smop(hidden_size=0), [], "hidden_size is 0, expected a whole number"),
-    "rate": (smop(downsample={"audio": 0}), [], "downsampling rate is 0, expected a whole"),
+    "rate": (smop(downsample={"audio": 0}), [], "downsample.audio is 0, expected a whole"),
     "fusion": (smop(fusion={"audio": "dic"}), [], "fusion.audio is 'dic', expected one of"),
     "dropout": (smop(dropout=2), [], "dropout probability has to be between 0 and 1"),
     "no frontend": (
