@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # What a sparse mixture of projectors learns from real base models and real speech, beside a dense
-# projector of the same active FLOPs: Whisper tiny.en and SmolLM2-135M, both from Python packages.
+# projector of the same active FLOPs: Whisper Base and SmolLM2-135M, both from Python packages.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 systems="llama_avsr smop4"
 seeds="0"
-synthetic=3000
+synthetic=6000
 ngpu=auto
 avsr_args=""
 expdir=exp
@@ -23,7 +23,7 @@ help_message="Usage: ./run.sh [--option VALUE]…
   --avsr_args ARGS  More arguments for training, e.g. \"--max_epoch 1 --num_iters_per_epoch 20\".
   --ngpu N          GPUs for training; unless it is 0, decoding takes one as well (default: 1 where
                     nvidia-smi finds one, else 0).
-  --synthetic N     Sentences spoken by eSpeak NG in the training set (default ${synthetic}).
+  --synthetic N     Sentences by synthetic voices in the training set (default ${synthetic}).
   --expdir DIR      Experiments (default ${expdir}).
 
 All other options go to the driver, avsr_smop.sh, and override what is set here:
@@ -50,12 +50,15 @@ if [ "${ngpu}" = 0 ]; then use_amp=false; fi
 shared=()
 for seed in ${seeds}; do
     for system in ${systems}; do
+        encoder="$("${SMOP_PYTHON}" -m espnet_smop.bin.config base_models --named true \
+            "conf/train_asr_${system}.yaml" | sed -n 's/^audio_frontend //p')"
         ./avsr_smop.sh "${driver_args[@]}" "${gpu_args[@]}" \
+            --feats_cache "dump/feats_${encoder##*/}" \
             --local_data_opts "--synthetic ${synthetic}" --expdir "${expdir}" \
             --avsr_config "conf/train_asr_${system}.yaml" --avsr_tag "${system}_seed${seed}" \
             --avsr_args "--seed ${seed} --use_amp ${use_amp} ${avsr_args}" "${other_args[@]}" "${shared[@]}"
-        # Data and base models are made for the first system and serve the others.
-        shared=(--skip_data_prep true)
+        # The data are made for the first system and serve the others.
+        shared=(--skip_stages "1 3 4 5 7 16")
         export SMOP_DATA_IS_SHARED=true
     done
 done

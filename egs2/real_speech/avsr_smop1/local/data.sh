@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
-# Stage 1: write the sentences, a human's and a synthesiser's, as Kaldi data directories.
+# Stage 1: write a human's prompts and sentences by synthetic voices as Kaldi data directories.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
-synthetic=3000
+synthetic=6000
+joined=1500
+voices="espeak flite hts"
 audio_dir=downloads/speech
 data_dir=data
 sounds=/usr/share/asterisk/sounds/en_US_f_Allison
 texts=/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz
 
 help_message="Usage: $0 [--option VALUE]…
-  --synthetic N    sentences spoken by eSpeak NG in the training set (default ${synthetic})
+  --synthetic N    sentences by synthetic voices in the training set (default ${synthetic})
+  --joined N       twos and threes of human prompts in the training set (default ${joined})
+  --voices LIST    kinds of synthetic voices in the training set (default \"${voices}\")
   --audio_dir DIR  where the sound files go (default ${audio_dir})
   --data_dir DIR   where the data directories go (default ${data_dir})
   --sounds DIR     human prompts, G.722 (default ${sounds})
@@ -21,5 +25,7 @@ help_message="Usage: $0 [--option VALUE]…
 # shellcheck source=path.sh
 . ./path.sh
 
+# shellcheck disable=SC2086 # a list
 "${SMOP_PYTHON}" local/make_speech.py --out "${data_dir}" --audio_dir "${audio_dir}" \
-    --sounds "${sounds}" --texts "${texts}" --synthetic "${synthetic}" --nj "${SMOP_CORES}"
+    --sounds "${sounds}" --texts "${texts}" --synthetic "${synthetic}" --joined "${joined}" \
+    --voices ${voices} --nj "${SMOP_CORES}"

@@ -1,82 +1,91 @@
 #!/usr/bin/env python3
-"""Write data directories of speech with its transcripts: a human speaker's and a synthesiser's.
+"""Write data directories of speech with its transcripts: a human speaker's and synthetic voices'.
 
 Human: the prompts of Debian's packages asterisk-core-sounds-en-g722 and asterisk-core-sounds-en
 (CC-BY-SA 3.0), up to 16 seconds long. Synthetic: sentences of the docstrings of Python's standard
-library, spoken by eSpeak NG's voices. Transcripts are lower-case words.
+library and of other packages (sentences.py), by the voices of voices.py. Transcripts are
+lower-case words.
 
-    train, valid     both kinds
-    test_human       a fifth of the prompts; no other set has their texts
+    train            prompts at three speeds, prompts joined in twos and threes, and sentences;
+                     half of it (but no prompt at its own speed) with noise or in a room
+    valid            both kinds
+    test_human       a fifth of the prompts
     test_synthetic   sentences and voices of no other set
+
+No text of training contains one of the tests; of those of one and two words, none is one.
 """
 
 import argparse
-import ast
 import gzip
 import re
 import sys
-import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain
 from multiprocessing import Pool
 from pathlib import Path
+from typing import NamedTuple
 from zlib import crc32
 
 import av
 import numpy as np
 import soundfile
+from rooms import distort
+from scipy.signal import resample_poly
+from sentences import libraries, share, standard_library, words
+from voices import ESPEAK, ESPEAK_TEST, KINDS, Program, Voice
 
 from espnet_smop.corpus.datadir import write_data_dir
-from espnet_smop.fileio.atomic import atomic_path
-from espnet_smop.fileio.table import read_table
+from espnet_smop.fileio.atomic import atomic_path, atomic_write
 from espnet_smop.modality import SAMPLE_RATE
-from talking_face.difficulty import Difficulty
-from talking_face.speakers import speaker
-from talking_face.speech import speak
 
-VOICES, TEST_VOICES = 48, 12
 TESTS = 200  # synthetic ones
+MAX_VALID = 150
 MAX_SECONDS = 16  # of a prompt; three are longer, one of them than Whisper hears
-_WORD = r"(?:I|[a-z]+(?:'[a-z]+)?)"
-_SENTENCE = re.compile(rf"[A-Z]?[a-z]*(?:[ ,-]+{_WORD}){{3,17}}[.;:]")
+MAX_JOINED_SECONDS = 13  # before pauses are added and it is slowed down
+SPEEDS = (1.0, 0.9, 1.1)
+_G722 = 8000  # bytes a second
 
 
-def words(text: str) -> str:
-    """Return a text's words in lower case."""
-    return " ".join(re.sub(r"[^a-z' ]", " ", text.lower()).split())
+class Prompt(NamedTuple):
+    """A human prompt: id, transcript and file."""
+
+    key: str
+    text: str
+    path: Path
+
+    @property
+    def seconds(self) -> float:
+        """Its duration."""
+        return self.path.stat().st_size / _G722
 
 
-def share(text: str) -> float:
-    """Return a number in [0, 1) that is always the same for a text."""
-    return crc32(text.encode()) / 2**32
+class Utterance(NamedTuple):
+    """What to write.
+
+    Attributes:
+        key: id, which begins with the speaker.
+        text: transcript.
+        pieces: functions that return samples, to be joined with pauses.
+        speed: of the result.
+        distorted: with noise or in a room.
+    """
+
+    key: str
+    text: str
+    pieces: tuple[Callable[[], np.ndarray], ...]
+    speed: float = 1.0
+    distorted: bool = False
 
 
-def prompts(texts: Path, sounds: Path) -> Iterator[tuple[str, str, Path]]:
-    """Yield id, transcript and file of prompts without digits, which can be read in many ways."""
+def prompts(texts: Path, sounds: Path) -> Iterator[Prompt]:
+    """Yield the prompts without digits, which can be read in many ways."""
     for line in gzip.decompress(texts.read_bytes()).decode().splitlines():
         name, _, text = line.strip().partition(": ")
         path = sounds / f"{name}.g722"
         if words(text) and not re.search(r"[;\[\]\d]", text) and path.is_file():
-            yield f"allison-{name.replace('/', '-')}", words(text), path
-
-
-def sentences() -> list[str]:
-    """Return the sentences of 4 to 18 plain words in the standard library's docstrings."""
-    found = set()
-    library = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(library.rglob("*.py")):
-        if {"site-packages", "test", "tests"} & set(path.relative_to(library).parts):
-            continue
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                text = " ".join((ast.get_docstring(node) or "").split())
-                found.update(words(s) for s in re.split(r"(?<=[.;:]) ", text) if _is_plain(s))
-    return sorted(found, key=share)
-
-
-def _is_plain(sentence: str) -> bool:
-    return _SENTENCE.fullmatch(sentence) is not None
+            prompt = Prompt(f"allison-{name.replace('/', '-')}", words(text), path)
+            if 0 < prompt.seconds <= MAX_SECONDS:
+                yield prompt
 
 
 def read_prompt(path: Path) -> np.ndarray:
@@ -86,18 +95,65 @@ def read_prompt(path: Path) -> np.ndarray:
     return np.concatenate(frames).astype(np.float32) / 32768
 
 
-def say(numbered: tuple[int, str], voices: range) -> tuple[str, str, np.ndarray]:
-    """Return id, transcript and samples of a sentence, by the voice whose turn it is."""
-    number, text = numbered
-    person = speaker(voices[number % len(voices)], 0, Difficulty())
-    return f"{person.name}-{number:05d}", text, speak(text, person.voice)
+def whole(prompt: Prompt) -> Utterance:
+    """Return a prompt as it is."""
+    return Utterance(prompt.key, prompt.text, (partial(read_prompt, prompt.path),))
 
 
-def write(out: Path, audio_dir: Path, utterances: Iterator[tuple[str, str, np.ndarray]]) -> None:
+def faster(utterance: Utterance, speed: float) -> Utterance:
+    """Return a copy at another speed, half of them distorted."""
+    key = utterance.key.replace("-", f"-sp{speed}-", 1)
+    return utterance._replace(key=key, speed=speed, distorted=in_a_room(key))
+
+
+def in_a_room(key: str) -> bool:
+    """Return whether a training utterance is distorted: every other one."""
+    return share(f"room {key}") < 0.5
+
+
+def join(prompts: list[Prompt], count: int) -> Iterator[Utterance]:
+    """Yield random twos and threes of prompts."""
+    rng = np.random.default_rng(0)
+    short = [p for p in prompts if p.seconds <= MAX_JOINED_SECONDS / 3]
+    for number in range(count if len(short) >= 3 else 0):
+        chosen = [short[i] for i in rng.choice(len(short), rng.integers(2, 4), replace=False)]
+        key = f"allison-joined-{number:05d}"
+        pieces = tuple(partial(read_prompt, p.path) for p in chosen)
+        text = " ".join(p.text for p in chosen)
+        yield Utterance(key, text, pieces, SPEEDS[number % len(SPEEDS)], in_a_room(key))
+
+
+def spoken(numbered: Iterable[tuple[int, str]], voices: tuple[Voice, ...]) -> Iterator[Utterance]:
+    """Yield a sentence each, by the voice whose turn it is."""
+    for number, text in numbered:
+        voice = voices[number % len(voices)]
+        yield Utterance(f"{voice.name}-{number:05d}", text, (partial(voice.say, text),))
+
+
+def without(tests: Iterable[str]) -> Callable[[Utterance], bool]:
+    """Return a filter of utterances that contain no text of three and more words of a test."""
+    held_out = re.compile("|".join(f" {t} " for t in sorted(set(tests)) if t.count(" ") >= 2))
+    return lambda u: held_out.search(f" {u.text} ") is None
+
+
+def render(utterance: Utterance) -> tuple[str, str, np.ndarray]:
+    """Return id, transcript and samples."""
+    rng = np.random.default_rng(crc32(utterance.key.encode()))
+    parts = [utterance.pieces[0]()]
+    for piece in utterance.pieces[1:]:
+        pause = np.zeros(int(rng.uniform(0.2, 0.7) * SAMPLE_RATE), dtype=np.float32)
+        parts += [pause, piece()]
+    samples = np.concatenate(parts)
+    if utterance.speed != 1:
+        samples = resample_poly(samples, 10, round(10 * utterance.speed)).astype(np.float32)
+    return utterance.key, utterance.text, distort(samples, rng) if utterance.distorted else samples
+
+
+def write(out: Path, audio_dir: Path, spoken: Iterable[tuple[str, str, np.ndarray]]) -> None:
     """Write a set's sound files and its data directory."""
     tables = {n: {} for n in ("wav.scp", "text", "utt2spk")}
     seconds = 0.0
-    for key, text, samples in utterances:
+    for key, text, samples in spoken:
         person = key.split("-")[0]
         path = audio_dir / person / f"{key}.flac"
         with atomic_path(path) as partial_path:
@@ -109,8 +165,44 @@ def write(out: Path, audio_dir: Path, utterances: Iterator[tuple[str, str, np.nd
     print(f"{out}: {len(tables['text'])} utterances, {seconds / 3600:.2f} hours", flush=True)
 
 
-def main() -> None:
-    """Write the sets that are not there yet."""
+def plan(args: argparse.Namespace) -> dict[str, list[Utterance]]:
+    """Return the utterances of each set."""
+    human = list(prompts(args.texts, args.sounds))
+    of = {
+        name: [p for p in human if first <= 20 * share(p.text) < last]
+        for name, first, last in (("test", 0, 4), ("valid", 4, 5), ("train", 5, 20))
+    }
+    prompted = {p.text for p in human}
+    texts = [text for text in standard_library() if text not in prompted]
+    few = min(args.synthetic // 20, MAX_VALID)
+    tests, valid, rest = texts[:TESTS], texts[TESTS : TESTS + few], set(texts[TESTS + few :])
+    is_new = without([*tests, *(p.text for p in of["test"])])
+    voices = tuple(v for kind in args.voices for v in KINDS[kind])
+    more = libraries()
+    while len(rest) < 1.1 * args.synthetic and (found := next(more, None)) is not None:
+        rest |= found - prompted - set(tests) - set(valid)
+    ordered = enumerate(sorted(rest, key=share), start=TESTS + few)
+    synthetic = [
+        u._replace(speed=SPEEDS[i % len(SPEEDS)], distorted=in_a_room(u.key))
+        for i, u in enumerate(filter(is_new, spoken(ordered, voices)))
+    ][: args.synthetic]
+    if len(synthetic) < args.synthetic:
+        sys.exit(
+            f"make_speech: there are {len(synthetic)} sentences, not {args.synthetic}: "
+            "lower --synthetic"
+        )
+    one_by_one = [whole(p) for p in of["train"]]
+    at_speeds = [*one_by_one, *(faster(u, s) for s in SPEEDS[1:] for u in one_by_one)]
+    return {
+        "test_human": [whole(p) for p in of["test"]],
+        "test_synthetic": list(spoken(enumerate(tests), ESPEAK_TEST)),
+        "valid": [*map(whole, of["valid"]), *spoken(enumerate(valid, start=TESTS), ESPEAK)],
+        "train": [*filter(is_new, [*at_speeds, *join(of["train"], args.joined)]), *synthetic],
+    }
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of this script."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -122,17 +214,30 @@ def main() -> None:
     parser.add_argument("--audio_dir", type=Path, required=True, help="where the sound files go")
     parser.add_argument("--sounds", type=Path, default=asterisk, help=f"default {asterisk}")
     parser.add_argument("--texts", type=Path, default=listed, help=f"default {listed}")
-    parser.add_argument("--synthetic", type=int, default=3000, help="sentences of the training set")
+    parser.add_argument("--synthetic", type=int, default=6000, help="sentences of the training set")
+    parser.add_argument(
+        "--joined", type=int, default=1500, help="twos and threes of prompts of the training set"
+    )
+    parser.add_argument(
+        "--voices", nargs="+", choices=KINDS, default=list(KINDS), help="of the training set"
+    )
     parser.add_argument("--nj", type=int, default=2, help="processes")
-    args = parser.parse_args()
-    names = ("train", "valid", "test_human", "test_synthetic")
-    if all((args.out / name / "spk2utt").exists() for name in names):
-        keys = read_table(args.out / "train" / "text")
-        count = sum(not key.startswith("allison-") for key in keys)
-        if count != args.synthetic:
+    return parser
+
+
+def main() -> None:
+    """Write the sets that are not there yet."""
+    args = get_parser().parse_args()
+    made_with = f"--synthetic {args.synthetic} --joined {args.joined} --voices" + "".join(
+        f" {kind}" for kind in args.voices
+    )
+    record = args.out / "made_with"
+    if record.exists():
+        before = record.read_text().strip()
+        if before != made_with:
             sys.exit(
-                f"make_speech: {args.out} has {count} synthetic sentences, not "
-                f"{args.synthetic}: remove it with dump/ and exp/, or give --synthetic {count}"
+                f"make_speech: {args.out} was made with {before}, not {made_with}: remove it with "
+                "dump/ and exp/, or give the same options"
             )
         return
     if not (args.sounds.is_dir() and args.texts.is_file()):
@@ -140,32 +245,17 @@ def main() -> None:
             f"make_speech: no {args.sounds} or no {args.texts}: install Debian's packages "
             "asterisk-core-sounds-en-g722 and asterisk-core-sounds-en, or give --sounds and --texts"
         )
-    human = list(prompts(args.texts, args.sounds))
-    prompted = {text for _, text, _ in human}
-    texts = [text for text in sentences() if text not in prompted]
-    needed = TESTS + args.synthetic + args.synthetic // 20
-    if len(texts) < needed:
-        sys.exit(f"make_speech: there are {len(texts)} sentences, not {needed}: lower --synthetic")
-
-    def spoken(first: int, last: int) -> Iterator[tuple[str, str, np.ndarray]]:
-        for key, text, path in human:
-            samples = read_prompt(path) if first <= 20 * share(text) < last else ()
-            if 0 < len(samples) <= MAX_SECONDS * SAMPLE_RATE:
-                yield key, text, samples
-
+    programs = {v for kind in args.voices for v in KINDS[kind] if isinstance(v, Program)}
+    if missing := sorted({v.package for v in programs if not v.is_installed()}):
+        sys.exit(
+            f"make_speech: install Debian's packages {' '.join(missing)} for more voices, or give "
+            "--voices espeak"
+        )
     with Pool(args.nj) as pool:
-
-        def synthetic(first: int, count: int, voices: range) -> Iterator:
-            numbered = list(enumerate(texts))[first : first + count]
-            yield from pool.imap(partial(say, voices=voices), numbered, chunksize=8)
-
-        seen, unseen = range(VOICES), range(VOICES, VOICES + TEST_VOICES)
-        write(args.out / "test_human", args.audio_dir, spoken(0, 4))
-        write(args.out / "test_synthetic", args.audio_dir, synthetic(0, TESTS, unseen))
-        few = args.synthetic // 20
-        write(args.out / "valid", args.audio_dir, chain(spoken(4, 5), synthetic(TESTS, few, seen)))
-        rest = synthetic(TESTS + few, args.synthetic, seen)
-        write(args.out / "train", args.audio_dir, chain(spoken(5, 20), rest))
+        for name, utterances in plan(args).items():
+            write(args.out / name, args.audio_dir, pool.imap(render, utterances, chunksize=8))
+    with atomic_write(record) as file:
+        file.write(made_with + "\n")
 
 
 if __name__ == "__main__":

