@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+from transformers.utils.logging import disable_progress_bar
 
 from espnet_smop.command import CommandParser, add_output_dir, device, run
 from espnet_smop.corpus.landmarks import (
@@ -197,6 +198,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     if "video" in explicit and not all(find_beside(Path(file)) for file in args.files):
         check_landmarks_available(args.landmarks)
     search = {name: getattr(args, name) for name in ("beam_size", "max_new_tokens", "contrast")}
+    disable_progress_bar()  # of loading weights
     speech2text = AVSRSpeech2Text.from_pretrained(
         args.model,
         device=args.device,

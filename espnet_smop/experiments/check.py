@@ -50,6 +50,7 @@ _STAND_INS = {
     "video_frontend": "avhubert_large",
     "decoder": "HuggingFaceTB/SmolLM2-135M",
 }
+_ARGUMENTS = "--inference_args"
 # Of a trained parameter: in an epoch's checkpoint, and with the optimizer's state to resume from.
 _BYTES_EPOCH, _BYTES_RESUME = 4, 12
 
@@ -328,12 +329,13 @@ def _decoding_problems(
     except ConfigError as e:
         yield str(e)
         return
-    words = iter(shlex.split(inference_args))
+    given, words = {}, iter(shlex.split(inference_args))
     for word in words:
         name, equals, value = word.removeprefix("--").partition("=")
-        settings[name] = yaml.safe_load(value if equals else next(words, ""))
-    found = list(decoding_problems(settings, str(config)))
+        given[name] = yaml.safe_load(value if equals else next(words, ""))
+    found = [*decoding_problems(settings, str(config)), *decoding_problems(given, _ARGUMENTS)]
     yield from found
+    settings |= given
     if isinstance(settings.get("ngpu"), int):
         yield from gpu_problems(settings["ngpu"], "decode")
     if not found:
@@ -343,4 +345,4 @@ def _decoding_problems(
                 {**DEFAULTS, **args.inference_conf, **generation}
             )
         except ValueError as e:
-            yield f"{config}: {e}"
+            yield f"{config}{f' with {_ARGUMENTS}' if given else ''}: {e}"

@@ -409,8 +409,11 @@ def trained(model_args, tmp_path):
     ("words", "expected"),
     [
         ([], None),
-        (["--inference_args", "--beam_size 0"], "beam_size is 0"),
-        (["--inference_args", "--baem_size 2"], "unknown key 'baem_size'. Did you mean 'beam_siz"),
+        (
+            ["--inference_args", "--beam_size 0"],
+            "decode.yaml with --inference_args: beam_size is 0",
+        ),
+        (["--inference_args", "--baem_size 2"], "^--inference_args has an unknown key 'baem_size'"),
         (["--inference_args", "--ngpu 99"], "are visible. .* or decode on the CPU with --ngpu 0"),
         (["--data_dirs", "dump/typo"], "data directory dump/typo does not exist"),
     ],
