@@ -45,6 +45,19 @@ def test_llama_avsr_trains_as_many_parameters_as_published(config, tmp_path, tas
     assert round(dry_run(path, tmp_path).trained / 1e6) == millions
 
 
+def test_omni_avsr_trains_a_projector_for_each_rate_and_lora_for_each_task(tmp_path):
+    found = dry_run(CONF / "train_omni_avsr.yaml", tmp_path)
+    width, layers, r = 2048, 16, 64  # Llama 3.2-1B, whose values are 512 wide
+    lora = layers * r * ((width + width) + (width + 512))
+    projector = (1024 + 1) * 2048 + (2048 + 1) * width
+    lips = 24 * 2 * r * (1024 + 1024)  # AV-HuBERT LARGE, on queries and values
+    delimiters = 4 * width
+    # Three tasks and what they share; two rates of two modalities
+    assert found.trained == 4 * lora + 4 * projector + lips + delimiters
+    assert (found.frames_per_step, found.steps) == (3000, 104000)
+    assert found.hours_of_speech == pytest.approx(8 * 433, rel=0.01)
+
+
 def test_steps_and_hours(config, tmp_path):
     found = dry_run(config("asr"), tmp_path)
     assert found.bases == {
