@@ -497,18 +497,18 @@ fi
 
 # Ends, before anything is written, if a stage cannot do its work or would not fit what is there.
 check_stages() {
-    local dset sets="" dirs=() opts=() place="${data_feats}" decode_args="${inference_args}"
+    local dset wanted="" dirs=() opts=() place="${data_feats}" decode_args="${inference_args}"
     local is_local=false # other back ends' GPUs are not this machine's
     case "${cuda_cmd_array[0]##*/}" in local.py | run.pl) is_local=true ;; esac
     if runs 3; then
         place="${datadir}"
-        sets="${all_train_sets} ${valid_set} ${test_sets}"
+        wanted="${all_train_sets} ${valid_set} ${test_sets}"
         opts+=(--landmarks "${landmarks}" --dump_dir "${dumpdir}")
     else
-        if runs 11; then sets="${train_set} ${valid_set}"; fi
-        if runs 12; then sets+=" ${test_sets}"; fi
+        if runs 11; then wanted="${train_set} ${valid_set}"; fi
+        if runs 12; then wanted+=" ${test_sets}"; fi
     fi
-    for dset in ${sets}; do dirs+=("${place}/${dset}"); done
+    for dset in ${wanted}; do dirs+=("${place}/${dset}"); done
     if runs 12; then
         if "${gpu_inference}" && "${is_local}"; then decode_args="--ngpu 1 ${decode_args}"; fi
         opts+=(--inference_config "${inference_config}" "--inference_args=${decode_args}")
