@@ -62,3 +62,11 @@ class Difficulty:
     """Largest coefficient of the microphone's first-order spectral tilt."""
     snr: tuple[float, float] = (25.0, 40.0)
     """Range of the signal-to-noise ratio of a clip's own background noise, dB."""
+
+
+QUIET_ROOMS = Difficulty()
+"""Of the clips that base models are pretrained on."""
+
+ORDINARY_ROOMS = Difficulty(room_level=0.06, snr=(14.0, 30.0))
+"""Of the clips for training and tests: more echo and background noise than the base models have
+heard, so that sound alone is not enough even without babble."""

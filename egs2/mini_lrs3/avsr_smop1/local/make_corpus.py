@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from talking_face.corpus import Settings, make, size_of
-from talking_face.difficulty import Difficulty
+from talking_face.difficulty import ORDINARY_ROOMS, QUIET_ROOMS
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -37,9 +37,9 @@ def main() -> None:
     """Run the command."""
     args = get_parser().parse_args()
     try:
-        settings = Settings(
-            size=size_of(args.size), seed=args.seed, difficulty=Difficulty(), form=args.form
-        )
+        size = size_of(args.size)
+        difficulty = QUIET_ROOMS if size.pretrain else ORDINARY_ROOMS
+        settings = Settings(size=size, seed=args.seed, difficulty=difficulty, form=args.form)
         make(args.out, settings, jobs=args.nj)
     except (FileExistsError, ValueError) as error:
         sys.exit(f"make_corpus: {error}")
