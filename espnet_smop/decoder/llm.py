@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import inspect
 import json
 import logging
 import math
@@ -422,11 +423,14 @@ class LLMDecoder(AbsAVDecoder):
         if mask.dim() == 4 and self.llm.config._attn_implementation == "eager":
             lowest = torch.finfo(dtype).min
             mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, lowest)
-        return self.llm.base_model(
+        model = self.llm.base_model
+        # transformers is renaming it: 5.40 drops the old name
+        renamed = "cache" in inspect.signature(model.forward).parameters
+        return model(
             inputs_embeds=embeddings.to(dtype),
             attention_mask=mask,
-            past_key_values=past_key_values,
             use_cache=past_key_values is not None,
+            **{"cache" if renamed else "past_key_values": past_key_values},
             **options,
         )
 

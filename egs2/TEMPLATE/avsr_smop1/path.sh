@@ -71,3 +71,5 @@ export SMOP_CORES
 # Parallel jobs share the cores; one job alone (training) is given more by the driver.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export TOKENIZERS_PARALLELISM="${TOKENIZERS_PARALLELISM:-false}"
+# Bars of downloads and of loading weights are for terminals, not for logs.
+[ -t 2 ] || export HF_HUB_DISABLE_PROGRESS_BARS=1
