@@ -83,7 +83,8 @@ def check_resumed_config(
     if not args.allow_changed_config:
         raise ChangedConfigError(
             f"{directory} was trained with other settings. Train elsewhere (--avsr_tag NAME), or "
-            f"resume with them by --allow_changed_config true:\n{table}"
+            "resume with them by --allow_changed_config true (run.sh: --avsr_args "
+            f"'--allow_changed_config true'):\n{table}"
         )
     logging.warning("resuming with changed settings:\n%s", table)
 
