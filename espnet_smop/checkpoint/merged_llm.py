@@ -69,6 +69,7 @@ def load_decoder(config: str | Path, model_file: str | Path) -> LLMDecoder:
             f"{config}: the LLM has mixtures of adapters (decoder_conf.mome), which cannot be "
             "merged into a plain one"
         )
+    conf.pop("quantize", None)  # what was trained on four bits is added to the weights themselves
     decoder = LLMDecoder(**conf)
     for name, found in decoder.fingerprints().items():
         expected = (settings.get("base_fingerprints") or {}).get(f"{_DECODER}{name}", found)

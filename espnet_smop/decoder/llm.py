@@ -32,6 +32,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from espnet_smop.base_model import BaseModelError, base_dtype, fingerprint, freeze, on_meta
 from espnet_smop.compiled import compile_layers
+from espnet_smop.decoder import four_bit
 from espnet_smop.decoder.abs_decoder import (
     GENERATION_DEFAULTS,
     AbsAVDecoder,
@@ -79,6 +80,9 @@ class LLMDecoder(AbsAVDecoder):
             and uses ``sdpa`` instead of others.
         dtype: of the frozen weights (``bfloat16``, ``float16``, ``float32``); None is bfloat16
             where CUDA is available and float32 elsewhere. Trained parameters are float32.
+        quantize: ``nf4`` stores the layers' frozen weights in four bits and computes in ``dtype``;
+            needs bitsandbytes. Trained parameters and checkpoints are those of an LLM that is not
+            quantised, and so is its fingerprint.
         gradient_checkpointing: recompute each layer in the backward pass to save memory.
         compile: run the layers through ``torch.compile`` in training.
         gguf_file: name of a GGUF file inside ``model``; its weights are dequantised.
@@ -99,6 +103,7 @@ class LLMDecoder(AbsAVDecoder):
         chat_template: bool = False,
         attn_implementation: str | None = None,
         dtype: str | None = None,
+        quantize: str | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,
         gguf_file: str | None = None,
@@ -113,6 +118,7 @@ class LLMDecoder(AbsAVDecoder):
                 f"prompt is {prompt!r}, expected a text, a text for each task, or null for the "
                 "paper's"
             )
+        four_bit.check_format(quantize)
         self.llm, self.tokenizer = _load(model, gguf_file, attn_implementation, dtype, tokenizer)
         self.eos_token_id = self.tokenizer.eos_token_id
         if self.eos_token_id is None:
@@ -125,6 +131,9 @@ class LLMDecoder(AbsAVDecoder):
         self._prompt_ids(MODALITIES)  # fail now rather than in the first batch
 
         freeze(self.llm)
+        self._fingerprint = fingerprint(self.llm)
+        if quantize is not None and not on_meta():
+            four_bit.quantize(self.llm)
         if compile:
             # Validation and generation do without gradients.
             compile_layers(_layers(self.llm), when=torch.is_grad_enabled)
@@ -185,7 +194,7 @@ class LLMDecoder(AbsAVDecoder):
 
     def fingerprints(self) -> dict[str, str]:
         """Return the fingerprint of the frozen LLM."""
-        return {"llm": fingerprint(self.llm)}
+        return {"llm": self._fingerprint}
 
     def encode_text(self, text: str) -> list[int]:
         """Tokenise a transcript, without BOS and EOS."""

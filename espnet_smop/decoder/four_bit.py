@@ -1,0 +1,72 @@
+"""Frozen LLMs with weights of four bits (NF4 of QLoRA, arXiv 2305.14314), by bitsandbytes."""
+
+from collections.abc import Collection
+from types import ModuleType
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from espnet_smop.base_model import BaseModelError, on_meta
+
+FORMATS = (None, "nf4")
+
+
+def check_format(name: str | None) -> None:
+    """Check ``decoder_conf.quantize``.
+
+    Raises:
+        ValueError: it is no known format.
+        BaseModelError: bitsandbytes is not installed, and weights are to be loaded.
+    """
+    if name not in FORMATS:
+        raise ValueError(f"quantize is {name!r}, expected nf4 or null")
+    if name is not None and not on_meta():
+        _bitsandbytes()
+
+
+def quantize(llm: PreTrainedModel) -> None:
+    """Store the weights of an LLM's layers as NF4, in place and on the GPU if there is one.
+
+    Products are computed in the dtype that the weights had. Embeddings, output layer and
+    normalisations keep it.
+    """
+    bnb = _bitsandbytes()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for parent, name, linear in _linears(llm.base_model):
+        dtype = linear.weight.dtype
+        packed = bnb.nn.Linear4bit(
+            linear.in_features,
+            linear.out_features,
+            bias=linear.bias is not None,
+            compute_dtype=dtype,
+            quant_type="nf4",
+            device="meta",
+        )
+        packed.weight = bnb.nn.Params4bit(
+            linear.weight.data, requires_grad=False, quant_type="nf4", module=packed
+        ).to(device)
+        packed.bias = linear.bias
+        setattr(parent, name, packed)
+    llm.is_loaded_in_4bit = True  # which peft asks for
+
+
+def _linears(module: nn.Module) -> Collection[tuple[nn.Module, str, nn.Linear]]:
+    """Return the linear layers, each with the module that holds it and its name there."""
+    return [
+        (parent, name, child)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if type(child) is nn.Linear
+    ]
+
+
+def _bitsandbytes() -> ModuleType:
+    try:
+        import bitsandbytes
+    except ImportError as e:
+        raise BaseModelError(
+            "quantize: nf4 needs bitsandbytes: pip install 'bitsandbytes>=0.50', or set "
+            "decoder_conf.quantize: null"
+        ) from e
+    return bitsandbytes
