@@ -12,6 +12,7 @@ from espnet_smop.decoder.abs_decoder import AbsAVDecoder, DecoderOutput
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.modality import MODALITIES
 from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput
+from espnet_smop.train.modality_dropout import ModalityDropout
 from espnet_smop.train.warm_start import CTCWarmStart, embedding_rms
 from espnet_smop.trained_state import TrainedState
 from espnet_smop.views import View, Views, tasks_of
@@ -39,6 +40,8 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
             frontends given. The total is divided by the number of tasks.
         rate_pairs: for a projector with several rates: ``sample`` one audio and one video rate for
             each step, or ``all`` in every step. Validation has all.
+        modality_dropout: modality → probability that a training utterance lacks it, such as
+            ``{audio: 0.25, video: 0.25}`` (see ``ModalityDropout``). Not in the paper.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         ctc_warmup_steps: int = 0,
         tasks: Mapping[str, float] | None = None,
         rate_pairs: str | None = None,
+        modality_dropout: Mapping[str, float] | None = None,
     ):
         super().__init__()
         frontends = {"audio": audio_frontend, "video": video_frontend}
@@ -59,6 +63,9 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         self.decoder = decoder
         self.views = Views(tasks_of(tasks, self.frontends), projector.rates, rate_pairs)
         decoder.prepare(self.views.all)
+        if modality_dropout and len(self.frontends) < 2:
+            raise ValueError("modality_dropout is set, but the model has a single modality")
+        self.modality_dropout = ModalityDropout(modality_dropout)
         self.warm_start = None
         if not isinstance(ctc_warmup_steps, int) or ctc_warmup_steps < 0:
             raise ValueError(f"ctc_warmup_steps is {ctc_warmup_steps!r}, expected 0 or more")
@@ -184,6 +191,8 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         self, projected: ProjectorOutput, text: torch.Tensor, text_lengths: torch.Tensor, view: View
     ) -> DecoderOutput:
         """Return the LLM's loss on the transcripts, or the warm start's loss."""
+        if self.warm_start is None or self.warm_start.is_over():
+            projected = self.modality_dropout(projected)
         with self.decoder.active(view):
             if self.warm_start is not None:
                 return self.warm_start(self.decoder, projected, text, text_lengths)

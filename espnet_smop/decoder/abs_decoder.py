@@ -114,7 +114,7 @@ class AbsAVDecoder(AbsDecoder):
 
         Args:
             tokens: modality → ``(B, T', E)``.
-            token_lengths: modality → ``(B,)``.
+            token_lengths: modality → ``(B,)``; 0 where an utterance lacks the modality.
             text: ``(B, L)`` token ids without BOS and EOS; padding may be any number.
             text_lengths: ``(B,)``.
         """
@@ -127,7 +127,7 @@ class AbsAVDecoder(AbsDecoder):
 
         Args:
             tokens: modality → ``(B, T', E)``.
-            token_lengths: modality → ``(B,)``.
+            token_lengths: modality → ``(B,)``; 0 where an utterance lacks the modality.
             settings: ``beam_size``, ``nbest``, ``length_penalty``, ``max_new_tokens`` and any
                 other settings in ``inference_conf``.
 

@@ -467,18 +467,25 @@ class LLMDecoder(AbsAVDecoder):
             known = ", ".join(MODALITIES)
             raise ValueError(f"the decoder takes tokens of {known}, but got {list(tokens)}")
         device = tokens[modalities[0]].device
-        before, after = (
-            self.embed(torch.tensor(ids, dtype=torch.long, device=device))
-            for ids in self._prompt_ids(modalities)
-        )
+        around: dict[tuple[str, ...], list[torch.Tensor]] = {}  # what comes before and after media
         opening = dict(zip(MODALITIES, self.delimiters[0::2], strict=True))
         closing = dict(zip(MODALITIES, self.delimiters[1::2], strict=True))
         lengths = {m: token_lengths[m].tolist() for m in modalities}
         prefixes = []
         for b in range(len(tokens[modalities[0]])):
+            present = tuple(m for m in modalities if lengths[m][b]) or modalities
+            if present not in around:
+                around[present] = [
+                    self.embed(torch.tensor(ids, dtype=torch.long, device=device))
+                    for ids in self._prompt_ids(present)
+                ]
+            before, after = around[present]
             media = []
             for m in modalities:
-                media += [opening[m][None], tokens[m][b, : lengths[m][b]], closing[m][None]]
+                media += [opening[m][None]] if m in present else []
+                # Also if it is empty: distributed training waits for the gradient of everything.
+                media += [tokens[m][b, : lengths[m][b]]]
+                media += [closing[m][None]] if m in present else []
             prefixes.append(torch.cat([before, *media, after]))
         return prefixes
 

