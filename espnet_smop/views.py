@@ -100,8 +100,13 @@ class Views(nn.Module):
         self.all = _joined(self.steps)
         if rate_pairs == "all":
             self.steps = [self.all]
-        if len(self.steps) > 1:
+        if self.vary:
             self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    @property
+    def vary(self) -> bool:
+        """Whether steps have different views."""
+        return len(self.steps) > 1
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -110,7 +115,7 @@ class Views(nn.Module):
 
     def next_step(self) -> list[View]:
         """Return the views of the next training step, and count it."""
-        if len(self.steps) == 1:
+        if not self.vary:
             return self.steps[0]
         number, place = divmod(int(self.step), len(self.steps))
         self.step += 1

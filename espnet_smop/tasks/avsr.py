@@ -522,7 +522,9 @@ def _counts(args: argparse.Namespace, iter_options: IteratorOptions) -> Counts:
             frontends=model.frontends,
             projector=model.projector,
             decoder=model.decoder,
+            steps=model.views.steps,
         ),
+        readings=len(model.views.steps[0]),
     )
 
 

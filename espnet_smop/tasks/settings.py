@@ -13,6 +13,7 @@ from torch import nn
 
 from espnet_smop.class_path import unknown_key
 from espnet_smop.modality import MODALITIES
+from espnet_smop.views import TASKS
 
 _NUMBER = re.compile(r"(?P<digits>[-+]?(\d+\.?\d*|\.\d+))([eE](?P<sign>[-+]?)(?P<exponent>\d+))?")
 _TEXTS = {"prompt", "model", "tokenizer", "gguf_file", "file"}
@@ -145,6 +146,7 @@ _STATS = {
     "loss_sink",
 }  # fmt: skip
 """Of the registered projectors and decoders, and their routers' statistics."""
+_OF_A_VIEW = re.compile(rf"({'|'.join(_STATS)})_({'|'.join(TASKS)})(_a\d+)?(_v\d+)?")
 
 
 def number_problems(args: argparse.Namespace) -> Iterator[str]:
@@ -172,7 +174,9 @@ def criterion_problems(args: argparse.Namespace) -> Iterator[str]:
                 yield f"{option} has '{part}', expected train or valid"
             if mode not in ("min", "max"):
                 yield f"{option} has '{mode}', expected min or max"
-            if name not in _STATS and not any_name and not str(name).startswith("router_"):
+            if name in _STATS or any_name or _OF_A_VIEW.fullmatch(str(name)):
+                continue
+            if not str(name).startswith("router_"):
                 yield unknown_key(option, name, _STATS, kind="statistic")
 
 

@@ -7,7 +7,7 @@ batch therefore stays below a limit for each, padding included, on each of the p
 it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from espnet_smop.decoder.abs_decoder import AbsAVDecoder
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.modality import FRAME_RATE
 from espnet_smop.projector.abs_projector import AbsProjector
+from espnet_smop.views import View
 
 _REMEDIES = {
     "tokens": "raise batch_bins",
@@ -49,6 +50,7 @@ class Counts:
         text: Mapping[str, int],
         *,
         prefix: Callable[[np.ndarray], np.ndarray],
+        readings: int = 1,
     ) -> "Counts":
         """Count LLM positions.
 
@@ -56,6 +58,7 @@ class Counts:
             frames: utterance → duration in video frames, of its longer modality.
             text: utterance → tokens of its transcript, without EOS.
             prefix: maps durations in video frames ``(N,)`` to the positions before the text.
+            readings: how often the LLM reads a text in a step, once for each view.
 
         Raises:
             ValueError: an utterance has no transcript.
@@ -70,7 +73,7 @@ class Counts:
         durations = np.array([frames[key] for key in keys], dtype=np.int64)
         texts = np.array([text[key] for key in keys], dtype=np.int64) + 1
         # EOS is predicted, but not fed
-        return cls(keys, durations, texts, prefix(durations) + texts - 1)
+        return cls(keys, durations, texts, prefix(durations) + readings * (texts - 1))
 
 
 def prefix_lengths(
@@ -79,6 +82,7 @@ def prefix_lengths(
     frontends: Mapping[str, AbsAVFrontend],
     projector: AbsProjector,
     decoder: AbsAVDecoder,
+    steps: Sequence[Sequence[View]] | None = None,
 ) -> np.ndarray:
     """Count the LLM positions before the text: media tokens, BOS, prompt and delimiters.
 
@@ -87,17 +91,28 @@ def prefix_lengths(
         frontends: of the model, by modality.
         projector: of the model.
         decoder: of the model.
+        steps: the views of each training step (`Views.steps`). Those of a step add up, and the
+            step with most positions counts. None is one view of all modalities.
 
     Returns:
         ``(N,)``.
     """
-    positions = np.full_like(durations, decoder.prompt_length(tuple(frontends)))
-    for modality, frontend in frontends.items():
-        # Rounded first: rates such as 100 / 3 have no exact floating-point number.
-        frames = np.ceil((durations * frontend.frame_rate / FRAME_RATE).round(6))
-        tokens = projector.num_tokens(modality, torch.from_numpy(frames.astype(np.int64)))
-        positions += tokens.numpy()
-    return positions
+
+    def of_view(modalities: Collection[str], rates: Mapping[str, int]) -> np.ndarray:
+        positions = np.full_like(durations, decoder.prompt_length(tuple(modalities)))
+        for modality in modalities:
+            # Rounded first: rates such as 100 / 3 have no exact floating-point number.
+            frames = np.ceil((durations * frontends[modality].frame_rate / FRAME_RATE).round(6))
+            rate = {"rate": rates[modality]} if rates else {}
+            tokens = projector.num_tokens(
+                modality, torch.from_numpy(frames.astype(np.int64)), **rate
+            )
+            positions += tokens.numpy()
+        return positions
+
+    if steps is None:
+        return of_view(frontends, {})
+    return np.max([sum(of_view(v.modalities, v.rates) for v in step) for step in steps], axis=0)
 
 
 class TokenBatchSampler(AbsSampler):

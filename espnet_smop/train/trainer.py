@@ -120,14 +120,19 @@ class AVSRTrainer(Trainer):
         return build_dataclass(AVSRTrainerOptions, args)
 
     @classmethod
-    def run(cls, *, trainer_options, distributed_option, **kwargs) -> None:
+    def run(cls, *, model, trainer_options, distributed_option, **kwargs) -> None:
         """Train; with ``resume``, from the last complete epoch on."""
         is_main = not distributed_option.distributed or distributed_option.dist_rank == 0
         if trainer_options.resume and is_main:
             complete_last_epoch(Path(trainer_options.output_dir))
+        if model.views.vary:  # a step leaves out what belongs to other rates
+            trainer_options.unused_parameters = True
         with atomic_torch_save():
             super().run(
-                trainer_options=trainer_options, distributed_option=distributed_option, **kwargs
+                model=model,
+                trainer_options=trainer_options,
+                distributed_option=distributed_option,
+                **kwargs,
             )
 
     @classmethod

@@ -9,6 +9,7 @@ import torch
 
 from espnet_smop.bin.avsr_train import main
 from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.views import Views
 
 pytestmark = pytest.mark.slow
 
@@ -79,16 +80,59 @@ def test_two_processes_follow_one(command, tmp_path):
                                   "video_mask": None, "speech_mask": None}}  # fmt: skip
     changes = {"projector_conf": conf, "max_epoch": 2, "batch_bins": 200, **calm}
     run(command(tmp_path / "one", **changes))
-    ranks = []
-    for rank in range(2):
-        words = command(tmp_path / "two", **changes)
-        words += ["--ngpu", "0", "--dist_backend", "gloo", "--dist_world_size", "2"]
-        words += ["--dist_rank", str(rank), "--dist_init_method", f"file://{tmp_path}/rendezvous"]
-        ranks.append(subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}))
-    assert [process.wait(timeout=300) for process in ranks] == [0, 0]
+    run_two(command(tmp_path / "two", **changes), tmp_path / "rendezvous")
     one, two = (load(tmp_path / d / "2epoch.pth") for d in ("one", "two"))
     for key, value in one.items():
         assert torch.allclose(value, two[key], atol=2e-4), key
+
+
+def run_two(words, rendezvous):
+    """Run a training as two processes."""
+    ranks = []
+    for rank in range(2):
+        two = [*words, "--ngpu", "0", "--dist_backend", "gloo", "--dist_world_size", "2"]
+        two += ["--dist_rank", str(rank), "--dist_init_method", f"file://{rendezvous}"]
+        ranks.append(subprocess.Popen(two, env={**os.environ, "OMP_NUM_THREADS": "1"}))
+    assert [process.wait(timeout=300) for process in ranks] == [0, 0]
+
+
+def test_two_processes_train_all_tasks_at_sampled_rates_and_resume(command, tmp_path):
+    conf = {
+        "model_conf": {"tasks": {"asr": 1.0, "vsr": 1.5, "avsr": 1.0}, "rate_pairs": "sample"},
+        "projector_conf": {
+            "num_experts": 3, "hidden_size": 16, "per_rate": True,
+            "downsample": {"mode": "avgpool", "audio": [4, 16], "video": [2, 5]},
+        },
+        "batch_type": "tokens", "batch_bins": 800, "unused_parameters": False,
+        "best_model_criterion": [["valid", "acc_vsr_v5", "max"], ["valid", "acc", "max"]],
+        "scheduler": None,
+    }  # fmt: skip
+    model = vars(AVSRTask.get_parser().parse_args(command(tmp_path / "x", **conf)[3:]))
+    lora = {"r": 2, "per": "task", "shared": True}
+    conf["decoder_conf"] = {**model["decoder_conf"], "lora": lora}
+    run_two(command(tmp_path / "whole", max_epoch=2, **conf), tmp_path / "first")
+    run_two(command(tmp_path / "parts", max_epoch=1, **conf), tmp_path / "second")
+    resumed = command(tmp_path / "parts", max_epoch=2, **conf)
+    run_two([*resumed, "--allow_changed_config", "true"], tmp_path / "third")
+    whole, parts = (load(tmp_path / d / "2epoch.pth") for d in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+    # Each epoch changed the weights of the rates that were drawn in it, and of all tasks.
+    before = load(tmp_path / "whole" / "1epoch.pth")
+    first, last = int(before["views.step"]), int(whole["views.step"])
+    assert last == 2 * first >= 4
+    rates = {m: conf["projector_conf"]["downsample"][m] for m in ("audio", "video")}
+    views = Views(conf["model_conf"]["tasks"], rates)
+    drawn = [views.next_step() for _ in range(last)][first:]
+    used = {f"{m[0]}{r}" for step in drawn for view in step for m, r in view.rates.items()}
+    used |= {"asr", "vsr", "avsr", "shared"}
+    parts = used | {"a4", "a16", "v2", "v5"}
+    assert used == {
+        part
+        for part in parts
+        if any(f".{part}." in k and not torch.equal(whole[k], before[k]) for k in whole)
+    }
+    assert (tmp_path / "whole" / "valid.acc_vsr_v5.best.pth").exists()
 
 
 @pytest.mark.parametrize("ngpu", ["1", "8"])

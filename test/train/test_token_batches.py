@@ -2,6 +2,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +52,49 @@ def test_positions_are_those_of_the_decoder(model_args, media):
     )
     assert counted.tokens.tolist() == [len(prefix) + text]
     assert counted.text.tolist() == [text + 1]
+
+
+@pytest.mark.parametrize("rate_pairs", ["sample", "all"])
+def test_the_positions_of_all_views_of_a_step_count(model_args, rate_pairs):
+    """Against the sequences that the LLM really gets."""
+    from espnet_smop.tasks.avsr import AVSRTask
+
+    rates = {"mode": "avgpool", "audio": [4, 16], "video": [5, 2]}
+    model = AVSRTask.build_model(
+        model_args(
+            model_conf={"tasks": {"asr": 1.0, "avsr": 1.0}, "rate_pairs": rate_pairs},
+            projector_conf={"hidden_size": 16, "downsample": rates},
+        )
+    )
+    frames, text = np.array([26, 40]), 5
+    lengths = {}
+    for view in model.views.all:
+        features = {
+            m: torch.zeros(1, 40 * frames_per_frame, model.frontends[m].output_size())
+            for m, frames_per_frame in (("audio", 2), ("video", 1)) if m in view.modalities
+        }  # fmt: skip
+        for n in frames:
+            valid = {m: torch.tensor([n * x.shape[1] // 40]) for m, x in features.items()}
+            projected = model.projector(features, valid, rates=view.rates)
+            [prefix] = model.decoder._prefixes(projected.tokens, projected.lengths)
+            lengths[view.tag, n] = len(prefix) + text
+    if rate_pairs == "all":
+        expected = [sum(lengths[view.tag, n] for view in model.views.all) for n in frames]
+    else:
+        expected = [lengths["asr_a4", n] + lengths["avsr_a4_v2", n] for n in frames]
+    counted = Counts.of(
+        {"a": 26, "b": 40},
+        {"a": text, "b": text},
+        prefix=partial(
+            prefix_lengths,
+            frontends=model.frontends,
+            projector=model.projector,
+            decoder=model.decoder,
+            steps=model.views.steps,
+        ),
+        readings=len(model.views.steps[0]),
+    )
+    assert counted.tokens.tolist() == expected
 
 
 def test_padding_waste_on_lrs3_lengths_is_below_a_tenth():
