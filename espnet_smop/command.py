@@ -136,6 +136,20 @@ def add_output_dir(parser: argparse.ArgumentParser, help: str, **options: Any) -
     )  # fmt: skip
 
 
+def rates(text: str) -> dict[str, int]:
+    """Return what an option ``--rates`` gives, such as ``audio=4,video=2``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is something else.
+    """
+    from espnet_smop.views import parse_rates  # imports PyTorch
+
+    try:
+        return parse_rates(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from e
+
+
 def run(
     main: Callable[[Sequence[str] | None], int | None], cmd: Sequence[str] | None = None
 ) -> None:

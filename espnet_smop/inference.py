@@ -41,6 +41,7 @@ from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.tasks.registered import decoder_choices
 from espnet_smop.tasks.settings import check_none, conf_problems, text_numbers
 from espnet_smop.train.noise import NoiseAdder
+from espnet_smop.views import TASKS, choose_task, tasks_of
 
 Result = list[tuple[str, list[str], list[int], float]]
 """n-best list of (text, tokens, token ids, score)."""
@@ -54,8 +55,8 @@ DEFAULTS = GENERATION_DEFAULTS
 """Beam search settings where neither the arguments nor the experiment's config give any."""
 
 DECODING_OPTIONS = (
-    *DEFAULTS, "contrast", "batch_size", "ngpu", "seed", "num_workers", "log_level", "noise", "snr",
-    "noise_seed", "allow_variable_data_keys", "key_file",
+    *DEFAULTS, "contrast", "task", "rates", "batch_size", "ngpu", "seed", "num_workers",
+    "log_level", "noise", "snr", "noise_seed", "allow_variable_data_keys", "key_file",
 )  # fmt: skip
 """Options of ``avsr_inference`` that a decoding config may set."""
 
@@ -88,8 +89,16 @@ class AVSRSpeech2Text:
         avsr_model_file: its checkpoint.
         device: ``cpu`` or ``cuda``.
         noise: arguments of :class:`~espnet_smop.train.noise.NoiseAdder`; None for clean speech.
+        task: ``asr``, ``vsr`` or ``avsr``, for a model of several; None is the one with the most
+            modalities.
+        rates: modality → encoder frames per token, for a model of several rates; where there is
+            none, it is the first.
         generation: arguments of the decoder's ``generate`` (``beam_size``, ``nbest``, …). They
             override the experiment's ``inference_conf``, which overrides ``DEFAULTS``.
+
+    Attributes:
+        view: task and rates.
+        media_tokens: audio and video tokens that the LLM has read so far.
     """
 
     def __init__(
@@ -99,12 +108,16 @@ class AVSRSpeech2Text:
         *,
         device: str = "cpu",
         noise: dict[str, Any] | None = None,
+        task: str | None = None,
+        rates: Mapping[str, int] | None = None,
         **generation: Any,
     ):
-        _check_options(Path(avsr_train_config), avsr_model_file, device, noise, generation)
+        _check_options(Path(avsr_train_config), avsr_model_file, device, noise, generation, task)
         self.model, self.train_args = AVSRTask.load_model(
             str(avsr_train_config), avsr_model_file and str(avsr_model_file), device
         )
+        self.view = self.model.views.find(task, rates)
+        self.media_tokens = 0
         AVSRTask.set_noise(self.train_args, noise)
         self.preprocess = AVSRTask.build_preprocess_fn(self.train_args, train=False)
         self.collate = AVSRTask.build_collate_fn(self.train_args, train=False)
@@ -171,7 +184,7 @@ class AVSRSpeech2Text:
         data = _checked_inputs(
             speech,
             video,
-            tuple(self.model.frontends),
+            self.view.modalities,
             sizes=_CROPS if self.train_args.preprocessor == "avsr" else None,
             allow_missing=allow_missing,
         )
@@ -186,8 +199,16 @@ class AVSRSpeech2Text:
         """Return the n-best lists of a batch of preprocessed and collated utterances."""
         batch = {name: value.to(self.device) for name, value in batch.items()}
         inputs = (batch.get(n) for n in ("speech", "speech_lengths", "video", "video_lengths"))
-        projected = self.model.project(*inputs, allow_missing=allow_missing)
-        return self.model.decoder.generate(projected.tokens, projected.lengths, **self.generation)
+        view = self.view
+        if allow_missing:
+            given = [m.name for m in MODALITIES.values() if m.data_name in batch]
+            view = self.model.views.for_modalities(view, given)
+        projected = self.model.project(*inputs, allow_missing=allow_missing, view=view)
+        self.media_tokens += sum(int(n.sum()) for n in projected.lengths.values())
+        with self.model.decoder.active(view):
+            return self.model.decoder.generate(
+                projected.tokens, projected.lengths, **self.generation
+            )
 
     def result(self, hypothesis: Hypothesis) -> tuple[str, list[str], list[int], float]:
         """Return a hypothesis as text, tokens, token ids and score."""
@@ -198,12 +219,23 @@ class AVSRSpeech2Text:
         return hypothesis.text, tokens, hypothesis.ids, hypothesis.score
 
 
+def modalities_to_decode(config: Path, task: str | None = None) -> tuple[str, ...]:
+    """Return what an experiment takes for a task; None is the one with the most modalities.
+
+    Raises:
+        ValueError: it does not have the task.
+    """
+    tasks = (load_config(config).get("model_conf") or {}).get("tasks")
+    return TASKS[choose_task(tasks_of(tasks, modalities_of(config)), task)]
+
+
 def _check_options(
     config: Path,
     model_file: str | Path | None,
     device: str,
     noise: Mapping[str, Any] | None,
     generation: Mapping[str, Any],
+    task: str | None,
 ) -> None:
     """Raise ValueError for options that would otherwise fail only after the model is loaded."""
     settings = load_config(config)
@@ -218,9 +250,10 @@ def _check_options(
             f"device is {device!r}, but no GPU is visible: check nvidia-smi, or use cpu"
         )
     decoder_class = decoder_choices.get_class(settings.get("decoder", decoder_choices.default))
+    modalities = modalities_to_decode(config, task)
     generation = {**DEFAULTS, **(settings.get("inference_conf") or {}), **generation}
     decoder_class.check_generation(generation)
-    if generation.get("contrast") and len(modalities_of(config)) < 2:
+    if generation.get("contrast") and len(modalities) < 2:
         raise ValueError(
             f"contrast is {generation['contrast']}, but the model takes a single modality: "
             "leave it out"
@@ -252,7 +285,10 @@ def _checked_inputs(
             others = "" if len(modalities) == 1 else ", or allow_missing=True to do without it"
             raise ValueError(f"{name} is missing, which the model takes: give {name}=…{others}")
         if value is not None and modality not in modalities:
-            raise ValueError(f"{name} is given, but the model has no {modality}_frontend")
+            raise ValueError(
+                f"{name} is given, but the model has no {modality}_frontend, or its task takes no "
+                f"{modality}: leave it out"
+            )
         if value is not None:
             data[name] = check(value)
     if not data:
@@ -385,7 +421,7 @@ class Transcriber:
         progress: Progress = lambda what, share: None,
     ):
         frontends = speech2text.model.frontends
-        own = tuple(m for m in MODALITIES if m in frontends)
+        own = speech2text.view.modalities
         unknown = [m for m in modalities or () if m not in own]
         if unknown:
             raise ValueError(f"the model takes {' and '.join(own)}, not {' and '.join(unknown)}")

@@ -151,10 +151,7 @@ class Views(nn.Module):
         Raises:
             ValueError: the model has no such task or rate; says which it has.
         """
-        if task is None:
-            task = max(self.tasks, key=lambda t: len(TASKS[t]))
-        if task not in self.tasks:
-            raise ValueError(f"task is '{task}', but the model has {', '.join(self.tasks)}")
+        task = choose_task(self.tasks, task)
         rates = rates or {}
         for modality, rate in rates.items():
             if modality not in TASKS[task]:
@@ -174,6 +171,46 @@ class Views(nn.Module):
                 f"{known or 'a single rate, which is not chosen'}"
             )
         return found[0]
+
+    def for_modalities(self, view: View, modalities: Collection[str]) -> View:
+        """Return the view, at the same rates, of the task that takes exactly these modalities.
+
+        Without such a task it is ``view`` itself.
+        """
+        for other in self.all:
+            if set(other.modalities) == set(modalities) and (
+                other.rates.items() <= view.rates.items()
+            ):
+                return other
+        return view
+
+
+def choose_task(tasks: Collection[str], task: str | None = None) -> str:
+    """Return the task to decode with; None is the one with the most modalities.
+
+    Raises:
+        ValueError: the model, whose tasks are given, does not have it.
+    """
+    if task is None:
+        return max(tasks, key=lambda t: len(TASKS[t]))
+    if task not in tasks:
+        raise ValueError(f"task is '{task}', but the model has {', '.join(tasks)}")
+    return task
+
+
+def parse_rates(text: str) -> dict[str, int]:
+    """Read ``audio=4,video=2``, or one of them.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    rates = {}
+    for part in filter(None, text.split(",")):
+        modality, _, rate = part.strip().partition("=")
+        if modality not in MODALITIES or not rate.isdecimal():
+            raise ValueError(f"rates '{text}': expected audio=4,video=2, or one of them")
+        rates[modality] = int(rate)
+    return rates
 
 
 def tasks_of(tasks: Mapping[str, float] | None, modalities: Collection[str]) -> dict[str, float]:

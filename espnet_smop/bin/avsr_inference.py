@@ -14,7 +14,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,16 @@ from espnet2.utils import config_argparse
 from espnet2.utils.types import str2bool, str2triple_str, str_or_none
 from torch.utils.data import DataLoader
 
-from espnet_smop.command import CommandParser, run
-from espnet_smop.config import modalities_of
+from espnet_smop.command import CommandParser, rates, run
 from espnet_smop.fileio.atomic import atomic_directory, check_replaceable
 from espnet_smop.fileio.durations import longest_first, read_durations
 from espnet_smop.fileio.table import read_table
-from espnet_smop.inference import DEFAULTS, AVSRSpeech2Text
+from espnet_smop.inference import DEFAULTS, AVSRSpeech2Text, modalities_to_decode
 from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
 from espnet_smop.results.costs import DecodingCosts
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.tasks.settings import check_none, gpu_problems
+from espnet_smop.views import TASKS
 
 
 def duration_in_samples(batch: dict[str, torch.Tensor]) -> int:
@@ -69,6 +69,8 @@ def inference(
     noise: str | None,
     snr: float | None,
     noise_seed: int,
+    task: str | None = None,
+    rates: Mapping[str, int] | None = None,
     **generation: Any,
 ) -> None:
     """Decode all utterances; write ESPnet's n-best directories and ``costs.json``.
@@ -82,7 +84,8 @@ def inference(
         raise ValueError("--snr needs --noise FILE")
     check_none(gpu_problems(ngpu, "decode"))
     check_replaceable(output_dir, "1best_recog")
-    _check_data_names(avsr_train_config, data_path_and_name_and_type, allow_variable_data_keys)
+    modalities = modalities_to_decode(Path(avsr_train_config), task)
+    _check_data_names(modalities, data_path_and_name_and_type, allow_variable_data_keys)
     keys = _ids([path for path, _, _ in data_path_and_name_and_type], key_file)
     set_all_random_seed(seed)
     device = "cuda" if ngpu > 0 else "cpu"
@@ -91,6 +94,8 @@ def inference(
         avsr_model_file,
         device=device,
         noise={"file": noise, "snr": snr, "seed": noise_seed} if snr is not None else None,
+        task=task,
+        rates=rates,
         **{name: value for name, value in generation.items() if value is not None},
     )
     dataset = ESPnetDataset(
@@ -126,7 +131,15 @@ def inference(
             left = (time.perf_counter() - start) / done * (len(keys) - done)
             logging.info("%d of %d utterances, %.0f s left", done, len(keys), left)
         decoding_seconds = time.perf_counter() - start
-        costs = DecodingCosts(done, speech_seconds, decoding_seconds, *peak_memory(device))
+        costs = DecodingCosts(
+            done,
+            speech_seconds,
+            decoding_seconds,
+            *peak_memory(device),
+            task=speech2text.view.task,
+            rates=dict(speech2text.view.rates),
+            media_tokens=speech2text.media_tokens,
+        )
         costs.write(directory)
     if unfinished:
         logging.warning(
@@ -154,9 +167,10 @@ def _ids(files: Sequence[str], key_file: str | None) -> list[str]:
     return ids
 
 
-def _check_data_names(config: str, data: Sequence[tuple[str, str, str]], allow_more: bool) -> None:
+def _check_data_names(
+    taken: Collection[str], data: Sequence[tuple[str, str, str]], allow_more: bool
+) -> None:
     """Raise ValueError unless the data match the model's inputs, before it is loaded."""
-    taken = modalities_of(Path(config))
     names = {name: path for path, name, _ in data}
     for modality in MODALITIES.values():
         if modality.name in taken and modality.data_name not in names:
@@ -167,7 +181,7 @@ def _check_data_names(config: str, data: Sequence[tuple[str, str, str]], allow_m
         if modality.name not in taken and modality.data_name in names and not allow_more:
             raise ValueError(
                 f"{names[modality.data_name]} is given, but the model has no "
-                f"{modality.name}_frontend: leave it out"
+                f"{modality.name}_frontend, or its task takes no {modality.name}: leave it out"
             )
 
 
@@ -209,6 +223,18 @@ def get_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("Model")
     group.add_argument("--avsr_train_config", required=True, help="config.yaml of the experiment")
     group.add_argument("--avsr_model_file", type=str_or_none, help="Checkpoint")
+    group.add_argument(
+        "--task",
+        choices=tuple(TASKS),
+        help="Of a model of several tasks, the one to decode with (default: the one with the most "
+        "inputs)",
+    )
+    group.add_argument(
+        "--rates",
+        type=rates,
+        help="Of a model of several rates, encoder frames per token, e.g. audio=16,video=5 "
+        "(default: the first of each)",
+    )
     group = parser.add_argument_group(
         "Beam search", "Options not given are taken from the experiment's inference_conf, if any"
     )

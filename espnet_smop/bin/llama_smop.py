@@ -1,17 +1,32 @@
 #!/usr/bin/env python3
-"""Import and export the checkpoints of the public Llama-SMoP and Llama-AVSR code."""
+"""Import and export the checkpoints of the public Llama-SMoP, Omni-AVSR and Llama-MTSK code."""
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import yaml
 
 from espnet_smop.checkpoint.llama_smop.experiment import export_checkpoint, import_checkpoint
-from espnet_smop.checkpoint.llama_smop.settings import PRESETS, RATES, Options
+from espnet_smop.checkpoint.llama_smop.settings import (
+    PRESETS,
+    RATES,
+    SEVERAL_RATES,
+    TASK_WEIGHTS,
+    Options,
+)
 from espnet_smop.command import add_output_dir, call_subcommand, run
 
 _SHOWN = ("projector", "projector_conf", "decoder_conf", "inference_conf", "base_fingerprints")
+
+
+def _numbers(number: type) -> Callable[[str], tuple]:
+    """Return the type of an option of numbers between commas."""
+
+    def numbers(text: str) -> tuple:
+        return tuple(number(part) for part in text.split(","))
+
+    return numbers
 
 
 def import_(args: argparse.Namespace) -> None:
@@ -76,10 +91,18 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
     for modality, rate in RATES.items():
         group.add_argument(
             f"--{modality}_rate",
-            type=int,
-            help=f"{modality.capitalize()} frames per token (default: from shapes if frames were "
-            f"stacked, else {rate})",
+            type=_numbers(int),
+            help=f"{modality.capitalize()} frames per token, all of a model of several rates, e.g. "
+            f"{','.join(map(str, SEVERAL_RATES[modality]))} (default: from shapes if frames were "
+            f"stacked, else {rate}, and of several rates those of the example)",
         )
+    group.add_argument(
+        "--task_weights",
+        type=_numbers(float),
+        default=TASK_WEIGHTS,
+        help="Weights of ASR, VSR and AVSR in the loss of a model of several tasks "
+        f"(default: {','.join(map(str, TASK_WEIGHTS))})",
+    )
     group.add_argument(
         "--downsample",
         choices=("avgpool", "stack"),

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from espnet_smop.command import CommandParser, add_output_dir, device, run
+from espnet_smop.command import CommandParser, add_output_dir, device, rates, run
 from espnet_smop.corpus.landmarks import (
     LandmarkError,
     build_landmarks,
@@ -41,6 +41,7 @@ from espnet_smop.inference import (
     Transcriber,
     TranscriptionError,
 )
+from espnet_smop.views import TASKS
 
 _MODALITIES = {
     "auto": None,
@@ -149,6 +150,17 @@ def get_parser() -> argparse.ArgumentParser:
         default="auto",
         help="Inputs to use; auto uses all that the model takes",
     )
+    parser.add_argument(
+        "--task",
+        choices=tuple(TASKS),
+        help="Of a model of several tasks, the one to use (default: the one with the most inputs)",
+    )
+    parser.add_argument(
+        "--rates",
+        type=rates,
+        help="Of a model of several rates, encoder frames per token, e.g. audio=16,video=5 "
+        "(default: the first of each)",
+    )
     parser.add_argument("--format", choices=("txt", "json"), default="txt", help="Output format")
     add_output_dir(
         parser, "Directory for the transcripts (default: standard output)", required=False
@@ -205,6 +217,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
         whisper=args.whisper,
         avhubert=args.avhubert,
         llm=args.llm,
+        task=args.task,
+        rates=args.rates,
         **{name: value for name, value in search.items() if value is not None},
     )
     transcriber = Transcriber(

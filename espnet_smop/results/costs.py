@@ -20,6 +20,9 @@ class DecodingCosts:
         decoding_seconds: wall-clock time in seconds, loading excluded, added up over jobs.
         peak_memory_mib: peak memory in MiB; of several jobs, the largest.
         memory_of: ``GPU`` or ``process``: what ``peak_memory_mib`` was measured on.
+        task: of the view that decoded; empty in files of earlier versions, like all below.
+        rates: modality → encoder frames per token; empty if there is one rate.
+        media_tokens: audio and video tokens that the LLM read.
     """
 
     utterances: int
@@ -27,11 +30,19 @@ class DecodingCosts:
     decoding_seconds: float
     peak_memory_mib: float
     memory_of: str
+    task: str = ""
+    rates: dict[str, int] = dataclasses.field(default_factory=dict)
+    media_tokens: int = 0
 
     @property
     def rtf(self) -> float:
         """Real-time factor of one job: seconds of decoding per second of speech."""
         return self.decoding_seconds / self.speech_seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Audio and video tokens per second of speech."""
+        return self.media_tokens / self.speech_seconds
 
     def write(self, directory: Path) -> None:
         """Write ``costs.json``."""
@@ -63,4 +74,7 @@ class DecodingCosts:
             decoding_seconds=sum(job.decoding_seconds for job in jobs),
             peak_memory_mib=max(job.peak_memory_mib for job in jobs),
             memory_of=jobs[0].memory_of,
+            task=jobs[0].task,
+            rates=jobs[0].rates,
+            media_tokens=sum(job.media_tokens for job in jobs),
         )

@@ -171,6 +171,111 @@ def test_decoding_writes_what_it_took(experiment, dump_dir, tmp_path):
     assert costs.memory_of == "process"
 
 
+@pytest.fixture
+def of_all_tasks(model_args, tmp_path):
+    """An experiment of three tasks, at two rates of each modality, with LoRA for each task."""
+    conf = model_args().decoder_conf
+    rates = {"mode": "avgpool", "audio": [4, 16], "video": [2, 5]}
+    args = model_args(
+        model_conf={"tasks": {"asr": 1.0, "vsr": 1.0, "avsr": 1.0}, "rate_pairs": "sample"},
+        projector_conf={"hidden_size": 16, "downsample": rates, "per_rate": True},
+        decoder_conf={**conf, "lora": {"r": 2, "per": "task", "shared": True}},
+    )
+    torch.manual_seed(0)
+    model = AVSRTask.build_model(args)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    directory = tmp_path / "all tasks"
+    directory.mkdir()
+    (directory / "config.yaml").write_text(yaml.safe_dump(vars(args)))
+    torch.save(model.state_dict(), directory / "model.pth")
+    return directory
+
+
+def of_task(arguments, modalities):
+    """Leave out the data of other modalities."""
+    others = {"audio": "wav.scp", "video": "video.scp"}
+    others = [file for modality, file in others.items() if modality not in modalities]
+    words = list(arguments)
+    for file in others:
+        [place] = [i for i, word in enumerate(words) if file in word]
+        del words[place - 1 : place + 1]
+    return words
+
+
+def test_tasks_and_rates_are_chosen(of_all_tasks, dump_dir, tmp_path):
+    texts, tokens = {}, {}
+    for task, rates in (
+        ("asr", "audio=4"), ("asr", "audio=16"), ("vsr", "video=5"), (None, "video=5"),
+        ("avsr", "audio=16,video=5"), (None, None),
+    ):  # fmt: skip
+        out = tmp_path / f"{task} {rates}"
+        more = [*(("--task", task) if task else ()), *(("--rates", rates) if rates else ())]
+        words = arguments(of_all_tasks, dump_dir, out, "--beam_size", "2", *more)
+        modalities = {"asr": ["audio"], "vsr": ["video"]}.get(task, ["audio", "video"])
+        main(of_task(words, modalities))
+        decoded = read(out / "1best_recog")["token_int"]
+        texts[task, rates] = tuple(sorted(decoded.items()))
+        costs = DecodingCosts.read(out)
+        assert costs.task == (task or "avsr")
+        tokens[task, rates] = costs.media_tokens
+        if (task, rates) == ("asr", "audio=16"):
+            assert costs.rates == {"audio": 16}
+        chosen = AVSRSpeech2Text(
+            of_all_tasks / "config.yaml", of_all_tasks / "model.pth", beam_size=2,
+            max_new_tokens=10, task=task, rates=costs.rates,
+        )  # fmt: skip
+        uid = min(read_table(dump_dir / "wav.scp"))
+        given = {
+            "speech": soundfile.read(dump_dir / f"{uid}.flac", dtype="float32")[0],
+            "video": read_video(dump_dir / f"{uid}.mkv"),
+        }
+        given = {n: x for n, x in given.items() if {"speech": "audio"}.get(n, n) in modalities}
+        [(_, _, ids, _), *_] = chosen(**given, uid=uid)
+        assert " ".join(map(str, ids)) == decoded[uid]
+    assert len(set(texts.values())) == len(texts)
+    frames = list(map(int, read_table(dump_dir / "utt2num_frames").values()))
+    assert tokens["vsr", "video=5"] == sum(-(-n // 5) for n in frames)
+    assert tokens["asr", "audio=16"] == sum(-(-2 * n // 16) for n in frames)
+    both = sum(-(-2 * n // 4) for n in frames) + sum(-(-n // 5) for n in frames)
+    assert tokens[None, "video=5"] == both
+    assert tokens[None, None] == both - tokens["vsr", "video=5"] + sum(-(-n // 2) for n in frames)
+
+
+def test_a_missing_input_means_the_task_without_it(of_all_tasks):
+    whole = AVSRSpeech2Text(
+        of_all_tasks / "config.yaml", of_all_tasks / "model.pth", beam_size=2, max_new_tokens=8,
+        rates={"video": 5},
+    )  # fmt: skip
+    video = np.random.default_rng(0).integers(0, 255, (20, 96, 96), dtype=np.uint8)
+    found = whole(video=video, allow_missing=True)
+    whole.view = whole.model.views.find("vsr", {"video": 5})
+    assert found == whole(video=video)
+    whole.view = whole.model.views.find("vsr", {"video": 2})
+    assert found != whole(video=video)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--task", "vsr", "--rates", "video=3"), "no rates video=3 for vsr; it has: video=2, "),
+        (("--task", "vsr", "--rates", "audio=4"), "rates has audio=4, but the task vsr takes vid"),
+        (("--rates", "video:3"), "rates 'video:3': expected audio=4,video=2, or one of them"),
+    ],
+)
+def test_wrong_tasks_and_rates_are_named(of_all_tasks, dump_dir, tmp_path, more, message, capsys):
+    words = of_task(arguments(of_all_tasks, dump_dir, tmp_path / "out", *more), ["video"])
+    with pytest.raises(SystemExit) as stopped:
+        run(main, words)
+    assert message in f"{stopped.value.code} {capsys.readouterr().err}"
+
+
+def test_a_model_of_one_task_has_no_other(experiment, dump_dir, tmp_path):
+    with pytest.raises(ValueError, match="task is 'vsr', but the model has avsr"):
+        main(arguments(experiment, dump_dir, tmp_path / "out", "--task", "vsr"))
+
+
 def test_on_the_cpu_it_is_float32_also_beside_a_gpu(experiment, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     model, _ = AVSRTask.load_model(str(experiment / "config.yaml"))

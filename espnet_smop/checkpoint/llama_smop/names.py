@@ -8,6 +8,15 @@ A public checkpoint is a flat state dict of everything, base models included:
   ``experts.E.3`` (LayerNorm), each with ``weight`` and ``bias``. A dense projector, one expert
   without a router, is ``0``, ``2`` and perhaps ``3``;
 - ``lora_{down,up}_{Q,V}.weight``, beside the projections that they adapt, are LoRA.
+
+Omni-AVSR and Llama-MTSK have several rates, and Omni-AVSR three tasks:
+
+- ``audio_proj.I.*`` is the projector of the I-th audio rate;
+- ``lora_{down,up}_{Q,V}.TASK.weight`` is the LoRA of a task (``audio``, ``video``, ``audiovisual``)
+  and ``lora_{down,up}_{Q,V}_shared.weight`` that of all tasks (Omni-AVSR);
+- ``local_loras.I.lora_*`` is the LoRA of the I-th pair of rates and ``global_lora.lora_*`` that of
+  all pairs (Llama-MTSK);
+- ``prompt_TASK`` are the embeddings of the prompts (Omni-AVSR).
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,11 +25,14 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from espnet_smop.decoder.adapters import SHARED
 from espnet_smop.frontend.avhubert import statistics_names
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.experts import ExpertPool
+from espnet_smop.projector.per_rate import MixturePerRate
 from espnet_smop.projector.router import NoRouter, Router
 from espnet_smop.projector.smop import DEDR, JEJR
+from espnet_smop.views import rate_pairs_of, rates_tag
 
 ENCODERS = {"audio": "audio_encoder.", "video": "video_encoder."}
 PROJECTORS = {
@@ -28,6 +40,9 @@ PROJECTORS = {
     "audio": "audio_proj.",
     "video": "video_proj.",
 }
+TASKS = {"audio": "asr", "video": "vsr", "audiovisual": "avsr"}
+"""Public name → task."""
+PROMPT = "prompt_"
 LLM = "llm."
 EMBEDDINGS = f"{LLM}model.embed_tokens.weight"
 HEAD = f"{LLM}lm_head.weight"
@@ -56,9 +71,10 @@ def trained_weights(model: ESPnetAVSRModel) -> dict[str, torch.Tensor]:
     weights = {}
     for prefix, router, pool in _projectors(model):
         weights |= {f"{prefix}{n}": w for n, w in projector_weights(router, pool).items()}
-    weights |= _lora_weights(LLM, model.decoder.llm)
+    weights |= _lora_weights(LLM, model.decoder.llm, _lora_of_views(model))
     if "video" in model.frontends:
-        weights |= _lora_weights(ENCODERS["video"], model.frontends["video"].encoder)
+        encoder = model.frontends["video"].encoder
+        weights |= _lora_weights(ENCODERS["video"], encoder, {"default": _PLAIN})
     named = {w.untyped_storage().data_ptr() for w in weights.values()}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter.untyped_storage().data_ptr() not in named:
@@ -110,7 +126,9 @@ def _projectors(model: ESPnetAVSRModel) -> Iterator[tuple[str, nn.Module, Expert
     mixture = getattr(model.projector, "mixture", None)
     if model.projector.needs_layers:
         raise CheckpointError("public checkpoints have no names for layer fusion")
-    if isinstance(mixture, JEJR) and not mixture.align.linears:
+    if isinstance(mixture, MixturePerRate):
+        yield from _projectors_per_rate(model.projector.rates, mixture)
+    elif isinstance(mixture, JEJR) and not mixture.align.linears:
         yield PROJECTORS["audiovisual"], mixture.router, mixture.pool
     elif isinstance(mixture, DEDR):
         for modality, pool in mixture.pools.items():
@@ -122,7 +140,36 @@ def _projectors(model: ESPnetAVSRModel) -> Iterator[tuple[str, nn.Module, Expert
         )
 
 
-def _lora_weights(prefix: str, base: nn.Module) -> dict[str, torch.Tensor]:
+def _projectors_per_rate(
+    rates: Mapping[str, tuple[int, ...]], mixtures: MixturePerRate
+) -> Iterator[tuple[str, nn.Module, ExpertPool]]:
+    for modality, own in rates.items():
+        for i, rate in enumerate(own):
+            mixture = dict(mixtures.mixtures).get(rates_tag({modality: rate}))
+            dense = isinstance(mixture, DEDR) and isinstance(mixture.routers[modality], NoRouter)
+            if not dense:
+                raise CheckpointError("public checkpoints have no names for mixtures per rate")
+            yield f"{PROJECTORS[modality]}{i}.", NoRouter(), mixture.pools[modality]
+
+
+# From direction and letter of a LoRA weight to its public name in the attention module.
+_PLAIN = "lora_{}_{}.weight"
+
+
+def _lora_of_views(model: ESPnetAVSRModel) -> dict[str, str]:
+    """Return adapter → pattern of its public names."""
+    by_task = {task: f"lora_{{}}_{{}}.{public}.weight" for public, task in TASKS.items()}
+    pairs = [rates_tag(pair) for pair in rate_pairs_of(model.projector.rates)]
+    by_rates = {tag: f"local_loras.{i}.{_PLAIN}" for i, tag in enumerate(pairs)}
+    names = {name for layer in model.decoder.llm.modules() if isinstance(layer, LoraLayer)
+             for name in layer.lora_A}  # fmt: skip
+    shared = "lora_{}_{}_shared.weight" if names & by_task.keys() else f"global_lora.{_PLAIN}"
+    return {"default": _PLAIN, SHARED: shared, **by_task, **by_rates}
+
+
+def _lora_weights(
+    prefix: str, base: nn.Module, patterns: Mapping[str, str]
+) -> dict[str, torch.Tensor]:
     weights = {}
     for name, layer in base.named_modules():
         if isinstance(layer, LoraLayer):
@@ -130,6 +177,9 @@ def _lora_weights(prefix: str, base: nn.Module) -> dict[str, torch.Tensor]:
             if projection not in _LETTERS:
                 raise CheckpointError(f"public checkpoints have no name for adapters on {name}")
             for direction, part in (("down", layer.lora_A), ("up", layer.lora_B)):
-                public = f"{prefix}{attention}.lora_{direction}_{_LETTERS[projection]}.weight"
-                weights[public] = part["default"].weight.detach()
+                for adapter, linear in part.items():
+                    if adapter not in patterns:
+                        raise CheckpointError(f"public checkpoints have no name for LoRA {adapter}")
+                    public = patterns[adapter].format(direction, _LETTERS[projection])
+                    weights[f"{prefix}{attention}.{public}"] = linear.weight.detach()
     return weights

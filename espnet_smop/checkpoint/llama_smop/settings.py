@@ -7,7 +7,7 @@ whose defaults are the published models' values. An option that contradicts the 
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,16 +18,25 @@ from espnet_smop.checkpoint.llama_smop.names import (
     ENCODERS,
     LLM,
     PROJECTORS,
+    PROMPT,
+    TASKS,
     CheckpointError,
 )
 from espnet_smop.decoder.prompt import prompt_for
 from espnet_smop.decoder.tokenizer import load_tokenizer, locate_llm
+from espnet_smop.views import TASKS as MODALITIES_OF
 
 ADDED_TOKENS = ("<pad>", "<audio>", "</audio>", "<video>", "</video>")
 """Tokens that the public code adds to the LLM's vocabulary, in this order."""
 
 RATES = {"audio": 4, "video": 2}
 """Frames per token of the released checkpoint; average pooling leaves no trace in the weights."""
+
+SEVERAL_RATES = {"audio": (4, 16), "video": (2, 5)}
+"""The same of the released checkpoints of Omni-AVSR, with several rates."""
+
+TASK_WEIGHTS = (1.0, 1.5, 1.0)
+"""Weights of Omni-AVSR's losses of ASR, VSR and AVSR."""
 
 FRONTENDS = "espnet_smop.checkpoint.llama_smop.frontends"
 """Module of the public code's frontends, for the class paths in configs."""
@@ -37,10 +46,10 @@ PRESETS = ("reference", "none")
 
 With ``reference``, Whisper's input is padded to 30 s and its output cut to
 ``max(int(float32(samples) / 16000 · 50), 25)`` frames; the video is cut to a multiple of its
-downsampling rate before it is encoded; frames left over by pooling are dropped; beams are scored
-as Hugging Face's ``generate`` does by default, with up to 32 tokens. The result for a single
-utterance is then the public code's. To reproduce its losses on padded batches as well, use the
-``Unmasked`` frontends.
+downsampling rate before it is encoded, if it has a single one; frames left over by pooling are
+dropped; beams are scored as Hugging Face's ``generate`` does by default, with up to 32 tokens. The
+result for a single utterance is then the public code's. To reproduce its losses on padded batches
+as well, use the ``Unmasked`` frontends.
 
 Frozen delimiters and renormalised top-K weights belong to the weights and are set in both presets.
 """
@@ -57,6 +66,13 @@ TRAINING = {
 
 _NAMES = {"audio": "whisper", "video": "avhubert"}
 _QV = ("q_proj", "v_proj")
+_LORA_KINDS = {
+    "lora_down_Q.weight": None,
+    "lora_down_Q.audio.weight": "task",
+    "local_loras.0.lora_down_Q.weight": "rates",
+}
+"""The first weight of LoRA → ``per`` in ``decoder_conf.lora``."""
+_LORA_OF_ALL = {"task": "lora_down_Q_shared.weight", "rates": "global_lora.lora_down_Q.weight"}
 _VIDEO_LORA_SCALE = 2
 
 
@@ -70,10 +86,11 @@ class Options:
         alpha: the public code's ``--alpha``; LoRA's scale is ``alpha / rank``.
         num_experts: experts of each pool.
         top_k: experts per token.
-        audio_rate: audio frames per token.
-        video_rate: video frames per token.
+        audio_rate: audio frames per token; of a model of several rates, all of them in order.
+        video_rate: likewise.
+        task_weights: of a model of several tasks, weights of the losses of ASR, VSR and AVSR.
         downsample: ``avgpool`` or ``stack``.
-        prompt: the instruction; None is the papers' instruction for the modalities.
+        prompt: the instruction of a model of one task; None is the papers' for the modalities.
         preset: one of `PRESETS`.
     """
 
@@ -81,8 +98,9 @@ class Options:
     alpha: float = 4
     num_experts: int | None = None
     top_k: int = 2
-    audio_rate: int | None = None
-    video_rate: int | None = None
+    audio_rate: int | tuple[int, ...] | None = None
+    video_rate: int | tuple[int, ...] | None = None
+    task_weights: tuple[float, float, float] = TASK_WEIGHTS
     downsample: str | None = None
     prompt: str | None = None
     preset: str = "reference"
@@ -90,10 +108,14 @@ class Options:
 
 @dataclass(frozen=True)
 class _Projector:
-    """Sizes of a projector; ``num_experts`` is 0 for a dense one."""
+    """Sizes of a modality's projector, or of its projectors for each rate.
+
+    ``num_experts`` is 0 for a dense one; ``input_sizes`` has one for each rate.
+    """
 
     num_experts: int
-    input_size: int
+    per_rate: bool
+    input_sizes: tuple[int, ...]
     hidden_size: int
     output_size: int
     layer_norm: bool
@@ -148,18 +170,20 @@ def infer_config(
         config[f"{modality}_frontend_conf"] = {"model": bases[modality]} if present else {}
     if "video" in widths:
         config["video_frontend_conf"] |= {"own_statistics": True, "lora": _video_lora(state)}
-    config |= _projector_config(projectors, _downsample(widths, projectors, options), options)
+    config |= _projector_config(
+        projectors, _downsample(state, widths, projectors, options), options
+    )
     config["decoder"] = "llm"
     config["decoder_conf"] = {
         "model": llm,
         "tokenizer": tokenizer,
         "lora": _llm_lora(state, hidden_size, options),
-        "prompt": options.prompt or prompt_for(widths),
+        "prompt": _prompt(state, widths, options),
         "train_delimiters": False,
         "num_extra_rows": num_added,
     }
     config |= {"preprocessor": "avsr", "preprocessor_conf": {}, "use_preprocessor": True}
-    config |= {"model_conf": {}, "inference_conf": {}}
+    config |= {"model_conf": _model_conf(state, config, options), "inference_conf": {}}
     if options.preset == "reference":
         _compute_as_reference(config)
     return {**config, **copy.deepcopy(TRAINING)}
@@ -172,7 +196,8 @@ def _compute_as_reference(config: dict[str, Any]) -> None:
     if config["audio_frontend"] is not None:
         config["audio_frontend"] = f"{FRONTENDS}:PublicWhisperFrontend"
         config["audio_frontend_conf"]["padding"] = "30s"
-    config["preprocessor_conf"]["video_multiple"] = downsample.get("video", 1)
+    rate = downsample.get("video", 1)
+    config["preprocessor_conf"]["video_multiple"] = rate if isinstance(rate, int) else 1
     config["inference_conf"] = {"beam_size": 15, "length_penalty": 1.0, "max_new_tokens": 32}
 
 
@@ -180,7 +205,7 @@ def _compute_as_reference(config: dict[str, Any]) -> None:
 
 
 def _check_names(state: Mapping[str, torch.Tensor]) -> None:
-    known = (*ENCODERS.values(), *PROJECTORS.values(), LLM)
+    known = (*ENCODERS.values(), *PROJECTORS.values(), PROMPT, LLM)
     unknown = sorted({name.split(".")[0] for name in state if not name.startswith(known)})
     if unknown:
         raise CheckpointError(
@@ -237,6 +262,18 @@ def _projectors(
 
 
 def _projector(state: Mapping[str, torch.Tensor], prefix: str) -> _Projector:
+    """Return the sizes of a projector, or of a list of dense ones, one for each rate."""
+    numbers = {name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)}
+    if f"{prefix}0.0.weight" in state:
+        found = [_one_projector(state, f"{prefix}{i}.") for i in sorted(map(int, numbers))]
+        if len({replace(p, input_sizes=()) for p in found}) > 1:
+            raise CheckpointError(f"the projectors {prefix}* differ in more than their inputs")
+        sizes = tuple(size for p in found for size in p.input_sizes)
+        return replace(found[0], per_rate=True, input_sizes=sizes)
+    return _one_projector(state, prefix)
+
+
+def _one_projector(state: Mapping[str, torch.Tensor], prefix: str) -> _Projector:
     num_experts, first = 0, prefix
     if f"{prefix}gate.weight" in state:
         num_experts, first = len(state[f"{prefix}gate.weight"]), f"{prefix}experts.0."
@@ -250,7 +287,8 @@ def _projector(state: Mapping[str, torch.Tensor], prefix: str) -> _Projector:
     hidden_size, input_size = _shape(state, f"{first}0.weight")
     return _Projector(
         num_experts=num_experts,
-        input_size=input_size,
+        per_rate=False,
+        input_sizes=(input_size,),
         hidden_size=hidden_size,
         output_size=_shape(state, f"{first}2.weight")[0],
         layer_norm=f"{first}3.weight" in state,
@@ -290,60 +328,125 @@ def _check_llm(
     return width, added
 
 
+# -- tasks -----------------------------------------------------------------------------------------
+
+
+def _tasks(state: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the tasks of a checkpoint of several tasks; none if it has one."""
+    return [task for public, task in TASKS.items() if f"{PROMPT}{public}" in state]
+
+
+def _model_conf(
+    state: Mapping[str, torch.Tensor], config: Mapping[str, Any], options: Options
+) -> dict[str, Any]:
+    tasks = _tasks(state)
+    if tasks:
+        weights = dict(zip(TASKS.values(), options.task_weights, strict=True))
+        return {"tasks": {task: weights[task] for task in tasks}, "rate_pairs": "sample"}
+    if "per_rate" in config["projector_conf"]:  # Llama-MTSK
+        return {"rate_pairs": "all"}
+    return {}
+
+
+def _prompt(
+    state: Mapping[str, torch.Tensor], widths: Mapping[str, int], options: Options
+) -> str | dict[str, str]:
+    tasks = _tasks(state)
+    if tasks and options.prompt:
+        raise CheckpointError("--prompt: the checkpoint has several tasks, each with its prompt")
+    if tasks:
+        return {task: prompt_for(MODALITIES_OF[task]) for task in tasks}
+    return options.prompt or prompt_for(widths)
+
+
 # -- what shapes and options tell together ---------------------------------------------------------
 
 
 def _downsample(
-    widths: Mapping[str, int], projectors: Mapping[str, _Projector], options: Options
+    state: Mapping[str, torch.Tensor],
+    widths: Mapping[str, int],
+    projectors: Mapping[str, _Projector],
+    options: Options,
 ) -> dict[str, Any]:
     given = {"audio": options.audio_rate, "video": options.video_rate}
-    inputs = {m: projectors.get(m, projectors.get("audiovisual")).input_size for m in widths}
-    for modality, size in inputs.items():
-        if size % widths[modality]:
-            raise CheckpointError(
-                f"the projector's input of width {size} is not a multiple of the {modality} "
-                f"encoder's {widths[modality]}"
-            )
-    stacked = {m: inputs[m] // widths[m] for m in widths}
-    pooled = all(rate == 1 for rate in stacked.values())
+    given = {m: (rate,) if isinstance(rate, int) else rate for m, rate in given.items()}
+    inputs = {m: projectors.get(m, projectors.get("audiovisual")).input_sizes for m in widths}
+    for modality, sizes in inputs.items():
+        for size in sizes:
+            if size % widths[modality]:
+                raise CheckpointError(
+                    f"the projector's input of width {size} is not a multiple of the {modality} "
+                    f"encoder's {widths[modality]}"
+                )
+    stacked = {m: tuple(size // widths[m] for size in inputs[m]) for m in widths}
+    pooled = all(set(rates) == {1} for rates in stacked.values())
     mode = options.downsample or ("avgpool" if pooled else "stack")
     if mode == "avgpool" and not pooled:
         raise CheckpointError(
             f"--downsample avgpool: projectors of input {inputs} on encoders of width "
             f"{dict(widths)} were trained with stacked frames"
         )
-    rates = stacked if mode == "stack" else {m: _pooling_rate(m, given[m]) for m in widths}
-    for m, rate in rates.items():
-        if given[m] not in (None, rate):
+    several = _has_several_rates(state, projectors)
+    if mode == "stack":
+        rates = stacked
+    else:
+        default = SEVERAL_RATES if several else {m: (rate,) for m, rate in RATES.items()}
+        rates = {m: _pooling_rates(m, given[m], default[m]) for m in widths}
+    for m, own in rates.items():
+        if given[m] not in (None, own):
             raise CheckpointError(
-                f"--{m}_rate {given[m]}: according to the projector's width it is {rate}"
+                f"--{m}_rate {_listed(given[m])}: according to the projector's width it is "
+                f"{_listed(own)}"
             )
-    return {"mode": mode, **rates}
+        projector = projectors.get(m)
+        if projector and projector.per_rate and len(own) != len(projector.input_sizes):
+            raise CheckpointError(
+                f"--{m}_rate {_listed(own)}: the checkpoint has {len(projector.input_sizes)} "
+                f"projectors {PROJECTORS[m]}*, one for each rate"
+            )
+    return {"mode": mode, **{m: list(own) if several else own[0] for m, own in rates.items()}}
 
 
-def _pooling_rate(modality: str, given: int | None) -> int:
+def _has_several_rates(
+    state: Mapping[str, torch.Tensor], projectors: Mapping[str, _Projector]
+) -> bool:
+    """Whether it is Omni-AVSR, which has prompts in the checkpoint, or has projectors per rate."""
+    return any(name.startswith(PROMPT) for name in state) or any(
+        projector.per_rate for projector in projectors.values()
+    )
+
+
+def _listed(rates: tuple[int, ...]) -> str:
+    return ",".join(map(str, rates))
+
+
+def _pooling_rates(
+    modality: str, given: tuple[int, ...] | None, default: tuple[int, ...]
+) -> tuple[int, ...]:
     if given is None:
         logging.info(
-            "%s frames per token: %d, as in the published model; the weights do not tell "
-            "(--%s_rate)", modality, RATES[modality], modality,
+            "%s frames per token: %s, as in the published model; the weights do not tell "
+            "(--%s_rate)", modality, _listed(default), modality,
         )  # fmt: skip
-        return RATES[modality]
-    if given < 1:
-        raise CheckpointError(f"--{modality}_rate {given}: expected 1 or more")
+        return default
+    if min(given) < 1:
+        raise CheckpointError(f"--{modality}_rate {_listed(given)}: expected 1 or more")
     return given
 
 
 def _projector_config(
     projectors: Mapping[str, _Projector], downsample: dict[str, Any], options: Options
 ) -> dict[str, Any]:
-    sizes = {(p.hidden_size, p.layer_norm) for p in projectors.values()}
+    sizes = {(p.hidden_size, p.layer_norm, p.per_rate) for p in projectors.values()}
     if len(sizes) > 1:
         raise CheckpointError(
-            "the projectors differ in hidden width or LayerNorm: "
+            "the projectors differ in hidden width, LayerNorm or rates: "
             + ", ".join(f"{PROJECTORS[m]}* {p}" for m, p in projectors.items())
         )
-    [(hidden_size, layer_norm)] = sizes
+    [(hidden_size, layer_norm, per_rate)] = sizes
     conf = {"hidden_size": hidden_size, "downsample": downsample}
+    if per_rate:
+        conf["per_rate"] = True
     num_experts = {m: p.num_experts or 1 for m, p in projectors.items()}
     sparse = [p.num_experts for p in projectors.values() if p.num_experts]
     if options.num_experts is not None and {options.num_experts} != set(sparse or [1]):
@@ -376,9 +479,11 @@ def _llm_lora(
     The public code's ``--rank`` is not LoRA's rank r but the factor by which the LLM's width is
     reduced to it: with width 2048 and ``--rank 32``, r is 2048 / 32 = 64. The weights hold r only.
     """
-    name = f"{LLM}model.layers.0.self_attn.lora_down_Q.weight"
+    attention = f"{LLM}model.layers.0.self_attn."
+    kinds = {f"{attention}{first}": kind for first, kind in _LORA_KINDS.items()}
+    name = next((name for name in kinds if name in state), None)
     reduction = options.rank
-    if name not in state:
+    if name is None:
         if reduction is not None:
             raise CheckpointError(f"--rank {reduction}: the checkpoint's LLM has no adapters")
         return None
@@ -403,7 +508,11 @@ def _llm_lora(
                 "with another, give --rank", inner, choices, reduction,
             )  # fmt: skip
     alpha = inner * options.alpha / reduction
-    return _lora(inner, int(alpha) if alpha == int(alpha) else alpha)
+    per = kinds[name]
+    lora = _lora(inner, int(alpha) if alpha == int(alpha) else alpha)
+    if per is None:
+        return lora
+    return {**lora, "per": per, "shared": f"{attention}{_LORA_OF_ALL[per]}" in state}
 
 
 def _video_lora(state: Mapping[str, torch.Tensor]) -> dict[str, Any] | None:

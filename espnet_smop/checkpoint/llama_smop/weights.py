@@ -16,13 +16,17 @@ from espnet_smop.checkpoint.llama_smop.names import (
     ENCODERS,
     HEAD,
     LLM,
+    PROMPT,
+    TASKS,
     CheckpointError,
     copy_from,
     trained_weights,
     video_statistics,
 )
+from espnet_smop.decoder.prompt import choose_prompt, prompt_ids
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.views import TASKS as MODALITIES_OF
 
 # In checkpoints but not part of what the model computes: AV-HuBERT's pretraining heads, and tables
 # that old versions of transformers saved.
@@ -103,7 +107,7 @@ def build(
             changed[name] = weight
     copy_from(state, changed)
     _copy_added_rows(state, model)
-    known = changed.keys() | _compare_bases(state, model)
+    known = changed.keys() | _compare_bases(state, model) | _compare_prompts(state, model)
     unknown = sorted(
         name
         for name in state.keys() - known
@@ -186,6 +190,22 @@ def _compare_bases(state: Mapping[str, torch.Tensor], model: ESPnetAVSRModel) ->
             "the checkpoint was trained on other base models than those given; "
             + "; ".join(problems)
         )
+    return known
+
+
+def _compare_prompts(state: Mapping[str, torch.Tensor], model: ESPnetAVSRModel) -> set[str]:
+    """Check that the embedded prompts in a checkpoint are the model's; return their names."""
+    known = {name for name in state if name.startswith(PROMPT)}
+    for name in known:
+        task = TASKS.get(name.removeprefix(PROMPT))
+        if task not in model.views.tasks:
+            raise CheckpointError(f"the checkpoint has {name}, a task that the model does not have")
+        words = choose_prompt(model.decoder.prompt, MODALITIES_OF[task])
+        _, ids = prompt_ids(model.decoder.tokenizer, words)
+        expected = model.decoder.embed(torch.tensor([ids]))
+        given = state[name]
+        if given.shape != expected.shape or not _same(given, expected, short_dtypes([given])):
+            raise CheckpointError(f"{name} is not the prompt '{words}': give --prompt")
     return known
 
 
