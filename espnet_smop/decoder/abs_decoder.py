@@ -68,6 +68,9 @@ class AbsAVDecoder(AbsDecoder):
     tokenizer: Any
     """The Hugging Face tokenizer of the text."""
 
+    has_routers: bool = False
+    """Whether ``forward`` returns routings of its own, which the report then shows."""
+
     @classmethod
     @abstractmethod
     def text_encoder(cls, conf: Mapping[str, Any]) -> TextEncoder:

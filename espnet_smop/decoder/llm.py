@@ -174,6 +174,11 @@ class LLMDecoder(AbsAVDecoder):
         return self.llm.get_input_embeddings().embedding_dim
 
     @property
+    def has_routers(self) -> bool:
+        """See ``AbsAVDecoder``."""
+        return self.mome is not None
+
+    @property
     def input_embeddings(self) -> torch.Tensor:
         """The LLM's input embeddings ``(V, E)``."""
         return self.llm.get_input_embeddings().weight

@@ -270,6 +270,32 @@ def expert_exhibits(systems: Sequence[System], measured: dict[str, Measured]) ->
         )  # fmt: skip
 
 
+def llm_expert_exhibits(
+    systems: Sequence[System], measured: dict[str, Measured]
+) -> Iterator[Exhibit]:
+    """Show how the mixtures in the LLM's layers distribute tokens over experts."""
+    for system in systems:
+        routing = measured[system.name].routing
+        if not routing.llm_usages:
+            continue
+        yield Exhibit(
+            name=f"llm_usage_{system.name}",
+            title=f"Experts in the LLM's layers of {system.name}",
+            caption="Load of each routed expert, numbered from 0, in each layer and view: its "
+            f"share of all choices, on {routing.utterances} utterances of clean speech.",
+            section=EXPERTS,
+            figure=figures.layer_usage(routing.llm_usages),
+            rows=[
+                {
+                    "view": u.modality, "layer": u.router.removeprefix("layer "), "expert": e,
+                    "load": round(float(load), 6), "evenness": round(u.evenness, 4),
+                    "tokens": u.tokens,
+                }
+                for u in routing.llm_usages for e, load in enumerate(u.load)
+            ],
+        )  # fmt: skip
+
+
 def _widest_first(routes: Sequence[Route]) -> list[Route]:
     """Return the routes with the widest router first, because the first row names the columns."""
     return sorted(routes, key=lambda r: -r.probs.shape[1])

@@ -12,8 +12,8 @@ class Usage:
     """Counts of a router's choices for the tokens of one modality.
 
     Attributes:
-        router: its name: ``joint``, or the modality it is for.
-        modality: modality of the tokens.
+        router: its name: ``joint``, the modality it is for, or the LLM's layer that it is in.
+        modality: modality of the tokens; in the LLM, the view.
         counts: ``(K, N)``, how often each of N experts was the first, second, … choice.
     """
 

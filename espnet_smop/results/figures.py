@@ -134,6 +134,24 @@ def expert_usage(usages: Sequence[Usage]) -> Figure:
 
 
 @styled
+def layer_usage(usages: Sequence[Usage]) -> Figure:
+    """Draw each expert's load in each layer of the LLM, a panel per view."""
+    views = list(dict.fromkeys(usage.modality for usage in usages))
+    loads = {v: np.array([u.load for u in usages if u.modality == v]) for v in views}
+    layers = len(loads[views[0]])
+    figure = Figure(figsize=(WIDE, (0.7 + 0.13 * layers) * len(views)))
+    axes = figure.subplots(len(views), 1, squeeze=False, sharex=True)[:, 0]
+    for ax, (view, load) in zip(axes, loads.items(), strict=True):
+        image = ax.imshow(100 * load, cmap="cividis", vmin=0, aspect="auto")
+        figure.colorbar(image, ax=ax, fraction=0.03, pad=0.01).set_label("load (%)")
+        ax.grid(visible=False)
+        ax.set_ylabel("Layer")
+        ax.set_title(view)
+    axes[-1].set_xlabel("Expert")
+    return figure
+
+
+@styled
 def strip(shown: Strip, heard: str) -> Figure:
     """Draw an utterance over time: mouth, waveform, and the experts of each token."""
     heights = {"video": 0.75, "speech": 0.75}

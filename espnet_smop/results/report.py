@@ -13,6 +13,7 @@ from espnet_smop.results.exhibits import (
     Exhibit,
     cost_exhibit,
     expert_exhibits,
+    llm_expert_exhibits,
     rate_exhibits,
     significance_exhibits,
 )
@@ -73,6 +74,7 @@ def write_report(
         *rate_exhibits(systems, metric, unit),
         *significance_exhibits(systems, metric, unit),
         *expert_exhibits(systems, measured),
+        *llm_expert_exhibits(systems, measured),
         cost_exhibit(systems, measured),
     ]
     for exhibit in exhibits:

@@ -27,13 +27,15 @@ class RoutingPass:
     """Result of the pass.
 
     Attributes:
-        usages: one for each router and modality; empty without routers.
+        usages: one for each router of the projector and modality; empty without routers.
+        llm_usages: one for each view and layer of the LLM; empty without mixtures there.
         strip: the requested utterance; None without routers.
         gflops: part → GFLOP per second of speech.
         utterances: number of utterances that the usages count.
     """
 
     usages: list[Usage] = field(default_factory=list)
+    llm_usages: list[Usage] = field(default_factory=list)
     strip: Strip | None = None
     gflops: dict[str, float] = field(default_factory=dict)
     utterances: int = 0
@@ -50,6 +52,8 @@ def run_pass(
     device: str = "cpu",
 ) -> RoutingPass:
     """Send clean utterances through encoders and projector, and a few of them through the LLM.
+
+    All of them go through an LLM with mixtures of its own.
 
     Args:
         config: ``config.yaml`` of the experiment.
@@ -82,12 +86,11 @@ def run_pass(
         return {name: value.to(device) for name, value in batch.items()}
 
     result = RoutingPass(utterances=len(uids))
-    usages: dict[tuple[str, str], Usage] = {}
     for start in range(0, len(uids), _BATCH_SIZE):
-        for usage in count_usage(model, batch_of(uids[start : start + _BATCH_SIZE])):
-            key = (usage.router, usage.modality)
-            usages[key] = usages[key] + usage if key in usages else usage
-    result.usages = list(usages.values())
+        batch = batch_of(uids[start : start + _BATCH_SIZE])
+        result.usages = _added(result.usages, count_usage(model, batch))
+        if model.decoder.has_routers:
+            result.llm_usages = _added(result.llm_usages, count_llm_usage(model, batch))
     if result.usages:
         result.strip = _strip(model, batch_of([strip_uid]), data_dir, strip_uid)
     result.gflops = _gflops(model, [batch_of([uid]) for uid in flop_uids])
@@ -100,6 +103,33 @@ def count_usage(model: ESPnetAVSRModel, batch: dict[str, torch.Tensor]) -> list[
         Usage.of(router, modality, routing.indices.cpu().numpy(), routing.probs.shape[-1])
         for router, modality, routing in _routings(model, batch)
     ]
+
+
+@torch.no_grad()
+def count_llm_usage(model: ESPnetAVSRModel, batch: dict[str, torch.Tensor]) -> list[Usage]:
+    """Count the choices of the LLM's mixtures in each view, layer by layer.
+
+    The LLM reads media tokens, prompt and the reference text.
+    """
+    encoded = model.encode(
+        *(batch.get(n) for n in ("speech", "speech_lengths", "video", "video_lengths"))
+    )
+    usages = []
+    for view in model.views.all:
+        projected = model.project_encoded(encoded, view)
+        decoded = model.decode(projected, batch["text"], batch["text_lengths"], view)
+        usages += [
+            Usage.of(f"layer {n}", view.tag, r.indices.cpu().numpy(), r.probs.shape[-1])
+            for n, r in enumerate(decoded.routings)
+        ]
+    return usages
+
+
+def _added(before: Sequence[Usage], more: Sequence[Usage]) -> list[Usage]:
+    """Add the counts of usages of the same routers, in the same order."""
+    if not before:
+        return list(more)
+    return [usage + other for usage, other in zip(before, more, strict=True)]
 
 
 @torch.no_grad()

@@ -129,6 +129,37 @@ def test_a_dense_projector_has_no_usage(experiment, dump_dir, tmp_path):
     assert (result.usages, result.strip, result.gflops) == ([], None, {})
 
 
+def test_the_mixtures_in_the_llm_are_counted_by_layer(experiment, model_args, dump_dir, tmp_path):
+    conf = {**model_args().decoder_conf, "mome": {"num_experts": 5, "top_k": 2, "bottleneck": 3}}
+    model = experiment(projector="mlp", projector_conf={"hidden_size": 16}, decoder_conf=conf)
+    uids = [line.split()[0] for line in (dump_dir / "text").read_text().splitlines()]
+    result = run_pass(
+        tmp_path / "config.yaml", tmp_path / "model.pth", dump_dir,
+        uids=uids, strip_uid=uids[0], flop_uids=uids[:1],
+    )  # fmt: skip
+    assert not result.usages
+    assert [(u.router, u.modality) for u in result.llm_usages] == [
+        ("layer 0", "avsr"), ("layer 1", "avsr"),
+    ]  # fmt: skip
+
+    inputs = {0: [], 1: []}
+    for layer, mixture in enumerate(model.decoder.mome.layers):
+        mixture.register_forward_hook(
+            lambda module, args, output, seen=inputs[layer]: seen.append(args[0][0])
+        )
+    texts = dict(line.split(maxsplit=1) for line in (dump_dir / "text").read_text().splitlines())
+    for uid, batch in zip(uids, batches_of_one(tmp_path, dump_dir, uids), strict=True):
+        ids = torch.tensor([model.decoder.encode_text(texts[uid])])
+        with torch.no_grad():
+            model(**batch, text=ids, text_lengths=torch.tensor([ids.size(1)]))
+    for layer, usage in enumerate(result.llm_usages):
+        [router] = model.decoder.mome.layers[layer].routers.values()
+        scores = torch.cat(inputs[layer]) @ router.gate.weight.detach().T
+        chosen = scores.argsort(dim=1, descending=True)[:, :2]
+        counts = [torch.bincount(column, minlength=5).tolist() for column in chosen.T]
+        assert usage.counts.tolist() == counts
+
+
 def test_lips_need_no_sound(experiment, dump_dir, tmp_path):
     conf = {"num_experts": 2, "hidden_size": 16}
     experiment(audio_frontend=None, audio_frontend_conf={}, projector_conf=conf)
