@@ -61,8 +61,8 @@ def interval(
     Raises:
         ValueError: lengths differ, or there are no utterances or no words.
     """
-    totals = _totals([errors, words], groups)
-    drawn = _draw(totals, lambda e, w, axis: e.sum(axis) / w.sum(axis), num_samples, seed)
+    sums = totals([errors, words], groups)
+    drawn = _draw(sums, lambda e, w, axis: e.sum(axis) / w.sum(axis), num_samples, seed)
     return _quantiles(drawn)
 
 
@@ -76,19 +76,25 @@ def paired(
     seed: int = 0,
 ) -> Comparison:
     """Compare two systems on the same utterances; arguments as for :func:`interval`."""
-    totals = _totals([errors_a, errors_b, words], groups)
+    sums = totals([errors_a, errors_b, words], groups)
 
     def difference(a: np.ndarray, b: np.ndarray, w: np.ndarray, axis: int) -> np.ndarray:
         return (a.sum(axis) - b.sum(axis)) / w.sum(axis)
 
-    observed = float(difference(*totals, axis=-1))
-    drawn = _draw(totals, difference, num_samples, seed)
+    observed = float(difference(*sums, axis=-1))
+    drawn = _draw(sums, difference, num_samples, seed)
     against = float(np.mean(drawn * np.sign(observed) <= 0))
     return Comparison(observed, *_quantiles(drawn), min(1.0, 2 * against))
 
 
-def _totals(columns: Sequence[Sequence[int]], groups: Sequence[Hashable] | None) -> np.ndarray:
-    """Return an array (columns, units): sums over each group, or the utterances themselves."""
+def totals(columns: Sequence[Sequence[int]], groups: Sequence[Hashable] | None) -> np.ndarray:
+    """Return an array ``(columns, units)``: sums over each group, or the utterances themselves.
+
+    The last column is of reference words.
+
+    Raises:
+        ValueError: lengths differ, or there are no utterances or no words.
+    """
     if len({len(c) for c in columns} | ({len(groups)} if groups is not None else set())) != 1:
         raise ValueError("errors, words and groups differ in length")
     table = np.asarray(columns, dtype=np.int64)
