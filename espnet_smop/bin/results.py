@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet2.utils.types import str2bool
+
 from espnet_smop.command import add_output_dir, call_subcommand, device, run
 from espnet_smop.results.decodes import Score
 from espnet_smop.results.error_rates import (
@@ -19,6 +21,7 @@ from espnet_smop.results.error_rates import (
 )
 from espnet_smop.results.intervals import UNIT_HELP, UNITS
 from espnet_smop.results.merge import merge_hypotheses
+from espnet_smop.results.over_seeds import rates_over_seeds
 from espnet_smop.results.sclite import find_sclite
 from espnet_smop.results.score import TOKENIZERS, score
 from espnet_smop.results.systems import find_experiments
@@ -96,20 +99,26 @@ def table(args: argparse.Namespace) -> None:
 
     Each rate has its 95 % bootstrap interval. ``--compare A B`` tells instead whether two
     experiments, or two decode directories of the same test set, differ significantly (paired
-    bootstrap).
+    bootstrap). ``--over_seeds`` takes experiments whose names differ in a last ``_seedN`` for
+    trainings of one system: it prints means and standard deviations, and compares each system with
+    the first one over seeds and utterances.
 
     Example::
 
         python -m espnet_smop.bin.results table exp
         python -m espnet_smop.bin.results table exp/avsr_train_asr_smop4 exp/avsr_train_vsr_smop4
+        python -m espnet_smop.bin.results table --over_seeds exp/avsr_A* exp/avsr_B*
         python -m espnet_smop.bin.results table --compare exp/avsr_A exp/avsr_B
         python -m espnet_smop.bin.results table --compare exp/A/decode/test exp/B/decode/test
     """
     if bool(args.exp) == bool(args.compare):
         raise ValueError("give experiments, or --compare A B")
+    if args.compare and args.over_seeds:
+        raise ValueError("with --over_seeds, give the experiments without --compare: A* B*")
     options = {"metric": args.metric, "unit": args.unit}
     if not args.compare:
-        text = error_rates(find_experiments(args.exp), **options)
+        rates = rates_over_seeds if args.over_seeds else error_rates
+        text = rates(find_experiments(args.exp), **options)
         print(text or "no scored decode directory yet: run stages 12 and 13")
     elif all((path / "config.yaml").is_file() for path in args.compare):
         print("\n".join(describe_differences(*args.compare, **options)))
@@ -123,6 +132,10 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare", nargs=2, type=Path, metavar=("A", "B"),
         help="Two experiments, or two decode directories",
+    )  # fmt: skip
+    parser.add_argument(
+        "--over_seeds", type=str2bool, default=False,
+        help="Average over experiments NAME, NAME_seed1, … and compare with the first NAME",
     )  # fmt: skip
     _add_error_rate_arguments(parser)
 
@@ -191,8 +204,36 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_error_rate_arguments(parser: argparse.ArgumentParser) -> None:
+def widths(args: argparse.Namespace) -> None:
+    r"""Draw error rates over the width of a layer: means over seeds, with standard deviations.
+
+    Experiments ``NAME_wN`` are one system with layers of width N, ``NAME_wN_seedM`` its trainings
+    with other seeds. Writes ``width.{svg,png,csv}`` with a panel for each noise level.
+
+    Example::
+
+        python -m espnet_smop.bin.results widths exp/avsr_dense_w* exp/avsr_smop4_w* \
+            --output_dir exp/width
+    """
+    from espnet_smop.results.width_curves import width_exhibit
+
+    exhibit = width_exhibit(find_experiments(args.exp), metric=args.metric)
+    exhibit.write(args.out)
+    print(args.out / f"{exhibit.file_name}.svg")
+
+
+def _widths_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("exp", nargs="+", type=Path, help="Experiments, or directories of such")
+    add_output_dir(parser, "Where the figure goes")
+    _add_metric(parser)
+
+
+def _add_metric(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", choices=("wer", "cer"), default="wer", help="Error rate")
+
+
+def _add_error_rate_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_metric(parser)
     parser.add_argument("--unit", choices=UNITS, default=UNITS[0], help=UNIT_HELP)
 
 
@@ -201,6 +242,7 @@ COMMANDS = [
     ("score", _score_arguments, score_hypotheses),
     ("table", _table_arguments, table),
     ("report", _report_arguments, report),
+    ("widths", _widths_arguments, widths),
 ]
 
 

@@ -124,15 +124,23 @@ class Score:
     @cached_property
     def interval(self) -> tuple[float, float]:
         """Ends of the rate's 95 % bootstrap interval."""
-        return interval(self.errors, self.words, groups=self._groups)
+        return interval(self.errors, self.words, groups=self.groups)
 
     @property
-    def _groups(self) -> list[str] | None:
+    def groups(self) -> list[str] | None:
+        """The speaker of each utterance if the bootstrap draws speakers, else None."""
         return self.speakers if self.unit == "speaker" else None
 
     def same_test(self, other: "Score") -> bool:
         """Whether both have the same utterances, with references of the same lengths."""
         return (self.names, self.words) == (other.names, other.words)
+
+    def check_same_test(self, other: "Score") -> None:
+        """Raise ScoringError unless both are of the same utterances and references."""
+        if not self.same_test(other):
+            raise ScoringError(
+                f"{self.path} and {other.path} are not of the same utterances and references"
+            )
 
     def compare(self, other: "Score") -> Comparison:
         """Compare with another system's score on the same test.
@@ -140,11 +148,8 @@ class Score:
         Raises:
             ScoringError: the scores are of different utterances.
         """
-        if not self.same_test(other):
-            raise ScoringError(
-                f"{self.path} and {other.path} are not of the same utterances and references"
-            )
-        return paired(self.errors, other.errors, self.words, groups=self._groups)
+        self.check_same_test(other)
+        return paired(self.errors, other.errors, self.words, groups=self.groups)
 
     def __str__(self) -> str:
         low, high = self.interval

@@ -11,13 +11,17 @@ from espnet_smop.text_table import text_table
 UNKNOWN = "-"
 
 
+def level_names(levels: Sequence[Condition]) -> list[str]:
+    """Return headings of noise levels, with the name of the noise if there are several."""
+    several = len({c.noise for c in levels if c.noise}) > 1
+    return [c.level if several or not c.noise else f"{c.snr} dB" for c in levels]
+
+
 def rate_table(systems: Sequence[System]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows: a row for each system and test set, a column for each noise level."""
     levels = {Condition("", c.noise, c.snr) for c in conditions(systems)}
     levels = sorted(levels, key=lambda c: c.order)
-    several_noises = len({c.noise for c in levels if c.noise}) > 1
-    header = ["task", "system"]
-    header += [c.level if several_noises or not c.noise else f"{c.snr} dB" for c in levels]
+    header = ["task", "system", *level_names(levels)]
     keys = [
         (system, test_set)
         for system in systems

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from espnet_smop.modality import FRAME_RATE, SAMPLE_RATE
 from espnet_smop.results.decodes import Score
 from espnet_smop.results.expert_usage import CHOICES, Strip, Usage
+from espnet_smop.results.over_seeds import Spread
 
 # Okabe and Ito's palette, its yellow (too pale for lines) replaced by grey.
 COLOURS = (
@@ -97,6 +98,43 @@ def noise_curves(
     ax.set_ylabel(label)
     ax.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def width_curves(panels: dict[str, dict[str, dict[int, Spread]]], label: str) -> Figure:
+    """Draw mean error rates over a width, with bars of a standard deviation over seeds.
+
+    Args:
+        panels: title → system → width → error rate.
+        label: name of the rate.
+    """
+    columns = min(len(panels), 2)
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(min(WIDE, 3.4 * columns), 0.4 + 2.2 * lines))
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    widths = sorted({w for curves in panels.values() for line in curves.values() for w in line})
+    for ax, (title, curves) in zip(axes, panels.items(), strict=False):
+        for index, name in enumerate(names):
+            line = sorted(curves.get(name, {}).items())
+            # Beside each other, so that no bar hides another.
+            shift = 1.03 ** (2 * index - len(names) + 1)
+            ax.errorbar(
+                [width * shift for width, _ in line], [100 * spread.mean for _, spread in line],
+                yerr=[100 * (spread.deviation or 0) for _, spread in line],
+                label=name, capsize=2, elinewidth=0.8, **_look(index),
+            )  # fmt: skip
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(widths, map(str, widths))
+        ax.minorticks_off()
+        ax.set_xlabel("Hidden width")
+        ax.set_ylabel(label)
+        ax.set_title(title)
+        ax.set_ylim(bottom=0)
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
