@@ -25,6 +25,7 @@ from transformers import (
 from espnet_smop.corpus.shapes import make_shapes
 from espnet_smop.fileio.video import write_video
 from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
+from espnet_smop.tasks.avsr import AVSRTask
 
 
 def pytest_collection_modifyitems(items):
@@ -223,6 +224,18 @@ def model_args(make_llm, tiny_whisper, tiny_avhubert):
         return argparse.Namespace(**{**args, **changes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def experiment(model_args, tmp_path_factory):
+    """Return the directory of a tiny model, untrained, that decodes at most six tokens."""
+    directory = tmp_path_factory.mktemp("exp")
+    args = model_args(inference_conf={"beam_size": 2, "max_new_tokens": 6})
+    torch.manual_seed(0)
+    model = AVSRTask.build_model(args)
+    (directory / "config.yaml").write_text(yaml.safe_dump(vars(args)))
+    torch.save(model.state_dict(), directory / "valid.acc.ave.pth")
+    return directory
 
 
 @pytest.fixture(scope="session")

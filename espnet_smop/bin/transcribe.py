@@ -4,23 +4,26 @@ r"""Transcribe video or audio files with a trained model.
 Finds the face, crops the mouth, reads the audio and recognises both; if one is missing, it warns
 and uses the other. Long files are cut at pauses, and each piece is written with its times.
 
+The transcript of one file is printed. Those of several, or of a folder with all below it, are
+written beside them or to --output_dir. Files that have a transcript are skipped, so that the same
+call continues what was interrupted. The status is 1 if any file failed.
+
 Example::
 
     python -m espnet_smop.bin.transcribe exp/avsr_train_avsr_smop3_dedr \
-        downloads/mini_lrs3/test/s53/00001.mp4 downloads/mini_lrs3/test/s53/00002.mp4 \
-        --format json
+        downloads/mini_lrs3/test/s53 --output_dir exp/transcripts --format srt
 """
 
 import argparse
 import contextlib
 import dataclasses
-import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from espnet2.utils.types import str2bool
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils.logging import disable_progress_bar
@@ -33,14 +36,15 @@ from espnet_smop.corpus.landmarks import (
     find_beside,
 )
 from espnet_smop.corpus.media import MediaError
+from espnet_smop.corpus.readers.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.inference import (
     AVSRSpeech2Text,
     Progress,
-    Segment,
     Transcriber,
     TranscriptionError,
 )
+from espnet_smop.transcript_formats import FORMATS, SUBTITLES
 from espnet_smop.views import TASKS
 
 _MODALITIES = {
@@ -49,14 +53,15 @@ _MODALITIES = {
     "video": ("video",),
     "audiovisual": ("audio", "video"),
 }
+STANDARD_OUTPUT = Path("-")
+"""As ``--output_dir``: transcripts of all files."""
 
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Show how far a file is and how much time is left, if standard error is a terminal."""
     form = "{desc}: {percentage:.0f} % |{bar}| {remaining} left"
-    bar = tqdm(total=1.0, bar_format=form, leave=False, disable=None)
-    with bar, logging_redirect_tqdm():
+    with tqdm(total=1.0, bar_format=form, leave=False, disable=None) as bar:
 
         def show(what: str, share: float) -> None:
             bar.set_description_str(what, refresh=False)
@@ -67,73 +72,129 @@ def progress_bar() -> Iterator[Progress]:
         yield show
 
 
-def clock(seconds: float) -> str:
-    """Return a time as ``h:mm:ss.cc``."""
-    hundredths = round(seconds * 100)
-    minutes, hundredths = divmod(hundredths, 6000)
-    return f"{minutes // 60}:{minutes % 60:02d}:{hundredths // 100:02d}.{hundredths % 100:02d}"
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A file to transcribe.
+
+    Attributes:
+        media: the file.
+        transcript: where its transcript goes; None is standard output.
+    """
+
+    media: Path
+    transcript: Path | None
 
 
-def as_text(segment: Segment) -> str:
-    """Return a segment as a line with its times."""
-    return f"[{clock(segment.start)} - {clock(segment.end)}] {segment.text}"
+def find_jobs(words: Sequence[str], out: Path | None, form: str) -> list[Job]:
+    """Return the files that the command line names, and those of the folders that it names.
 
-
-def as_json(path: str, segments: list[Segment], warnings: list[str]) -> str:
-    """Return a file's transcript as one line of JSON."""
-    content: dict[str, Any] = {
-        "file": path,
-        "text": " ".join(s.text for s in segments if s.text),
-        "warnings": warnings,
-        "segments": [dataclasses.asdict(s) for s in segments],
-    }
-    return json.dumps(content, ensure_ascii=False)
-
-
-@contextlib.contextmanager
-def output(out: Path | None, path: str, form: str) -> Iterator[IO[str]]:
-    """Open the file for a transcript: standard output, or a file in the directory ``out``."""
-    if out is None:
-        yield sys.stdout
-    else:
-        # The media file's suffix is kept, so that a.mp4 and a.wav differ.
-        with atomic_write(out / f"{Path(path).name}.{form}") as file:
-            yield file
-
-
-def check_names(paths: Sequence[str]) -> None:
-    """Check that no two files' transcripts would have the same name.
+    Args:
+        words: files and folders.
+        out: directory for the transcripts; ``-`` is standard output, None is each file's own
+            directory or, for a single file, standard output.
+        form: of `FORMATS`.
 
     Raises:
-        ValueError: names two such files.
+        ValueError: two files would share a transcript, or standard output as subtitles.
+        MediaError: none of the files exists, or a folder has none.
     """
-    seen: dict[str, str] = {}
-    for path in paths:
-        other = seen.setdefault(Path(path).name, path)
-        if other != path:
+    media: dict[Path, Path] = {}  # → its path within the output directory
+    for path in map(Path, words):
+        if path.is_dir():
+            media |= {file: file.relative_to(path) for file in _media_below(path)}
+        else:
+            media.setdefault(path, Path(path.name))
+    if out == STANDARD_OUTPUT or (out is None and list(media) == [Path(words[0])]):
+        if form in SUBTITLES and len(media) > 1:
             raise ValueError(
-                f"--out: {other} and {path} would share one transcript. Transcribe them into "
-                "different directories, or all to standard output"
+                f"--format {form}: each file needs a transcript of its own; leave --output_dir out"
+            )
+        jobs = [Job(file, None) for file in media]
+    else:
+        jobs = [
+            Job(file, _transcript(file if out is None else out / within, form))
+            for file, within in media.items()
+        ]
+        _check_apart(jobs)
+    if not any(job.media.is_file() for job in jobs):
+        raise MediaError(jobs[0].media, "no such file", "give video or audio files")
+    return jobs
+
+
+def _media_below(folder: Path) -> list[Path]:
+    suffixes = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        # Hidden files are partial ones, or what other systems note about a file.
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    )
+    if not files:
+        raise MediaError(folder, f"has no file in {', '.join(suffixes)}", "give another folder")
+    return files
+
+
+def _transcript(path: Path, form: str) -> Path:
+    # Players look for a.srt beside a.mp4. Otherwise a.txt may be a corpus's own text, and the
+    # media file's suffix is kept.
+    return path.with_suffix(f".{form}") if form in SUBTITLES else Path(f"{path}.{form}")
+
+
+def _check_apart(jobs: Sequence[Job]) -> None:
+    seen: dict[Path, Path] = {}
+    for job in jobs:
+        other = seen.setdefault(job.transcript, job.media)
+        if other != job.media:
+            raise ValueError(
+                f"{other} and {job.media} would share the transcript {job.transcript}: transcribe "
+                "them one after the other, each with its own --output_dir"
             )
 
 
-def transcribe(transcriber: Transcriber, path: str, form: str, file: IO[str]) -> None:
-    """Write the transcript of one file; as text, each line as soon as it is recognised."""
+@contextlib.contextmanager
+def output(transcript: Path | None) -> Iterator[IO[str]]:
+    """Open the file for a transcript, which appears when it is complete; None: standard output."""
+    if transcript is None:
+        yield sys.stdout
+    else:
+        with atomic_write(transcript) as file:
+            yield file
+
+
+def transcribe(transcriber: Transcriber, path: Path, form: str, file: IO[str]) -> None:
+    """Write the transcript of one file, each part as soon as it is recognised."""
     warnings: list[str] = []
 
     def warn(text: str) -> None:
         warnings.append(text)
         logging.warning("%s: %s", path, text)
 
-    segments = []
-    for segment in transcriber(path, warn):
-        segments.append(segment)
-        if form == "txt":
-            tqdm.write(as_text(segment), file=file)
-            file.flush()
-    if form == "json":
-        tqdm.write(as_json(path, segments, warnings), file=file)
+    for part in FORMATS[form](str(path), transcriber(path, warn), warnings):
+        tqdm.write(part, file=file)
         file.flush()
+
+
+def transcribe_all(transcriber: Transcriber, jobs: Sequence[Job], form: str) -> list[str]:
+    """Transcribe files, whatever happens to each; return the errors of those that failed."""
+    errors = []
+    several = len(jobs) > 1
+    # None: only if standard error is a terminal
+    hidden = None if several else True
+    bar = tqdm(jobs, "files", unit="file", leave=False, disable=hidden)
+    with logging_redirect_tqdm(), bar:
+        for number, job in enumerate(bar, start=1):
+            if several:
+                logging.info("%s (%d of %d)", job.media, number, len(jobs))
+                if job.transcript is None and form == "txt":
+                    tqdm.write(f"# {job.media}")
+            try:
+                with progress_bar() as progress, output(job.transcript) as file:
+                    transcriber.progress = progress
+                    transcribe(transcriber, job.media, form, file)
+            except (MediaError, TranscriptionError, LandmarkError, ValueError, OSError) as e:
+                errors.append(str(e))
+                logging.error("%s", e)
+    return errors
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -143,7 +204,7 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__,
     )
     parser.add_argument("model", help="Package (directory, zip file, hub id) or experiment")
-    parser.add_argument("files", nargs="+", help="Video or audio files")
+    parser.add_argument("files", nargs="+", help="Video or audio files, or folders of them")
     parser.add_argument(
         "--modality",
         choices=tuple(_MODALITIES),
@@ -161,9 +222,18 @@ def get_parser() -> argparse.ArgumentParser:
         help="Of a model of several rates, encoder frames per token, e.g. audio=16,video=5 "
         "(default: the first of each)",
     )
-    parser.add_argument("--format", choices=("txt", "json"), default="txt", help="Output format")
+    parser.add_argument("--format", choices=tuple(FORMATS), default="txt", help="Output format")
     add_output_dir(
-        parser, "Directory for the transcripts (default: standard output)", required=False
+        parser,
+        "Directory for the transcripts; - is standard output (default: standard output for one "
+        "file, else beside each file)",
+        required=False,
+    )
+    parser.add_argument(
+        "--overwrite",
+        type=str2bool,
+        default=False,
+        help="Transcribe files again that have a transcript",
     )
     parser.add_argument(
         "--landmarks",
@@ -193,21 +263,10 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Transcribe the files that the command line names."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    args = get_parser().parse_args(cmd)
-    if args.out is not None:
-        check_names(args.files)
-    if not any(Path(file).is_file() for file in args.files):  # before the model is loaded
-        first = args.files[0]
-        if Path(first).is_dir():
-            raise MediaError(first, "is a directory", "give its video or audio files")
-        raise MediaError(first, "no such file", "give video or audio files")
-    if args.max_seconds <= 0:
-        raise ValueError(f"--max_seconds {args.max_seconds}: expected a number above 0")
+def load_transcriber(args: argparse.Namespace, jobs: Sequence[Job]) -> Transcriber:
+    """Load the model that the command line names, for these files."""
     explicit = _MODALITIES[args.modality] or ()
-    if "video" in explicit and not all(find_beside(Path(file)) for file in args.files):
+    if "video" in explicit and not all(find_beside(job.media) for job in jobs):
         check_landmarks_available(args.landmarks)
     search = {name: getattr(args, name) for name in ("beam_size", "max_new_tokens", "contrast")}
     disable_progress_bar()  # of loading weights
@@ -221,28 +280,35 @@ def main(cmd: Sequence[str] | None = None) -> None:
         rates=args.rates,
         **{name: value for name, value in search.items() if value is not None},
     )
-    transcriber = Transcriber(
+    return Transcriber(
         speech2text,
         modalities=_MODALITIES[args.modality],
         landmarks=None if args.landmarks == "auto" else build_landmarks(args.landmarks),
         max_seconds=args.max_seconds,
     )
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Transcribe the files that the command line names."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    args = get_parser().parse_args(cmd)
+    jobs = find_jobs(args.files, args.out, args.format)  # errors end before the model is loaded
+    if args.max_seconds <= 0:
+        raise ValueError(f"--max_seconds {args.max_seconds}: expected a number above 0")
+    left = [j for j in jobs if args.overwrite or not (j.transcript and j.transcript.exists())]
+    transcriber = load_transcriber(args, left) if left else None
     logging.getLogger().setLevel(logging.INFO)  # not before: building the model logs a lot
-    failed = 0
-    for number, path in enumerate(args.files, start=1):
-        if len(args.files) > 1:
-            logging.info("%s (%d of %d)", path, number, len(args.files))
-            if args.out is None and args.format == "txt":
-                print(f"# {path}")
-        try:
-            with progress_bar() as progress, output(args.out, path, args.format) as file:
-                transcriber.progress = progress
-                transcribe(transcriber, path, args.format, file)
-        except (MediaError, TranscriptionError, LandmarkError, ValueError, OSError) as e:
-            failed += 1
-            logging.error("%s", e)
-    if failed:
-        raise TranscriptionError(f"{failed} of {len(args.files)} files could not be transcribed")
+    errors = transcribe_all(transcriber, left, args.format) if transcriber else []
+    kept = len(jobs) - len(left)
+    if len(jobs) > 1 or kept:
+        logging.info("%d transcribed, %d failed", len(left) - len(errors), len(errors))
+    if kept:
+        logging.info("%d have a transcript already: --overwrite true replaces them", kept)
+    if errors:
+        again = "".join(f"\n  {error}" for error in errors) if len(jobs) > 1 else ""
+        raise TranscriptionError(
+            f"{len(errors)} of {len(jobs)} files could not be transcribed{again and ':'}{again}"
+        )
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def test_transcribe_takes_each_or_says_why_not(corpus, experiment, capsys, caplo
         for number, (kind, wanted) in enumerate(KINDS.items())
     }
     broken = {k for k in files if isinstance(KINDS[k].transcribed, str)}
-    options = ["--format", "json", "--max_seconds", "20"]
+    options = ["--format", "json", "--max_seconds", "20", "--output_dir", "-"]
     with pytest.raises(TranscriptionError, match=f"{len(broken)} of {len(files)} files"):
         transcribe.main([str(experiment), *files.values(), *options])
     results = {r["file"]: r for r in map(json.loads, capsys.readouterr().out.splitlines())}
