@@ -82,6 +82,7 @@ class Recogniser:
         self.model = types.SimpleNamespace(
             frontends=dict.fromkeys(modalities, types.SimpleNamespace(max_seconds=None))
         )
+        self.view = types.SimpleNamespace(modalities=modalities)
         self.preprocess = types.SimpleNamespace(video_multiple=video_multiple)
         self.given = []
 
