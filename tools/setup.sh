@@ -22,7 +22,7 @@ help_message="Usage: tools/setup.sh [--option VALUE]…
                    taken from PATH, pyenv, conda and uv.
   --into PYTHON    Install into this Python's environment instead of tools/venv. Use it afterwards
                    by activating the environment or by ESPNET_SMOP_PYTHON=PYTHON.
-  --extras LIST    Extras of setup.py to install (default ${extras}; also landmarks, gguf).
+  --extras LIST    Extras of setup.py to install (default ${extras}; also landmarks, gguf, nf4).
   --pip_args ARGS  More arguments for pip install, e.g. \"--index-url URL\".
   --check B        Install nothing; report what is there and what is missing.
   --quiet_if_complete B  Print nothing if there is nothing to do (default ${quiet_if_complete}).

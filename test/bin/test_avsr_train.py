@@ -154,3 +154,28 @@ def test_several_gpus_are_several_processes(train_command, tmp_path, monkeypatch
     for gpus in (0, 1, 2):
         main([*train_command(tmp_path / "exp"), "--ngpu", str(gpus)])
     assert [args.multiprocessing_distributed for args in started] == [False, False, True]
+
+
+def test_options_of_the_llm_and_of_modalities_train_together_and_resume(
+    command, model_args, tmp_path
+):
+    conf = {
+        **model_args().decoder_conf,
+        "gradient_checkpointing": True,
+        "sink_loss_weight": 10.0,
+        "mome": {"num_experts": 5, "top_k": 2, "bottleneck": 3, "place": "mhsa"},
+    }
+    changes = {
+        "decoder_conf": conf,
+        "model_conf": {"modality_dropout": {"audio": 0.3, "video": 0.3}},
+        "best_model_criterion": [["valid", "loss_mome_balance", "min"]],
+        "keep_nbest_models": 1,
+    }
+    run(command(tmp_path / "exp", **changes, max_epoch=1))
+    run(command(tmp_path / "exp", **changes, max_epoch=2, allow_changed_config=True))
+    state = load(tmp_path / "exp" / "2epoch.pth")
+    added = {name for name in state if name.startswith("decoder.mome.")}
+    # Of each of two layers: a router, and four tensors of its experts and of the shared one.
+    assert len(added) == 2 * (1 + 4 + 4)
+    assert not any("base_layer" in name or "embed_tokens" in name for name in state)
+    assert all(state[name].abs().sum() > 0 for name in added)
