@@ -22,7 +22,7 @@ STAGES = ("data/train/text", "dump/raw/test/text", "exp/avsr_x/config.yaml", "do
 
 def documents():
     """Yield the name and text of documents and of the commands' examples."""
-    for file in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("egs2/*/*/README.md")):
+    for file in (ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("egs2/*/*/README.md")):
         yield str(file.relative_to(ROOT)), file.read_text()
     for module in pkgutil.iter_modules(espnet_smop.bin.__path__):
         yield (
