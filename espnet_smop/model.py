@@ -1,6 +1,6 @@
 """The paper's Figure 1: encode → project → decode → loss, for each view of a step."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -98,7 +98,9 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
             The loss, statistics for the reporter, and the number of target tokens. Weighted by
             it, the gradients of several processes average to that of the global batch.
         """
-        encoded = self.encode(speech, speech_lengths, video, video_lengths)
+        encoded = self.encode(
+            speech, speech_lengths, video, video_lengths, modalities=self.views.modalities
+        )
         loss, by_view = 0.0, {}
         for view in self.views.next_step() if self.training else self.views.all:
             projected = self.project_encoded(encoded, view)
@@ -119,7 +121,7 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         video_lengths: torch.Tensor | None,
         *,
         allow_missing: bool = False,
-        view: View | None = None,
+        modalities: Collection[str] | None = None,
     ) -> Encoded:
         """Run the frontends; inputs as in :meth:`forward`.
 
@@ -129,7 +131,7 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
             video: mouth crops.
             video_lengths: in frames.
             allow_missing: accept one input for a model with two frontends.
-            view: run the frontends that it needs; None runs all.
+            modalities: whose frontends run; None is all.
 
         Returns:
             By modality: features ``(B, T, D)``, lengths ``(B,)`` and, where the projector fuses
@@ -139,7 +141,7 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
             ValueError: an input that the model needs is missing.
         """
         inputs = {"audio": (speech, speech_lengths), "video": (video, video_lengths)}
-        needed = [m for m in self.frontends if view is None or m in view.modalities]
+        needed = [m for m in self.frontends if modalities is None or m in modalities]
         inputs = {m: inputs[m] for m in needed if inputs[m][0] is not None}
         missing = [m for m in needed if m not in inputs]
         if missing and not (allow_missing and inputs):
@@ -170,11 +172,16 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
     ) -> ProjectorOutput:
         """Return the LLM's input tokens for a batch, by default of the model's first view.
 
-        Arguments and errors are those of :meth:`encode`.
+        Arguments and errors are those of :meth:`encode`, which runs the frontends of the view.
         """
         view = view or self.views.find()
         encoded = self.encode(
-            speech, speech_lengths, video, video_lengths, allow_missing=allow_missing, view=view
+            speech,
+            speech_lengths,
+            video,
+            video_lengths,
+            allow_missing=allow_missing,
+            modalities=view.modalities,
         )
         return self.project_encoded(encoded, view)
 

@@ -113,6 +113,16 @@ class Views(nn.Module):
         """The tasks of the model."""
         return tuple(dict.fromkeys(view.task for view in self.all))
 
+    @property
+    def modalities(self) -> set[str]:
+        """What the views take together."""
+        return {modality for view in self.all for modality in view.modalities}
+
+    def restrict_to(self, view: View) -> None:
+        """Keep a single view: the model is then one for a task at given rates."""
+        self.all = [View(view.task, view.rates)]
+        self.steps = [self.all]
+
     def next_step(self) -> list[View]:
         """Return the views of the next training step, and count it."""
         if not self.vary:

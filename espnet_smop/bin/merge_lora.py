@@ -13,10 +13,12 @@ Example::
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from espnet_smop.checkpoint.merged_llm import load_decoder, write_merged
-from espnet_smop.command import CommandParser, add_output_dir, run
+from espnet_smop.command import CommandParser, add_output_dir, rates, run
 from espnet_smop.fileio.atomic import check_replaceable
+from espnet_smop.views import TASKS, View
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -28,6 +30,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", required=True, help="The experiment's config.yaml")
     parser.add_argument("--model_file", required=True, help="A checkpoint, such as EXP/5epoch.pth")
     add_output_dir(parser, "Directory to write; a model in it is replaced")
+    parser.add_argument(
+        "--task", choices=tuple(TASKS), help="The task to merge, where LoRA is for each task"
+    )
+    parser.add_argument(
+        "--rates",
+        type=rates,
+        default={},
+        help="The rates to merge, where LoRA is for each, e.g. audio=16,video=5",
+    )
     return parser
 
 
@@ -36,7 +47,10 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     check_replaceable(args.out, "config.json")
     decoder = load_decoder(args.config, args.model_file)
-    write_merged(decoder, args.out)
+    if decoder.needs_view and args.task is None:
+        raise ValueError(f"{args.config} has LoRA for each task or rates: give --task and --rates")
+    with decoder.active(View(args.task, args.rates)) if decoder.needs_view else nullcontext():
+        write_merged(decoder, args.out)
     print(f"{args.out}: {args.model_file} merged into {decoder.llm.config.name_or_path}")
 
 

@@ -18,7 +18,8 @@ _DECODER = "decoder."
 def merged_state(decoder: LLMDecoder) -> dict[str, torch.Tensor]:
     """Return the LLM's weights with the adapters added in float32 and rounded to its dtype.
 
-    The decoder is not changed. Weights without an adapter are shared with it.
+    The decoder is not changed. Weights without an adapter are shared with it. Of adapters for each
+    task or rates, those of the active view are added.
     """
     state = {
         name.replace(".base_layer.", "."): tensor
@@ -28,9 +29,9 @@ def merged_state(decoder: LLMDecoder) -> dict[str, torch.Tensor]:
     for name, layer in decoder.llm.named_modules():
         if isinstance(layer, LoraLayer):
             weight = state[f"{name}.weight"]
-            for adapter in layer.active_adapters:
-                update = layer.get_delta_weight(adapter).to(weight.device)
-                state[f"{name}.weight"] = (weight.float() + update).to(weight.dtype)
+            updates = [layer.get_delta_weight(adapter) for adapter in layer.active_adapters]
+            merged = sum((update.to(weight.device) for update in updates), weight.float())
+            state[f"{name}.weight"] = merged.to(weight.dtype)
     return state
 
 
@@ -70,7 +71,14 @@ def load_decoder(config: str | Path, model_file: str | Path) -> LLMDecoder:
             "merged into a plain one"
         )
     conf.pop("quantize", None)  # what was trained on four bits is added to the weights themselves
+    state = {
+        name.removeprefix(_DECODER): tensor
+        for name, tensor in torch.load(model_file, map_location="cpu", weights_only=True).items()
+        if name.startswith(_DECODER)
+    }
     decoder = LLMDecoder(**conf)
+    for adapters in decoder.active_view.adapters:  # of tasks or rates, which only a model knows
+        adapters.add(sorted({name.split(".")[-2] for name in state if ".lora_A." in name}))
     for name, found in decoder.fingerprints().items():
         expected = (settings.get("base_fingerprints") or {}).get(f"{_DECODER}{name}", found)
         if found != expected:
@@ -78,11 +86,6 @@ def load_decoder(config: str | Path, model_file: str | Path) -> LLMDecoder:
                 f"{conf['model']} is not the LLM that {config} was trained with (fingerprint "
                 f"{found}, expected {expected})"
             )
-    state = {
-        name.removeprefix(_DECODER): tensor
-        for name, tensor in torch.load(model_file, map_location="cpu", weights_only=True).items()
-        if name.startswith(_DECODER)
-    }
     wanted = decoder.state_dict().keys() - frozen_keys(decoder)
     if state.keys() != wanted:
         raise ValueError(

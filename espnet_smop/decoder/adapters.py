@@ -79,6 +79,9 @@ class LoRAPerView:
         lora: settings of `inject_lora`, the same for all.
         per: ``task`` or ``rates``.
         shared: add one for all views.
+
+    Attributes:
+        names: of the adapters that were added.
     """
 
     def __init__(self, llm: nn.Module, lora: Mapping[str, Any], *, per: str, shared: bool):
@@ -88,6 +91,7 @@ class LoRAPerView:
         self.lora = lora
         self.name_of = PER[per]
         self.shared = [SHARED] if shared else []
+        self.names: list[str] = []
 
     def prepare(self, views: Sequence[View]) -> None:
         """See ``ViewAdapters``.
@@ -106,11 +110,15 @@ class LoRAPerView:
     def add(self, names: Sequence[str]) -> None:
         """Add adapters of these names."""
         inject_lora(self.llm, self.lora, names=names)
+        self.names = list(names)
         self.activate(None)
 
     def activate(self, view: View | None) -> None:
         """See ``ViewAdapters``."""
         names = [] if view is None else [self.name_of(view), *self.shared]
+        if view is not None and names[0] not in self.names:
+            own = ", ".join(name for name in self.names if name != SHARED)
+            raise ValueError(f"the LLM has LoRA for {own}, but none for '{names[0]}'")
         for module in self.llm.modules():
             if isinstance(module, LoraLayer):
                 # peft's own `set_adapter` would also stop the others' training.

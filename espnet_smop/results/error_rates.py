@@ -18,10 +18,15 @@ def level_names(levels: Sequence[Condition]) -> list[str]:
 
 
 def rate_table(systems: Sequence[System]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows: a row for each system and test set, a column for each noise level."""
+    """Return header and rows: a row for each system and test set, a column for each noise level.
+
+    For models of several rates the number of tokens and the real-time factor of decoding stand
+    beside.
+    """
     levels = {Condition("", c.noise, c.snr) for c in conditions(systems)}
     levels = sorted(levels, key=lambda c: c.order)
-    header = ["task", "system", *level_names(levels)]
+    at_rates = any(system.view and system.view.rates for system in systems)
+    header = ["task", "system", *(["tokens/s", "RTF"] if at_rates else []), *level_names(levels)]
     keys = [
         (system, test_set)
         for system in systems
@@ -33,7 +38,10 @@ def rate_table(systems: Sequence[System]) -> tuple[list[str], list[list[str]]]:
         name = f"{system.name} {test_set}" if several_sets else system.name
         scores = [system.at(level._replace(test_set=test_set)) for level in levels]
         cells = [UNKNOWN if score is None else str(score) for score in scores]
-        rows.append([system.task, name, *cells])
+        costs = [UNKNOWN, UNKNOWN]
+        if system.costs is not None and system.costs.media_tokens:
+            costs = [f"{system.costs.tokens_per_second:.1f}", f"{system.costs.rtf:.3g}"]
+        rows.append([system.task, name, *(costs if at_rates else []), *cells])
     return header, rows
 
 

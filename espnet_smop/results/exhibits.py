@@ -14,9 +14,9 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from espnet_smop.fileio.atomic import atomic_path, atomic_write
+from espnet_smop.modality import MODALITIES
 from espnet_smop.results import figures
-from espnet_smop.results.costs import DecodingCosts
-from espnet_smop.results.decodes import CLEAN, Condition
+from espnet_smop.results.decodes import CLEAN, Condition, Score
 from espnet_smop.results.error_rates import rate_table
 from espnet_smop.results.expert_usage import CHOICES, Route
 from espnet_smop.results.measured import Measured
@@ -147,6 +147,41 @@ def rate_exhibits(systems: Sequence[System], metric: str, unit: str) -> Iterator
                 ),
                 rows=_rate_rows(systems, [clean, *levels]),
             )
+
+
+def view_exhibits(systems: Sequence[System], metric: str, unit: str) -> Iterator[Exhibit]:
+    """Show what coarser rates cost: the error rate over the tokens that the LLM reads."""
+    at_rates = [s for s in systems if s.view and s.view.rates and s.costs]
+    for condition in conditions(at_rates):
+        scored = [(s, score) for s in at_rates if (score := s.scores.get(condition))]
+        if condition.snr != CLEAN or len(scored) < 2:
+            continue
+        several = len({s.path for s, _ in scored}) > 1
+        curves: dict[str, dict[float, Score]] = {}
+        for system, score in scored:
+            name = f"{system.path.name} {system.task}" if several else system.task
+            curves.setdefault(name, {})[system.costs.tokens_per_second] = score
+        yield Exhibit(
+            name=f"rates_{condition.test_set}",
+            title=f"{metric.upper()} against tokens per second on {condition.test_set}",
+            caption=f"{metric.upper()} in % over the audio and video tokens that the LLM reads per "
+            f"second of speech. Intervals: 95 % bootstrap over {unit}s.",
+            section=RATES,
+            figure=figures.token_curves(curves, f"{metric.upper()} (%)"),
+            rows=[
+                {
+                    "system": system.name,
+                    "task": system.task,
+                    **{f"{m}_rate": system.view.rates.get(m) for m in MODALITIES},
+                    "tokens_per_second": round(system.costs.tokens_per_second, 3),
+                    "rtf": _digits(system.costs.rtf),
+                    "rate": round(100 * score.rate, 4),
+                    "low": round(100 * score.interval[0], 4),
+                    "high": round(100 * score.interval[1], 4),
+                }
+                for system, score in scored
+            ],
+        )
 
 
 def _rate_rows(systems: Sequence[System], where: Sequence[Condition]) -> list[Row]:
@@ -323,8 +358,7 @@ def cost_exhibit(systems: Sequence[System], measured: dict[str, Measured]) -> Ex
                 None if parameters is None else getattr(parameters, part.name)
             )
         row |= {f"gflop_per_second_{p.replace(' ', '_')}": _digits(gflops.get(p)) for p in parts}
-        clean = next((s.path for c, s in system.scores.items() if c.snr == CLEAN), None)
-        costs = None if clean is None else DecodingCosts.read(clean)
+        costs = system.costs
         row |= dict.fromkeys(("rtf", "memory_mib", "memory_of"))
         if costs is not None:
             row["rtf"] = _digits(costs.rtf)

@@ -139,6 +139,27 @@ def width_curves(panels: dict[str, dict[str, dict[int, Spread]]], label: str) ->
 
 
 @styled
+def token_curves(curves: dict[str, dict[float, Score]], label: str) -> Figure:
+    """Draw error rates over the number of tokens that the LLM reads, a curve for each task.
+
+    Args:
+        curves: name → tokens per second of speech → score.
+        label: name of the rate.
+    """
+    figure = Figure(figsize=(WIDE, 2.9))
+    ax = figure.subplots()
+    for index, (name, by_tokens) in enumerate(curves.items()):
+        x = sorted(by_tokens)
+        _errorbar(ax, x, [by_tokens[tokens] for tokens in x], name, index)
+    ax.set_xlabel("Audio and video tokens per second of speech")
+    ax.set_ylabel(label)
+    ax.set_ylim(bottom=0)
+    ax.set_xlim(left=0)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
 def expert_usage(usages: Sequence[Usage]) -> Figure:
     """Draw each expert's share of tokens as first and as second choice, a panel per router."""
     figure = Figure(figsize=(min(WIDE, 0.6 + 3.1 * len(usages)), 2.6))

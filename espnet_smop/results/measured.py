@@ -84,6 +84,7 @@ def measure(
             strip_uid=strip,
             flop_uids=uids[:: max(1, len(uids) // _FLOP_UTTS)][:_FLOP_UTTS],
             device=device,
+            view=system.view,
         )
     except (BaseModelError, OSError, RuntimeError, ValueError, KeyError) as e:
         logging.debug("", exc_info=True)

@@ -16,6 +16,7 @@ from espnet_smop.results.exhibits import (
     llm_expert_exhibits,
     rate_exhibits,
     significance_exhibits,
+    view_exhibits,
 )
 from espnet_smop.results.measured import Measured, choose_utterances, measure
 from espnet_smop.results.systems import FEW_SPEAKERS, System, read_systems
@@ -72,6 +73,7 @@ def write_report(
     notes += [f"{name}: {problem}" for name, m in measured.items() for problem in m.problems]
     exhibits = [
         *rate_exhibits(systems, metric, unit),
+        *view_exhibits(systems, metric, unit),
         *significance_exhibits(systems, metric, unit),
         *expert_exhibits(systems, measured),
         *llm_expert_exhibits(systems, measured),

@@ -15,6 +15,7 @@ from espnet_smop.projector.router import Routing
 from espnet_smop.results.expert_usage import Route, Strip, Usage
 from espnet_smop.results.operations import count_flops
 from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.views import View
 
 _BATCH_SIZE = 8
 _LONG = 5_765_760  # 2^7 · 3^2 · 5 · 7 · 11 · 13
@@ -50,6 +51,7 @@ def run_pass(
     strip_uid: str,
     flop_uids: Sequence[str],
     device: str = "cpu",
+    view: View | None = None,
 ) -> RoutingPass:
     """Send clean utterances through encoders and projector, and a few of them through the LLM.
 
@@ -63,18 +65,21 @@ def run_pass(
         strip_uid: the utterance that is drawn.
         flop_uids: the utterances whose operations are counted.
         device: ``cpu`` or ``cuda``.
+        view: task and rates; None is the model's first, and for the LLM's routers all of them.
 
     Raises:
         BaseModelError: a base model is missing, or is not the one that the model was trained with.
         OSError, KeyError, ValueError: data is missing or does not fit the model.
     """
     model, args = AVSRTask.load_model(str(config), str(checkpoint), device)
+    if view is not None:
+        model.views.restrict_to(model.views.find(view.task, view.rates))
     # The counter of operations cannot take a view of a trained parameter as a module's input.
     model.requires_grad_(False)
     AVSRTask.set_noise(args, None)
     preprocess = AVSRTask.build_preprocess_fn(args, train=False)
     collate = AVSRTask.build_collate_fn(args, train=False)
-    sources = [MODALITIES[m].source(data_dir) for m in model.frontends]
+    sources = [MODALITIES[m].source(data_dir) for m in model.views.modalities]
     data = ESPnetDataset(
         [*sources, (str(data_dir / "text"), "text", "text")],
         preprocess=preprocess,
@@ -93,6 +98,7 @@ def run_pass(
             result.llm_usages = _added(result.llm_usages, count_llm_usage(model, batch))
     if result.usages:
         result.strip = _strip(model, batch_of([strip_uid]), data_dir, strip_uid)
+    model.views.restrict_to(model.views.find())
     result.gflops = _gflops(model, [batch_of([uid]) for uid in flop_uids])
     return result
 
@@ -112,7 +118,8 @@ def count_llm_usage(model: ESPnetAVSRModel, batch: dict[str, torch.Tensor]) -> l
     The LLM reads media tokens, prompt and the reference text.
     """
     encoded = model.encode(
-        *(batch.get(n) for n in ("speech", "speech_lengths", "video", "video_lengths"))
+        *(batch.get(n) for n in ("speech", "speech_lengths", "video", "video_lengths")),
+        modalities=model.views.modalities,
     )
     usages = []
     for view in model.views.all:
@@ -165,9 +172,9 @@ def _strip(
         )
     # The signals as they are in the files, before the preprocessor normalises and crops them.
     speech = video = None
-    if "audio" in model.frontends:
+    if "audio" in model.views.modalities:
         speech = ESPnetDataset([AUDIO.source(data_dir)])[uid][1][AUDIO.data_name]
-    if "video" in model.frontends:
+    if "video" in model.views.modalities:
         video = read_video(read_table(data_dir / "video.scp")[uid])
     return Strip(
         uid=uid,
@@ -181,7 +188,9 @@ def _strip(
 def _seconds_per_token(model: ESPnetAVSRModel, modality: str) -> float:
     # Measured on a long utterance, where a remainder of frames at the end is negligible.
     frames = torch.tensor(_LONG)
-    tokens = int(model.projector.num_tokens(modality, frames))
+    rates = model.views.find().rates
+    rate = {"rate": rates[modality]} if rates else {}
+    tokens = int(model.projector.num_tokens(modality, frames, **rate))
     return _LONG / tokens / model.frontends[modality].frame_rate
 
 

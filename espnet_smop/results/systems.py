@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 from espnet_smop.config import load_config
 from espnet_smop.modality import MODALITIES
+from espnet_smop.results.costs import DecodingCosts
 from espnet_smop.results.decodes import CLEAN, Condition, Decode, Score, find_decodes
 from espnet_smop.results.intervals import Comparison
 from espnet_smop.results.significance import MatchedPairs, holm, matched_pairs
 from espnet_smop.results.transcripts import ScoringError
+from espnet_smop.views import View
 
 TASKS = {("audio",): "ASR", ("video",): "VSR", ("audio", "video"): "AVSR"}
 FEW_SPEAKERS = 20
@@ -27,6 +29,8 @@ class System:
         path: the experiment.
         tag: name of the decoding; empty if nothing is scored.
         task: ``ASR``, ``VSR`` or ``AVSR``.
+        view: task and rates of a model of several.
+        costs: of decoding clean speech; None where they were not measured.
         config: its ``config.yaml``.
         scores: condition → errors.
     """
@@ -37,6 +41,8 @@ class System:
     task: str
     config: dict[str, Any]
     scores: dict[Condition, Score] = field(default_factory=dict)
+    view: View | None = None
+    costs: DecodingCosts | None = None
 
     def at(self, condition: Condition) -> Score | None:
         """Return the score under a condition; for VSR the clean score, whatever the noise."""
@@ -117,11 +123,31 @@ def read_systems(
             decodes[""] = []  # a system without scores
         for tag, of_tag in decodes.items():
             scores = {d.condition: Score.read(d.path, metric=metric, unit=unit) for d in of_tag}
-            systems.append(System(name, experiment, tag, task, config, scores))
+            system = System(name, experiment, tag, task, config, scores)
+            _read_costs(system)
+            systems.append(system)
     if len({system.tag for system in systems if system.tag}) > 1:
-        for system in systems:
-            system.name = f"{system.name} {system.tag}".rstrip()
+        _tell_apart(systems)
     return systems
+
+
+def _read_costs(system: System) -> None:
+    """Set what decoding has measured, and the task and rates that it had."""
+    clean = next((s.path for c, s in system.scores.items() if c.snr == CLEAN), None)
+    system.costs = None if clean is None else DecodingCosts.read(clean)
+    if system.costs is not None and system.costs.task:
+        system.view = View(system.costs.task, system.costs.rates)
+        system.task = system.costs.task.upper()
+
+
+def _tell_apart(systems: Sequence[System]) -> None:
+    """Add the view to each system's name, or its tag where views are not enough."""
+    views = [s.view.tag if s.view and s.view.rates else s.tag for s in systems]
+    names = [f"{s.name} {view}".rstrip() for s, view in zip(systems, views, strict=True)]
+    if len(set(names)) < len(names):
+        names = [f"{s.name} {s.tag}".rstrip() for s in systems]
+    for system, name in zip(systems, names, strict=True):
+        system.name = name
 
 
 def _shortened(name: str) -> str:

@@ -14,6 +14,7 @@ from espnet_smop.base_model import BaseModelError, frozen_keys
 from espnet_smop.bin.merge_lora import main
 from espnet_smop.checkpoint.merged_llm import write_merged
 from espnet_smop.decoder.llm import LLMDecoder
+from espnet_smop.views import Views
 
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])
@@ -111,3 +112,33 @@ def test_mixtures_of_adapters_cannot_be_merged(settings, tmp_path):
     config.write_text(yaml.safe_dump({"decoder": "llm", "decoder_conf": {**settings, "mome": {}}}))
     with pytest.raises(ValueError, match="decoder_conf.mome"):
         main(["--config", str(config), "--model_file", "none", "--out", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_llm_of_one_task_is_merged(settings, tmp_path, shared):
+    settings["lora"] |= {"per": "task", "shared": shared}
+    decoder = LLMDecoder(**settings, dtype="float32")
+    views = Views({"asr": 1.0, "vsr": 1.0}).all
+    decoder.prepare(views)
+    for name, parameter in decoder.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter)
+    state = {f"decoder.{n}": decoder.state_dict()[n] for n in decoder.state_dict()}
+    frozen = frozen_keys(decoder)
+    state = {n: t for n, t in state.items() if n.removeprefix("decoder.") not in frozen}
+    torch.save(state, tmp_path / "model.pth")
+    config = {"decoder": "llm", "decoder_conf": settings, "base_fingerprints": {}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    words = ["--config", str(tmp_path / "config.yaml"), "--model_file", str(tmp_path / "model.pth")]
+    ids = torch.tensor([[0, 3, 4, 5]])
+    for view in views:
+        out = tmp_path / view.task
+        main([*words, "--output_dir", str(out), "--task", view.task])
+        merged = AutoModelForCausalLM.from_pretrained(out, dtype="float32")
+        with decoder.active(view):
+            expected = decoder.llm(ids).logits
+        torch.testing.assert_close(merged(ids).logits, expected, atol=1e-3, rtol=1e-4)
+    with pytest.raises(ValueError, match="has LoRA for each task or rates: give --task"):
+        main([*words, "--output_dir", str(tmp_path / "x")])
+    with pytest.raises(ValueError, match="LoRA for asr, vsr, but none for 'avsr'"):
+        main([*words, "--output_dir", str(tmp_path / "x"), "--task", "avsr"])

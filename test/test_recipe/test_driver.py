@@ -244,6 +244,8 @@ def test_a_missing_earlier_stage_is_named(recipe, stage, message):
         (["--skip_train", "yes"], "--skip_train is true or false, not 'yes'"),
         (["--snrs", "clean loud"], "'loud' is neither clean nor a number"),
         (["--modality", "both"], "asr, vsr or avsr"),
+        (["--views", "asr:4 avsr:4"], "'avsr:4' is not of the form asr:4, vsr:2 or avsr:4,2"),
+        (["--views", "vsr:2,5"], "'vsr:2,5' is not of the form"),
         (["--nj", "0"], "--nj must be 1 or more"),
         (["--valid_set", ""], "--valid_set is required"),
         (["stray"], "unexpected argument 'stray'"),

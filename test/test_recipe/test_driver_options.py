@@ -123,6 +123,7 @@ ELSEWHERE = {
     "gpu_inference": "test_gpus_and_nodes",
     "avsr_exp": "test_gpus_and_nodes",
     "noise": "test_noise_of_ones_own",
+    "views": "test_each_view_is_decoded_by_itself",
     "python": "test_python",
     "download_model": "test_a_trained_model_is_decoded_from_its_directory",
 }
@@ -202,6 +203,30 @@ def test_noise_of_ones_own(recipe):
     (launch,) = recipe.calls("launch")
     assert holds(launch, ["--preprocessor_conf", "noise.file=mine.wav"])
     assert holds(recipe.calls("avsr_inference")[0], ["--noise", "mine.wav", "--snr", "0"])
+
+
+def test_each_view_is_decoded_by_itself(recipe):
+    views = "asr:4 vsr:5 avsr:16,5 vsr"
+    done = recipe.run("--views", views, "--snrs", "clean 0", "--stop_stage", "13")
+    assert done.returncode == 0, done.stderr
+    expected = {
+        "asr_a4": (["--task", "asr"], ["--rates", "audio=4"], {"speech"}),
+        "vsr_v5": (["--task", "vsr"], ["--rates", "video=5"], {"video"}),
+        "avsr_a16_v5": (["--task", "avsr"], ["--rates", "audio=16,video=5"], {"speech", "video"}),
+        "vsr": (["--task", "vsr"], [], {"video"}),
+    }
+    calls = recipe.calls("avsr_inference")
+    for tag, (task, rates, names) in expected.items():
+        own = [c for c in calls if any(f"_{tag}/test" in word for word in c)]
+        noisy = [c for c in own if "--noise" in c]
+        assert own and len(noisy) == ("speech" in names) * len(own) / 2
+        for call in own:
+            assert holds(call, task) and holds(call, rates)
+            assert ("--rates" in call) == bool(rates)
+            data = [w.split(",")[1] for w in call if w.startswith("dump/raw/test/") and "," in w]
+            assert set(data) == names
+        results = list(recipe.dir.glob(f"exp/*/*_{tag}/test*/score_wer/result.txt"))
+        assert len(results) == 1 + bool(noisy)
 
 
 def test_python(recipe):

@@ -56,3 +56,24 @@ def test_systems(name, model_args, tiny_whisper, tiny_avhubert, make_llm):
 def test_nothing_is_said_twice():
     base = load_config(CONF / "train_base.yaml")
     assert load_config(CONF / "train_avsr_llama_avsr.yaml") == {**base, "projector": "mlp"}
+
+
+@pytest.mark.parametrize("name, sparse", [("omni", False), ("omni_smop", True)])
+def test_one_model_for_all_tasks(name, sparse, model_args, tiny_whisper, tiny_avhubert, make_llm):
+    config = load_config(CONF / f"train_{name}.yaml")
+    tiny = {"audio": tiny_whisper, "video": tiny_avhubert}
+    model = AVSRTask.build_model(
+        model_args(
+            **{key: config[key] for key in ("projector", "projector_conf", "model_conf")},
+            **{f"{m}_frontend_conf": {"model": tiny[m]} for m in BOTH},
+            decoder_conf={**config["decoder_conf"], "model": make_llm("smollm")},
+        )
+    )
+    assert model.views.tasks == ("asr", "vsr", "avsr") and model.views.vary
+    assert set(model.projector.mixture.mixtures) == {"a4", "a8", "v2", "v4"}
+    assert any("gate" in key for key in model.projector.state_dict()) == sparse
+    adapters = {n.split(".")[-2] for n, _ in model.named_parameters() if ".lora_A." in n}
+    assert adapters == {"asr", "vsr", "avsr", "shared"}
+    lora = {"r": 16, "alpha": 16, "target_modules": 7}
+    found = config["decoder_conf"]["lora"]
+    assert {k: len(found[k]) if k == "target_modules" else found[k] for k in lora} == lora

@@ -67,6 +67,7 @@ pretrained_model=""
 inference_config=conf/decode.yaml
 inference_args=""
 inference_tag=""
+views=""
 inference_avsr_model=valid.acc.ave.pth
 download_model=""
 score_opts=""
@@ -161,6 +162,9 @@ Decoding and scoring
   --inference_config F        Decoding config (default ${inference_config}).
   --inference_args ARGS       More arguments for avsr_inference, e.g. \"--beam_size 5\".
   --inference_tag TAG         Name of the decode directory (default: from config, arguments, model).
+  --views LIST                Decode a model of several tasks and rates once for each of these, e.g.
+                              \"asr:4 vsr:2 avsr:4,2 avsr:16,5\", with frames per token of audio and
+                              video; each has a decode directory of its own.
   --inference_avsr_model F    Checkpoint in the experiment (default ${inference_avsr_model}).
   --download_model M          Decode with a trained model instead of training: a directory that
                               holds config.yaml and the checkpoint, or a hub id.
@@ -197,6 +201,10 @@ for value in min_wav_duration max_wav_duration; do
 done
 for value in nj inference_nj num_nodes babble_utts; do
     [ "${!value}" -gt 0 ] || smop_option_error "--${value} must be 1 or more"
+done
+for view in ${views}; do
+    [[ ${view} =~ ^(asr(:[0-9]+)?|vsr(:[0-9]+)?|avsr(:[0-9]+,[0-9]+)?)$ ]] \
+        || smop_option_error "--views: '${view}' is not of the form asr:4, vsr:2 or avsr:4,2"
 done
 for snr in ${snrs}; do
     [[ ${snr} =~ ^(clean|-?[0-9]+(\.[0-9]+)?)$ ]] \
@@ -716,17 +724,51 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
     log "trained: ${avsr_exp}"
 fi
 
-# The decode directories of stages 12, 13: a line of "SET SNR DIRECTORY" each.
+# "audio", "video" or "audio video": what a view takes; all that the model takes if it is "-".
+modalities_of_view() { # VIEW
+    case "${1%%:*}" in
+        asr) echo audio ;;
+        vsr) echo video ;;
+        avsr) echo audio video ;;
+        -) modalities_of "${avsr_exp}/config.yaml" ;;
+    esac
+}
+
+# A view's rates as avsr_inference takes them: audio=4,video=2. Nothing where it names none.
+rates_of_view() { # VIEW
+    local rates="${1#*:}"
+    case "$1" in
+        avsr:*) echo "audio=${rates%%,*},video=${rates##*,}" ;;
+        asr:*) echo "audio=${rates}" ;;
+        vsr:*) echo "video=${rates}" ;;
+    esac
+}
+
+# A view as part of a directory's name: avsr_a4_v2.
+tag_of_view() { # VIEW
+    local rates
+    rates="$(rates_of_view "$1")"
+    rates="${rates//audio=/_a}"
+    rates="${rates//video=/_v}"
+    echo "${1%%:*}${rates//,/}"
+}
+
+# The decode directories of stages 12, 13: a line of "SET SNR VIEW DIRECTORY" each.
 list_decodes() {
-    local dset snr modalities="audio"
-    [ ! -s "${avsr_exp}/config.yaml" ] || modalities="$(modalities_of "${avsr_exp}/config.yaml")"
-    for dset in ${test_sets}; do
-        for snr in ${snrs}; do
-            if [ "${snr}" = clean ]; then
-                echo "${dset} clean ${avsr_exp}/${inference_tag}/${dset}"
-            elif [[ ${modalities} == *audio* ]]; then
-                echo "${dset} ${snr} ${avsr_exp}/${inference_tag}/${dset}_${noise_name}_snr${snr}"
-            fi
+    local dset snr view tag modalities
+    for view in ${views:--}; do
+        modalities="audio"
+        [ ! -s "${avsr_exp}/config.yaml" ] || modalities="$(modalities_of_view "${view}")"
+        tag="${inference_tag}"
+        [ "${view}" = - ] || tag+="_$(tag_of_view "${view}")"
+        for dset in ${test_sets}; do
+            for snr in ${snrs}; do
+                if [ "${snr}" = clean ]; then
+                    echo "${dset} clean ${view} ${avsr_exp}/${tag}/${dset}"
+                elif [[ ${modalities} == *audio* ]]; then
+                    echo "${dset} ${snr} ${view} ${avsr_exp}/${tag}/${dset}_${noise_name}_snr${snr}"
+                fi
+            done
         done
     done
 }
@@ -757,11 +799,16 @@ except BaseModelError as e:
         done
     fi
     need_model
-    modalities="$(modalities_of "${avsr_exp}/config.yaml")"
     decodes="$(list_decodes)"
-    while read -r -u 3 dset snr dir; do
+    while read -r -u 3 dset snr view dir; do
+        modalities="$(modalities_of_view "${view}")"
         need_modalities 3 "${dset}" "${modalities}"
         opts=()
+        if [ "${view}" != - ]; then
+            opts+=(--task "${view%%:*}")
+            rates="$(rates_of_view "${view}")"
+            [ -z "${rates}" ] || opts+=(--rates "${rates}")
+        fi
         if [[ ${modalities} == *audio* ]]; then
             opts+=(--data_path_and_name_and_type "${data_feats}/${dset}/wav.scp,speech,sound")
         fi
@@ -800,7 +847,7 @@ fi
 
 if begin_stage 13 "scoring in ${avsr_exp}/${inference_tag}"; then
     decodes="$(list_decodes)"
-    while read -r -u 3 dset _ dir; do
+    while read -r -u 3 dset _ _ dir; do
         [ ! -d "${dir}/logdir.new" ] \
             || fail "decoding was interrupted in ${dir}/logdir.new: run stage 12 again"
         need 12 "${dir}/text"
