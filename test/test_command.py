@@ -1,4 +1,5 @@
 import argparse
+import sys
 
 import numpy as np
 import pytest
@@ -136,3 +137,16 @@ def test_the_help_shows_a_default_of_zero_and_no_empty_one():
     text = parser.format_help()
     assert "option a (default: 0)" in text and "option b (default: 0.0)" in text
     assert text.count("default") == 2
+
+
+def test_what_only_recipes_need_is_named_with_its_remedy(monkeypatch):
+    def main(_):
+        import matplotlib  # noqa: F401
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit, match=r"matplotlib is not installed.*pip install '\.\[recipes"):
+        run(main, [])
+    with pytest.raises(ModuleNotFoundError):
+        run(main, ["--debug"])
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        run(lambda _: __import__("nowhere"), [])

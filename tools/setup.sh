@@ -133,10 +133,10 @@ free_gb() { # DIRECTORY
 }
 
 install() { # PYTHON
-    local more=()
+    local more=() all="recipes${extras:+,${extras}}"
     if [ -n "${pip_args}" ]; then read -r -a more <<< "${pip_args}"; fi
-    echo "installing espnet_smop[${extras}] with ESPnet and PyTorch (several GB, some minutes)"
-    "$1" -m pip install --disable-pip-version-check "${more[@]}" -e "${root}[${extras}]" \
+    echo "installing espnet_smop[${all}] with ESPnet and PyTorch (several GB, some minutes)"
+    "$1" -m pip install --disable-pip-version-check "${more[@]}" -e "${root}[${all}]" \
         || die "pip failed, see above. What was downloaded is cached: run this again"
     local answer
     answer="$(imports "$1")" || die "installed, but the import fails: ${answer##*$'\n'}"

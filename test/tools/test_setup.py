@@ -81,7 +81,7 @@ def test_failing_shims_and_old_pythons_are_passed_over(sandbox):
     assert done.returncode == 0, done.stderr
     assert f"with {fitting} (3.13.0)" in done.stdout
     assert "-e " + str(sandbox.root) in sandbox.log.read_text()
-    assert "[mini,slurm,test]" in sandbox.log.read_text()
+    assert "[recipes,mini,slurm,test]" in sandbox.log.read_text()
 
 
 @pytest.mark.parametrize(
