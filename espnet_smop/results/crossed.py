@@ -7,13 +7,14 @@ paired by seed and by utterance.
 
 Its quantiles cannot be used as they are: a few seeds, drawn anew, vary too little, and what varies
 with seed and utterance together is counted three times (Owen, section 3). In simulations with three
-to ten seeds, they found a difference where there was none in 0 to 13 % of the cases, instead of 5.
-Therefore the variance is put together from three bootstraps, of seeds alone, of utterances alone
+and five seeds, they found a difference where there was none in 0 to 13 % of the cases, instead of
+5. Therefore the variance is put together from three bootstraps, of seeds alone, of utterances alone
 and of both, by inclusion and exclusion (as Cameron, Gelbach and Miller, Journal of Business and
 Economic Statistics 29(2), 2011, do for two-way clusters). Interval and p value are those of
 Student's t distribution with Satterthwaite's degrees of freedom: about the number of seeds less one
-where seeds are what varies, many where utterances are. In the same simulations this found a
-difference in 4 to 6 % of the cases, and in fewer where all differences are chance.
+where seeds are what varies, many where utterances are. In such simulations this found a difference
+in 4 to 6 % of the cases where seeds or utterances matter, and in fewer where little but chance
+does.
 """
 
 from collections.abc import Hashable, Sequence

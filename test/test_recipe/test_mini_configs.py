@@ -12,11 +12,14 @@ BOTH = ("audio", "video")
 # name: experts by router (Figure 2 of the paper), fusion by modality
 SYSTEMS = {
     "avsr_llama_avsr": ({}, {}),
+    "avsr_llama_avsr_active": ({}, {}),
+    "avsr_llama_avsr_total": ({}, {}),
     "avsr_dci": ({}, dict.fromkeys(BOTH, "DCI")),
     "avsr_mmfuser": ({}, dict.fromkeys(BOTH, "MMFuser")),
     "avsr_smop4_jejr": ({"joint": 4}, {}),
     "avsr_smop4_jedr": (dict.fromkeys(BOTH, 4), {}),
     "avsr_smop3_dedr": (dict.fromkeys(BOTH, 3), {}),
+    "avsr_smop4_dedr": (dict.fromkeys(BOTH, 4), {}),
     "avsr_smop4v_dci_a": ({"video": 4}, {"audio": "DCI"}),
     "avsr_smop4v_mmfuser_a": ({"video": 4}, {"audio": "MMFuser"}),
     "asr_smop4": ({"audio": 4}, {}),

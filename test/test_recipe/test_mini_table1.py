@@ -1,4 +1,4 @@
-"""local/run_table1.sh: what it calls, what it leaves as it is, and its table."""
+"""local/run_table1.sh and run_width.sh: what they call, what they leave as it is, their tables."""
 
 import os
 import shutil
@@ -13,15 +13,30 @@ SYSTEMS = [
     "llama_avsr", "dci", "mmfuser", "smop4_jejr", "smop4_jedr", "smop3_dedr", "smop4v_dci_a",
     "smop4v_mmfuser_a",
 ]  # fmt: skip
-# Makes a scored experiment out of the one beside it; fails where it is told to.
+# Makes a scored experiment out of the one beside it; fails where it is told to. Called to prepare
+# data, it does that alone. With a file `meet` it waits until two experiments run at the same time.
 RUN = """#!/usr/bin/env bash
+set -e
 if [ "${1:-}" = --help ]; then exec ../../TEMPLATE/avsr_smop1/avsr_smop.sh --help; fi
 printf '%s\\n' "$@" ENDOFCALL >> run_calls
 experiment="${@: -1}"
-case "${experiment}" in *"$(cat fails 2>/dev/null || echo nothing)") exit 7 ;; esac
-mkdir -p "${experiment}" exp/smoke/avsr_stats/valid
-echo x > exp/smoke/avsr_stats/valid/duration_shape
+case "$*" in *"--stop_stage 10 "*)
+    mkdir -p exp/smoke/avsr_stats/valid
+    echo x > exp/smoke/avsr_stats/valid/duration_shape
+    exit ;;
+esac
+case "${experiment}" in *"$(cat fails 2>/dev/null || echo nothing)") echo went wrong; exit 7 ;; esac
+if [ -d meet ]; then
+    touch "meet/$$"
+    for k in {1..300}; do
+        if [ "$(ls meet | wc -l)" -ge 2 ]; then break; fi
+        sleep 0.1
+    done
+    [ "$(ls meet | wc -l)" -ge 2 ]
+fi
 cp -r scored/. "${experiment}"
+seed="$(grep -oE -- '--seed [0-9]+' <<< "$*" | tail -n 1)"
+sed -i "s/^seed: .*/seed: ${seed#--seed }/" "${experiment}/config.yaml"
 touch -d '1 minute ago' "${experiment}/valid.acc.ave.pth"
 touch "${experiment}/RESULTS.md"
 """
@@ -29,8 +44,10 @@ touch "${experiment}/RESULTS.md"
 
 @pytest.fixture
 def mini(recipe):
-    for script in ("local/variant.sh", "local/run_table1.sh"):
-        shutil.copy(MINI / script, recipe.dir / script)
+    scripts = ["variant.sh", "series.sh", "run_table1.sh", "run_width.sh", "dense_width.py"]
+    for script in scripts:
+        shutil.copy(MINI / "local" / script, recipe.dir / "local" / script)
+    (recipe.dir / "base_models").symlink_to(MINI / "base_models")
     for config in (MINI / "conf").glob("*.yaml"):
         shutil.copy(config, recipe.dir / "conf")
     recipe.write("run.sh", RUN)
@@ -53,38 +70,124 @@ def calls(recipe):
     return [call.strip("\n").split("\n") for call in text.split("ENDOFCALL")[:-1]]
 
 
+def option(call, name):
+    return call[len(call) - call[::-1].index(f"--{name}")]
+
+
+def table1(mini, *options, script="local/run_table1.sh"):
+    return mini.run("--size", "smoke", "--ngpu", "0", *options, script=script)
+
+
+def experiments(made, prefix="exp/smoke/avsr_train_avsr_"):
+    return [call[-1].removeprefix(prefix) for call in made]
+
+
 def test_eight_systems_and_one_table(mini):
-    done = mini.run("--size", "smoke", "--ngpu", "0", script="local/run_table1.sh")
+    done = table1(mini, "--jobs", "1")
     assert done.returncode == 0, done.stderr
-    made = calls(mini)
+    data, *made = calls(mini)
+    # Data and base models are made once, with all cores.
+    assert data[-4:-2] == ["--stop_stage", "10"] and "--num_threads" not in data
     names = [f"train_avsr_{system}" for system in SYSTEMS]
-    assert [c[c.index("--avsr_config") + 1] for c in made] == [f"conf/{n}.yaml" for n in names]
+    assert [option(c, "avsr_config") for c in made] == [f"conf/{n}.yaml" for n in names]
     assert [c[-2:] for c in made] == [["--avsr_exp", f"exp/smoke/avsr_{name}"] for name in names]
-    assert all(c[c.index("--size") + 1] == "smoke" and "--ngpu" in c for c in made)
-    # Data and base models are made once.
-    assert ["--skip_data_prep" in c for c in made] == [False] + 7 * [True]
+    assert all(option(c, "size") == "smoke" and option(c, "ngpu") == "0" for c in made)
+    assert all(option(c, "stage") == "11" and "--avsr_args" not in c for c in made)
     # They are analysed together, not one by one.
-    assert all(c[c.index("--skip_stages") + 1] == "16" for c in made)
+    assert all(option(c, "skip_stages") == "16" for c in made)
+    assert all(option(c, "summary") == "false" for c in made)
     (analysis,) = mini.calls("results report")
     assert analysis[:8] == [f"exp/smoke/avsr_{name}" for name in names]
     assert analysis[8:12] == ["--data_dir", "dump/smoke/raw/test", "--out", "exp/smoke/analysis"]
+    assert "7 of 8 experiments done, 0 failed, 1 left: about 0:00 h" in done.stdout
     table = done.stdout.splitlines()
     assert table[-10].split() == ["task", "system", "clean", "0", "dB"]
     assert [line.split()[1] for line in table[-8:]] == [f"avsr_{name}" for name in names]
     assert all(line.count("25.00 [") == 2 for line in table[-8:])
 
 
-def test_what_is_scored_is_kept_and_what_is_older_than_its_model_is_not(mini):
+def test_seeds_are_those_of_the_training_alone(mini):
+    options = ("--systems", "llama_avsr dci", "--seeds", "0 2", "--avsr_args", "--max_epoch 3")
+    done = table1(mini, "--jobs", "1", *options)
+    assert done.returncode == 0, done.stderr
+    _, *made = calls(mini)
+    assert experiments(made) == ["llama_avsr", "dci", "llama_avsr_seed2", "dci_seed2"]
+    assert all(option(c, "seed") == "0" for c in made)  # of the corpus
+    assert [option(c, "avsr_args") for c in made] == (
+        2 * ["--max_epoch 3"] + 2 * ["--max_epoch 3 --seed 2"]
+    )
+    (analysis,) = mini.calls("results report")
+    assert experiments([analysis[:1], analysis[:2]]) == ["llama_avsr", "dci"]
+    assert "--data_dir" in analysis[2:3]
+    table = [line.split() for line in done.stdout.splitlines()]
+    same = ["25.00", "±", "0.00"]
+    assert ["AVSR", "avsr_train_avsr_llama_avsr", "2", *same, *same] in table
+    assert table[-1][:4] == ["AVSR", "avsr_train_avsr_dci", "+0.00", "[+0.00,"]
+
+    done = table1(mini, "--seed", "3", "--systems", "dci")
+    assert option(calls(mini)[-1], "seed") == "3"
+    assert (mini.dir / "exp/smoke_seed3/avsr_train_avsr_dci").is_dir()
+
+
+def test_experiments_side_by_side_share_the_cores(mini):
+    (mini.dir / "meet").mkdir()
+    done = table1(mini, "--systems", "llama_avsr dci", "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    _, *made = calls(mini)
+    assert sorted(experiments(made)) == ["dci", "llama_avsr"]
+    threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert [option(c, "num_threads") for c in made] == [threads] * 2
+    assert [option(c, "inference_nj") for c in made] == [threads] * 2
+
+
+def test_what_is_scored_is_kept_and_a_failure_stops_nothing_else(mini):
     (mini.dir / "fails").write_text("smop4_jejr")
-    done = mini.run("--size", "smoke", script="local/run_table1.sh")
-    assert done.returncode == 7 and len(calls(mini)) == 4
+    done = table1(mini, "--jobs", "2")
+    assert done.returncode == 1 and len(calls(mini)) == 9
+    assert done.stderr.splitlines()[-1].startswith(
+        "run_table1.sh: failed: avsr_train_avsr_smop4_jejr. See"
+    )
+    assert "1 failed, 0 left" in done.stdout
+    log = mini.dir / "exp/smoke/avsr_train_avsr_smop4_jejr/run.log"
+    assert log.read_text() == "went wrong\n"
+    assert sum(line.count("25.00 [") == 2 for line in done.stdout.splitlines()) == 7
     (mini.dir / "fails").unlink()
     dci = mini.dir / "exp/smoke/avsr_train_avsr_dci"
     os.utime(dci / "RESULTS.md", (0, 0))
-    done = mini.run("--size", "smoke", script="local/run_table1.sh")
+    done = table1(mini, "--jobs", "1")
     assert done.returncode == 0, done.stderr
-    made = [c[-1].removeprefix("exp/smoke/avsr_train_avsr_") for c in calls(mini)]
-    assert made == ["dci", *SYSTEMS[3:]]
+    assert experiments(calls(mini)) == ["dci", "smop4_jejr"]
+
+
+def test_all_are_the_eight_and_two_dense_ones(mini):
+    done = table1(mini, "--systems", "all")
+    assert done.returncode == 0, done.stderr
+    dense = {"llama_avsr_active", "llama_avsr_total"}
+    assert set(experiments(calls(mini)[1:])) == {*SYSTEMS, *dense}
+
+
+@pytest.mark.slow  # builds models to count parameters
+def test_widths(mini):
+    options = ("--widths", "8 100", "--seeds", "0 1", "--jobs", "1")
+    done = table1(mini, *options, script="local/run_width.sh")
+    assert done.returncode == 0, done.stderr
+    _, *made = calls(mini)
+    names = ["dense_same_active_w8", "smop4_dedr_w8", "dense_same_active_w100", "smop4_dedr_w100"]
+    names += [f"{name}_seed1" for name in names]
+    assert experiments(made, "exp/smoke/avsr_") == names
+    assert [option(c, "avsr_config").split("avsr_", 1)[1] for c in made] == (
+        4 * ["llama_avsr.yaml", "smop4_dedr.yaml"]
+    )
+    widths = [option(c, "avsr_args").split("hidden_size=")[1] for c in made]
+    assert widths[1::2] == ["8", "100", "8 --seed 1", "100 --seed 1"]
+    assert int(widths[0]) > 16 and int(widths[2]) > 200
+    (figure,) = mini.calls("results widths")
+    assert figure[-2:] == ["--output_dir", "exp/smoke/width"]
+    assert experiments([[path] for path in figure[:-2]], "exp/smoke/avsr_") == names
+    compared = [x for x in done.stdout.splitlines() if x.startswith("Difference from")]
+    assert [line.split()[2] for line in compared] == [
+        "avsr_dense_same_active_w8", "avsr_dense_same_active_w100",
+    ]  # fmt: skip
 
 
 def test_errors(mini):
@@ -92,5 +195,8 @@ def test_errors(mini):
     assert done.returncode == 2
     assert "no conf/train_avsr_smop5.yaml, only: llama_avsr" in done.stderr
     assert "not 'x'" in mini.run("--seed", "x", script="local/run_table1.sh").stderr
+    assert "--seeds are" in mini.run("--seeds", "1 x", script="local/run_table1.sh").stderr
+    assert "--jobs is" in mini.run("--jobs", "two", script="local/run_table1.sh").stderr
+    assert "--widths are" in mini.run("--widths", "0", script="local/run_width.sh").stderr
     assert "needs a value" in mini.run("--size", script="local/run_table1.sh").stderr
     assert calls(mini) == []

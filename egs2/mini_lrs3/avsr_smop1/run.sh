@@ -10,6 +10,7 @@ size=default
 seed=0
 pretrain_bases=false
 ngpu=auto
+summary=true
 asr_config=conf/train_asr_smop4.yaml
 vsr_config=conf/train_vsr_smop4.yaml
 avsr_config=conf/train_avsr_smop3_dedr.yaml
@@ -37,6 +38,8 @@ help_message="Usage: ./run.sh [--option VALUE]…
                         ${pretrain_bases}).
   --ngpu N              GPUs for training; unless it is 0, decoding takes one as well (default: 1
                         where nvidia-smi finds one, else 0).
+  --summary B           At the end, print the error rates of all experiments and what to try next
+                        (default ${summary}).
   --asr_config FILE     Training config of the task asr (default ${asr_config}).
   --vsr_config FILE     Training config of the task vsr (default ${vsr_config}).
   --avsr_config FILE    Training config of the task avsr (default ${avsr_config}).
@@ -49,7 +52,7 @@ All other options go to the driver, avsr_smop.sh, and win over what is set here:
 "
 
 help_of=./avsr_smop.sh
-own_options="tasks size seed pretrain_bases ngpu asr_config vsr_config avsr_config inference_config datadir dumpdir expdir"
+own_options="tasks size seed pretrain_bases ngpu summary asr_config vsr_config avsr_config inference_config datadir dumpdir expdir"
 # shellcheck source=scripts/utils/take_options.sh
 . scripts/utils/take_options.sh
 for task in ${tasks}; do
@@ -58,6 +61,10 @@ for task in ${tasks}; do
         *) smop_option_error "--tasks knows asr, vsr and avsr, not '${task}'" ;;
     esac
 done
+case "${summary}" in
+    true | false) ;;
+    *) smop_option_error "--summary is true or false, not '${summary}'" ;;
+esac
 # shellcheck source=local/variant.sh
 . local/variant.sh
 
@@ -83,8 +90,9 @@ config_of() { # FILE [KEY=VALUE]…
     fi
     out="${expdir}/conf/$(basename "$1")"
     mkdir -p "${expdir}/conf"
-    "${SMOP_PYTHON}" -m espnet_smop.bin.config show "$@" > "${out}.partial"
-    mv "${out}.partial" "${out}"
+    # Other experiments may be writing the same copy.
+    "${SMOP_PYTHON}" -m espnet_smop.bin.config show "$@" > "${out}.$$"
+    mv "${out}.$$" "${out}"
     echo "${out}"
 }
 
@@ -104,7 +112,7 @@ paths_of() { # FILE TASK
 . scripts/utils/gpu_args.sh
 
 # The driver's jobs end when this process is gone.
-export AVSR_SMOP_DRIVER_PIDS=$$
+export AVSR_SMOP_DRIVER_PIDS="${AVSR_SMOP_DRIVER_PIDS:-} $$"
 
 # shellcheck source=path.sh
 . ./path.sh
@@ -128,7 +136,7 @@ for task in ${tasks}; do
 done
 
 # There is nothing to show before the first training
-if [ ! -d "${expdir}" ]; then exit 0; fi
+if ! "${summary}" || [ ! -d "${expdir}" ]; then exit 0; fi
 "${SMOP_PYTHON}" -m espnet_smop.bin.results table "${expdir}"
 
 report=""

@@ -3,61 +3,52 @@
 # makes one report of them all.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-size=default
-seed=0
 # In the paper's order; each is conf/train_avsr_NAME.yaml
-all_systems="llama_avsr dci mmfuser smop4_jejr smop4_jedr smop3_dedr smop4v_dci_a smop4v_mmfuser_a"
-systems="${all_systems}"
-datadir=""
-dumpdir=""
-expdir=""
+table1="llama_avsr dci mmfuser smop4_jejr smop4_jedr smop3_dedr smop4v_dci_a smop4v_mmfuser_a"
+# Llama-AVSR as large as SMoP-3 DEDR
+dense="llama_avsr_active llama_avsr_total"
+systems="${table1}"
 
-help_message="Usage: local/run_table1.sh [--option VALUE]…
+series_about="The paper's Table 1: eight systems, compared with the first one. With several seeds: mean, standard
+deviation, and a comparison over seeds and utterances."
+series_help="  --systems LIST  Only these, of: ${table1}
+                  ${dense} (a dense projector with as many active, or as
+                  many total parameters as smop3_dedr). all: these ten (default: the first eight)."
+own_options="systems"
+# shellcheck source=local/series.sh
+. local/series.sh
 
-  --size S        As in run.sh (default ${size}).
-  --seed N        As in run.sh (default ${seed}).
-  --systems LIST  Only these, of: ${systems}.
-  --datadir DIR   As in run.sh; likewise --dumpdir and --expdir.
-
-What is finished is kept: an interrupted call continues where it stopped, and a system whose RESULTS.md
-is newer than its model is not decoded again. All other options go to run.sh:
-"
-
-help_of=./run.sh
-own_options="size seed systems datadir dumpdir expdir"
-# shellcheck source=scripts/utils/take_options.sh
-. scripts/utils/take_options.sh
-# shellcheck source=local/variant.sh
-. local/variant.sh
-
-experiments=()
-for system in ${systems}; do
-    config="conf/train_avsr_${system}.yaml"
-    if ! [ -s "${config}" ]; then
-        smop_option_error "--systems: there is no ${config}, only: ${all_systems}"
+if [ "${systems}" = all ]; then systems="${table1} ${dense}"; fi
+read -r -a systems <<< "${systems}"
+for system in "${systems[@]}"; do
+    if ! [ -s "conf/train_avsr_${system}.yaml" ]; then
+        smop_option_error "--systems: there is no conf/train_avsr_${system}.yaml, only: ${table1} ${dense}"
     fi
-    experiments+=("${expdir}/avsr_train_avsr_${system}")
 done
+# Seed by seed: after each, all systems can be compared.
+for one_seed in ${seeds}; do
+    for system in "${systems[@]}"; do
+        add_experiment "train_avsr_${system}" "conf/train_avsr_${system}.yaml" "${one_seed}"
+    done
+done
+run_experiments
 
-for experiment in "${experiments[@]}"; do
-    if [ "${experiment}/RESULTS.md" -nt "${experiment}/valid.acc.ave.pth" ]; then
-        echo "${experiment} is scored"
-        continue
+if [ ${#scored[@]} -gt 0 ]; then
+    # The report has figures of each training: those of one seed are enough.
+    shown=()
+    for experiment in "${experiments[@]:0:${#systems[@]}}"; do
+        if is_scored "${experiment}"; then shown+=("${experiment}"); fi
+    done
+    if [ ${#shown[@]} -gt 0 ]; then
+        "${SMOP_PYTHON}" -m espnet_smop.bin.results report "${shown[@]}" \
+            --data_dir "${dumpdir}/raw/test" --out "${expdir}/analysis" --title "Table 1 on the mini corpus"
     fi
-    shared=()
-    # Stage 10 comes after data and base models, which all systems share.
-    if [ -s "${expdir}/avsr_stats/valid/duration_shape" ]; then shared=(--skip_data_prep true); fi
-    ./run.sh --tasks avsr --size "${size}" --seed "${seed}" \
-        --datadir "${datadir}" --dumpdir "${dumpdir}" --expdir "${expdir}" \
-        --avsr_config "conf/${experiment##*/avsr_}.yaml" --skip_stages 16 \
-        "${shared[@]}" "${other_args[@]}" --avsr_exp "${experiment}"
-done
-
-# shellcheck source=path.sh
-. ./path.sh
-"${SMOP_PYTHON}" -m espnet_smop.bin.results report "${experiments[@]}" \
-    --data_dir "${dumpdir}/raw/test" --out "${expdir}/analysis" --title "Table 1 on the mini corpus"
-echo "Table 1 on the mini corpus"
-"${SMOP_PYTHON}" -m espnet_smop.bin.results table "${experiments[@]}"
+    over_seeds=false
+    if [[ ${seeds} == *\ * ]]; then over_seeds=true; fi
+    echo "Table 1 on the mini corpus"
+    "${SMOP_PYTHON}" -m espnet_smop.bin.results table --over_seeds "${over_seeds}" "${scored[@]}"
+fi
+end_series
