@@ -41,7 +41,7 @@ from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.tasks.registered import decoder_choices
 from espnet_smop.tasks.settings import check_none, conf_problems, text_numbers
 from espnet_smop.train.noise import NoiseAdder
-from espnet_smop.views import TASKS, choose_task, tasks_of
+from espnet_smop.views import TASKS, choose_task, parse_rates, tasks_of
 
 Result = list[tuple[str, list[str], list[int], float]]
 """n-best list of (text, tokens, token ids, score)."""
@@ -91,8 +91,8 @@ class AVSRSpeech2Text:
         noise: arguments of :class:`~espnet_smop.train.noise.NoiseAdder`; None for clean speech.
         task: ``asr``, ``vsr`` or ``avsr``, for a model of several; None is the one with the most
             modalities.
-        rates: modality → encoder frames per token, for a model of several rates; where there is
-            none, it is the first.
+        rates: modality → encoder frames per token, or a text such as ``audio=16,video=5``, for a
+            model of several rates; where there is none, it is the first.
         generation: arguments of the decoder's ``generate`` (``beam_size``, ``nbest``, …). They
             override the experiment's ``inference_conf``, which overrides ``DEFAULTS``.
 
@@ -109,13 +109,14 @@ class AVSRSpeech2Text:
         device: str = "cpu",
         noise: dict[str, Any] | None = None,
         task: str | None = None,
-        rates: Mapping[str, int] | None = None,
+        rates: Mapping[str, int] | str | None = None,
         **generation: Any,
     ):
         _check_options(Path(avsr_train_config), avsr_model_file, device, noise, generation, task)
         self.model, self.train_args = AVSRTask.load_model(
             str(avsr_train_config), avsr_model_file and str(avsr_model_file), device
         )
+        rates = parse_rates(rates) if isinstance(rates, str) else rates
         self.view = self.model.views.find(task, rates)
         self.media_tokens = 0
         AVSRTask.set_noise(self.train_args, noise)

@@ -195,12 +195,19 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         return self.projector(features, lengths, layers, rates=view.rates)
 
     def decode(
-        self, projected: ProjectorOutput, text: torch.Tensor, text_lengths: torch.Tensor, view: View
+        self,
+        projected: ProjectorOutput,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+        view: View | None = None,
     ) -> DecoderOutput:
-        """Return the LLM's loss on the transcripts, or the warm start's loss."""
+        """Return the LLM's loss on the transcripts, or the warm start's loss.
+
+        By default for the model's first view.
+        """
         if self.warm_start is None or self.warm_start.is_over():
             projected = self.modality_dropout(projected)
-        with self.decoder.active(view):
+        with self.decoder.active(view or self.views.find()):
             if self.warm_start is not None:
                 return self.warm_start(self.decoder, projected, text, text_lengths)
             return self.decoder(projected.tokens, projected.lengths, text, text_lengths)

@@ -17,7 +17,14 @@ from espnet_smop.checkpoint.llama_smop.settings import (
 )
 from espnet_smop.command import add_output_dir, call_subcommand, run
 
-_SHOWN = ("projector", "projector_conf", "decoder_conf", "inference_conf", "base_fingerprints")
+_SHOWN = (
+    "model_conf",
+    "projector",
+    "projector_conf",
+    "decoder_conf",
+    "inference_conf",
+    "base_fingerprints",
+)
 
 
 def _numbers(number: type) -> Callable[[str], tuple]:

@@ -246,7 +246,7 @@ def test_tasks_and_rates_are_chosen(of_all_tasks, dump_dir, tmp_path):
 def test_a_missing_input_means_the_task_without_it(of_all_tasks):
     whole = AVSRSpeech2Text(
         of_all_tasks / "config.yaml", of_all_tasks / "model.pth", beam_size=2, max_new_tokens=8,
-        rates={"video": 5},
+        rates="video=5",
     )  # fmt: skip
     video = np.random.default_rng(0).integers(0, 255, (20, 96, 96), dtype=np.uint8)
     found = whole(video=video, allow_missing=True)
