@@ -53,6 +53,7 @@ _MODALITIES = {
     "video": ("video",),
     "audiovisual": ("audio", "video"),
 }
+_SUFFIXES = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
 STANDARD_OUTPUT = Path("-")
 """As ``--output_dir``: transcripts of all files."""
 
@@ -96,14 +97,12 @@ def find_jobs(words: Sequence[str], out: Path | None, form: str) -> list[Job]:
 
     Raises:
         ValueError: two files would share a transcript, or standard output as subtitles.
-        MediaError: none of the files exists, or a folder has none.
+        MediaError: there is no file at all.
     """
     media: dict[Path, Path] = {}  # → its path within the output directory
     for path in map(Path, words):
-        if path.is_dir():
-            media |= {file: file.relative_to(path) for file in _media_below(path)}
-        else:
-            media.setdefault(path, Path(path.name))
+        found = _media_below(path)
+        media |= {file: file.relative_to(path) for file in found} or {path: Path(path.name)}
     if out == STANDARD_OUTPUT or (out is None and list(media) == [Path(words[0])]):
         if form in SUBTITLES and len(media) > 1:
             raise ValueError(
@@ -117,21 +116,23 @@ def find_jobs(words: Sequence[str], out: Path | None, form: str) -> list[Job]:
         ]
         _check_apart(jobs)
     if not any(job.media.is_file() for job in jobs):
-        raise MediaError(jobs[0].media, "no such file", "give video or audio files")
+        raise _no_media(jobs[0].media)
     return jobs
 
 
 def _media_below(folder: Path) -> list[Path]:
-    suffixes = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
-    files = sorted(
+    return sorted(
         path
         for path in folder.rglob("*")
         # Hidden files are partial ones, or what other systems note about a file.
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
-    if not files:
-        raise MediaError(folder, f"has no file in {', '.join(suffixes)}", "give another folder")
-    return files
+
+
+def _no_media(path: Path) -> MediaError:
+    if path.is_dir():
+        return MediaError(path, f"has no file in {', '.join(_SUFFIXES)}", "give another folder")
+    return MediaError(path, "no such file", "give video or audio files")
 
 
 def _transcript(path: Path, form: str) -> Path:
@@ -188,6 +189,8 @@ def transcribe_all(transcriber: Transcriber, jobs: Sequence[Job], form: str) -> 
                 if job.transcript is None and form == "txt":
                     tqdm.write(f"# {job.media}")
             try:
+                if not job.media.is_file():
+                    raise _no_media(job.media)
                 with progress_bar() as progress, output(job.transcript) as file:
                     transcriber.progress = progress
                     transcribe(transcriber, job.media, form, file)

@@ -44,23 +44,29 @@ def clips(tmp_path_factory):
     return root
 
 
-def test_fifty_clips_and_three_broken_ones(clips, experiment, tmp_path, caplog, monkeypatch):
+def test_fifty_clips_and_what_cannot_be_read(
+    clips, experiment, tmp_path, tmp_path_factory, caplog, monkeypatch
+):
     loaded = []
     load = AVSRSpeech2Text.from_pretrained
     monkeypatch.setattr(
         AVSRSpeech2Text, "from_pretrained", lambda *a, **k: loaded.append(a) or load(*a, **k)
     )
-    words = [str(experiment), str(clips), "--output_dir", str(tmp_path), "--format", "vtt"]
+    empty = tmp_path_factory.mktemp("nothing")
+    words = [str(experiment), str(clips), str(empty), "--output_dir", str(tmp_path)]
+    words += ["--format", "vtt"]
     with pytest.raises(SystemExit) as stopped:
         run(main, [*words, "--beam_size", "1", "--max_new_tokens", "3"])
     message = stopped.value.code
     summary, *failed = message.splitlines()
-    assert summary == "transcribe: 3 of 53 files could not be transcribed:"
+    assert summary == "transcribe: 4 of 54 files could not be transcribed:"
     assert [line.strip().partition(": ")[0] for line in failed] == [
-        str(clips / name) for name in ("broken.mp4", "day 1/cut.wav", "day 2/empty.mkv")
+        *(str(clips / name) for name in ("broken.mp4", "day 1/cut.wav", "day 2/empty.mkv")),
+        str(empty),
     ]
+    assert "has no file in .mp4, " in failed[3]
     assert "not a complete media file" in failed[0] and "found no audio or video" in failed[2]
-    assert "50 transcribed, 3 failed" in caplog.text and len(loaded) == 1
+    assert "50 transcribed, 4 failed" in caplog.text and len(loaded) == 1
     written = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
     media = [p for p in clips.rglob("[0-9]*") if p.is_file()]
     assert len(media) == CLIPS
@@ -77,8 +83,8 @@ def test_fifty_clips_and_three_broken_ones(clips, experiment, tmp_path, caplog, 
     caplog.clear()
     with pytest.raises(SystemExit) as stopped:
         run(main, words)
-    assert "3 of 53 files" in stopped.value.code
-    assert "1 transcribed, 3 failed" in caplog.text and "49 have a transcript" in caplog.text
+    assert "4 of 54 files" in stopped.value.code
+    assert "1 transcribed, 4 failed" in caplog.text and "49 have a transcript" in caplog.text
     now = {p: (tmp_path / p).stat().st_mtime_ns for p in written}
     assert [p for p in written if now[p] != changed[p]] == written[:1]
 
@@ -150,7 +156,7 @@ def test_where_transcripts_go(tmp_path):
         places(["a.mp4", "a.wav"], transcribe.STANDARD_OUTPUT, "vtt", tmp_path)
     touch(tmp_path / "empty/notes.txt")
     with pytest.raises(MediaError, match=r"empty: has no file in \.mp4, "):
-        places(["a.mp4", "empty"], None, "txt", tmp_path)
+        places(["empty"], None, "txt", tmp_path)
 
 
 def test_progress_over_all_files(experiment, tmp_path, monkeypatch, capsys):
