@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from espnet_smop.decoder.abs_decoder import AbsAVDecoder, DecoderOutput
 from espnet_smop.projector.abs_projector import ProjectorOutput
 
-_CERTAIN = 10.0
+_CERTAIN = 20.0
 """Logit, in nats, that an embedding gives to its own token at first."""
 
 
