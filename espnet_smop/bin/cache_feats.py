@@ -20,11 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2.utils.types import str2bool
+from tqdm import tqdm
 
 from espnet_smop.command import CommandParser, add_output_dir, device, run
 from espnet_smop.fileio.atomic import atomic_write
+from espnet_smop.fileio.table import read_table
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.precomputed import FeatureCacheError, open_cache, write_cache
+from espnet_smop.modality import MODALITIES
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.tasks.cached_features import (
     compute_features,
@@ -111,7 +114,9 @@ def cache_modality(
                 batch_size=options.batch_size,
                 device=options.device,
             )
-            scp = write_cache(out, features, description)
+            count = len(read_table(data_dir / MODALITIES[modality].scp))
+            progress = tqdm(features, desc=out.name, total=count, unit="utt", mininterval=10)
+            scp = write_cache(out, progress, description)
         print(scp, flush=True)
 
 

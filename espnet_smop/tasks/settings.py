@@ -183,7 +183,8 @@ def criterion_problems(args: argparse.Namespace) -> Iterator[str]:
 def data_problems(args: argparse.Namespace) -> Iterator[str]:
     """Yield what is wrong with the data that the arguments name, if they name any."""
     modalities = [m for m in MODALITIES.values() if getattr(args, f"{m.name}_frontend") is not None]
-    known = {"text", *(name for m in MODALITIES.values() for name in (m.data_name, m.feats_name))}
+    feats = {m.feats_name for m in MODALITIES.values()}
+    known = {"text", *(m.data_name for m in MODALITIES.values()), *feats}
     for kind in ("train", "valid"):
         sources = getattr(args, f"{kind}_data_path_and_name_and_type")
         for path, name, _ in sources:
@@ -203,6 +204,12 @@ def data_problems(args: argparse.Namespace) -> Iterator[str]:
                     f"'{modality.data_name}': add {','.join(modality.source('DIR'))}, or set "
                     f"{modality.name}_frontend: null"
                 )
+        conf = args.preprocessor_conf
+        if isinstance(conf, Mapping) and conf.get("feats_mask") and not names & feats:
+            yield (
+                f"preprocessor_conf.feats_mask is for precomputed features, but the {kind} data "
+                "has none: give --feats_cache DIR to run.sh, or set feats_mask: null"
+            )
         for file in getattr(args, f"{kind}_shape_file"):
             if not Path(file).is_file():
                 yield f"--{kind}_shape_file {file} does not exist"
