@@ -1,22 +1,38 @@
 """The code of the guides runs, and leaves what they say."""
 
 import importlib
+import io
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
+from espnet_smop.bin import prepare_corpus
+from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import write_video
+from espnet_smop.tasks.avsr import AVSRTask
 
-GUIDES = Path(__file__).resolve().parents[1] / "docs" / "guides"
+ROOT = Path(__file__).resolve().parents[1]
+GUIDES = ROOT / "docs" / "guides"
+RECIPES = ROOT / "egs2"
 
 
 def blocks(name):
     """Return the language and code of each block of a guide."""
     return re.findall(r"^```(\w+)\n(.*?)^```$", (GUIDES / name).read_text(), re.M | re.S)
+
+
+def commands(code):
+    """Return the commands of a block, without comments, each in one line."""
+    lines = code.replace("\\\n", " ").splitlines()
+    return [line for line in (re.sub(r"(^|\s+)#.*", "", line) for line in lines) if line]
 
 
 def run_block(language, code):
@@ -25,10 +41,23 @@ def run_block(language, code):
         exec(compile(code, "guide", "exec"), {"__name__": "guide"})
         return
     assert language == "sh", language
-    for line in code.replace("\\\n", " ").splitlines():
-        python, m, command, *words = shlex.split(line, comments=True)
+    for line in commands(code):
+        python, m, command, *words = shlex.split(line)
         assert (python, m) == ("python", "-m"), line
         importlib.import_module(command).main(words)
+
+
+def check_options(line, directory):
+    """Let a script read its options: with `--help` it does nothing else, after checking them."""
+    done = subprocess.run(
+        ["bash", "-c", f"{line} --help"], cwd=directory, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "Usage:" in done.stdout, (line, done.stderr)
+
+
+def test_misspelt_options_of_scripts_are_found():
+    with pytest.raises(AssertionError, match="no option --tabel"):
+        check_options("local/run_paper.sh --tabel 1", RECIPES / "lrs3/avsr_smop1")
 
 
 def test_guides_are_short():
@@ -65,3 +94,75 @@ def test_transcribe(talks, capsys):
         "talks/day1/a.srt", "talks/b.srt", "exp/transcripts/day1/a.mp4.json",
         "exp/transcripts/b.wav.json", "exp/transcripts/talk.mp4.json",
     }  # fmt: skip
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """Change to a directory with the configs of the mini recipe and an empty `local/`."""
+    shutil.copytree(RECIPES / "mini_lrs3/avsr_smop1/conf", tmp_path / "conf")
+    (tmp_path / "local").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] == "local":
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("guide", "module", "options"),
+    [
+        ("projector.md", "qformer_projector", {"tokens_per_second": 8, "num_heads": 4}),
+        ("frontend.md", "hubert_frontend", {"model": "facebook/hubert-base-ls960", "dtype": None}),
+    ],
+)
+def test_own_class(guide, module, options, recipe, monkeypatch):
+    """Excerpts are those of the tested example, and the config gets the class's options."""
+    example = ROOT / f"test/examples/{module}.py"
+    shutil.copy(example, "local")
+    for language, code in blocks(guide):
+        file = code.splitlines()[0].removeprefix("# ")
+        if language == "yaml":
+            Path(file).write_text(code)
+        elif language == "python":
+            assert file == f"test/examples/{module}.py"
+            assert code.split("\n", 1)[1] in example.read_text()
+        else:
+            show, run = commands(code)
+            check_options(run, RECIPES / "mini_lrs3/avsr_smop1")
+            _, _, command, *words = shlex.split(show)
+            assert command == "espnet_smop.bin.avsr_train"
+            monkeypatch.setattr(sys, "argv", [command, *words])
+            AVSRTask.print_config(file=(printed := io.StringIO()))
+            config = yaml.safe_load(printed.getvalue())
+            kind = module.split("_")[1].replace("frontend", "audio_frontend")
+            assert config[kind].startswith(f"local.{module}:")
+            assert options.items() <= config[f"{kind}_conf"].items()
+
+
+def test_corpus(recipe):
+    clips = recipe / "a corpus"
+    clips.mkdir()
+    for name in ("s1_a", "s1_b", "s2_a", "s3_a"):
+        soundfile.write(clips / f"{name}.wav", np.zeros(6400), 16000)
+    lines = [f"{name} place blue\n" for name in ("s1_a", "s1_b", "s2_a", "s3_a", "s4_lost")]
+    (clips / "transcripts.txt").write_text("".join(lines))
+    made = shutil.ignore_patterns("data", "dump", "exp", "downloads")
+    for name in ("TEMPLATE", "lrs3", "own_corpus"):
+        shutil.copytree(RECIPES / name, recipe / "egs2" / name, symlinks=True, ignore=made)
+    directory = recipe
+    for language, code in blocks("corpus.md"):
+        if language == "python":
+            Path("local/my_corpus.py").write_text(code)
+        for line in commands(code) if language == "sh" else ():
+            if line.startswith("cd "):
+                directory /= line.removeprefix("cd ")
+            elif "setup.sh" in line:
+                subprocess.run(shlex.split(line), cwd=directory, check=True)
+            else:
+                check_options(line, directory)
+    reader = re.search(r"--reader (\S+)\"", (GUIDES / "corpus.md").read_text())[1]
+    prepare_corpus.main([reader, "--root", str(clips), "--out_dir", "data", "--test_share", "0.1"])
+    sets = {name: read_table(Path("data") / name / "text") for name in ("train", "valid", "test")}
+    assert sorted(len(table) for table in sets.values()) in ([1, 1, 2], [1, 1, 1])
+    assert "s4_lost.wav" in Path("data/train/prepare.txt").read_text()

@@ -1,4 +1,4 @@
-"""Classes that the package does not know, from training to the report, as docs/own_classes.md says.
+"""Classes that the package does not know, from training to the report.
 
 They are given by class path alone: `qformer_projector:QFormerProjector`,
 `hubert_frontend:HubertFrontend` and minimal ones of the other kinds, modules on the path as a
@@ -7,7 +7,6 @@ user's are.
 
 import csv
 import re
-from pathlib import Path
 
 import pytest
 import soundfile
@@ -204,18 +203,3 @@ def test_dry_run(own, train_command, tmp_path):
     train_command("exp", **settings, max_epoch=3, num_iters_per_epoch=4, **own)
     run = dry_run(tmp_path / "exp.yaml", tmp_path / "skeletons")
     assert run.steps == 12 and run.trained > 0
-
-
-def test_the_page_shows_this_code():
-    """Code blocks of the page that name a file are in it, line by line."""
-    root = Path(__file__).parents[2]
-    page = (root / "docs" / "own_classes.md").read_text()
-    blocks = re.findall(r"```python\n# (\S+)[^\n]*\n(.*?)```", page, flags=re.S)
-    assert {name for name, _ in blocks} >= {
-        "test/examples/qformer_projector.py",
-        "test/examples/hubert_frontend.py",
-    }
-    for name, block in blocks:
-        code = (root / name).read_text()
-        for part in re.split(r"\n *\.\.\.\n", block.rstrip()):
-            assert part in code, part
