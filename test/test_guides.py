@@ -15,9 +15,12 @@ import soundfile
 import yaml
 
 from espnet_smop.bin import prepare_corpus
+from espnet_smop.class_path import import_class
+from espnet_smop.config import load_config
 from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import write_video
 from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.train.preprocessor import AVSRPreprocessor
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = ROOT / "docs" / "guides"
@@ -166,3 +169,54 @@ def test_corpus(recipe):
     sets = {name: read_table(Path("data") / name / "text") for name in ("train", "valid", "test")}
     assert sorted(len(table) for table in sets.values()) in ([1, 1, 2], [1, 1, 1])
     assert "s4_lost.wav" in Path("data/train/prepare.txt").read_text()
+
+
+def test_noise(recipe, experiment):
+    (recipe / "MODEL").symlink_to(experiment)
+    rng = np.random.default_rng(0)
+    soundfile.write("noise.wav", 0.1 * rng.normal(size=16000), 16000)
+    speech = rng.normal(size=16000).astype(np.float32)
+    plain = {"speech_normalise": False, "speech_mask": None}
+    for language, code in blocks("noise.md"):
+        file = code.splitlines()[0].removeprefix("# ")
+        if language == "yaml":
+            Path(file).write_text(code)
+            conf = load_config(file)["preprocessor_conf"]
+            preprocessor = AVSRPreprocessor(True, **{**conf, **plain})
+            heard = [preprocessor("", {"speech": speech})["speech"] for _ in range(100)]
+            assert 30 < sum(not np.array_equal(x, speech) for x in heard) < 70
+        elif language == "sh":
+            driver, table = commands(code)
+            check_options(driver, RECIPES / "mini_lrs3/avsr_smop1")
+            assert table == "python -m espnet_smop.bin.results table exp"
+        elif file == "local/white_noise.py":
+            Path(file).write_text(code)
+        else:
+            run_block(language, code)
+    page = (GUIDES / "noise.md").read_text()
+    path, conf = re.search(r"`preprocessor: (\S+)` and\n`preprocessor_conf: (.*)`", page).groups()
+    preprocessor = import_class(path, AVSRPreprocessor)(True, **plain, **yaml.safe_load(conf))
+    ratios = set()
+    for _ in range(60):
+        noise = preprocessor("", {"speech": speech})["speech"] - speech
+        ratios.add(round(10 * np.log10(np.square(speech).sum() / np.square(noise).sum()), 2))
+    assert ratios == {0, 5, 10}
+
+
+def test_python(recipe, experiment, dump_dir, capsys):
+    (recipe / "MODEL").symlink_to(experiment)
+    uid, wav = max(
+        read_table(dump_dir / "wav.scp").items(), key=lambda x: Path(x[1]).stat().st_size
+    )
+    Path("a.flac").symlink_to(wav)
+    Path("a.mkv").symlink_to(read_table(dump_dir / "video.scp")[uid])
+    code = "".join(code for _, code in blocks("python.md"))
+    run_block("python", code)
+    *nbest, vsr, whole, part, audio, video = capsys.readouterr().out.splitlines()
+    assert [float(line.split()[0]) for line in nbest] == sorted(
+        (float(line.split()[0]) for line in nbest), reverse=True
+    )
+    assert len(nbest) == 2 and vsr
+    assert whole == f"whole {nbest[0].partition(' ')[2]}" and part.startswith("part ")
+    for line, name in ((audio, "audio"), (video, "video")):
+        assert re.fullmatch(rf"{name} {name} \[(\[[0-2], [0-2]\](, )?){{3}}\]", line)
