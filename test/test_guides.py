@@ -3,6 +3,7 @@
 import importlib
 import io
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 
 from espnet_smop.bin import prepare_corpus
@@ -220,3 +222,78 @@ def test_python(recipe, experiment, dump_dir, capsys):
     assert whole == f"whole {nbest[0].partition(' ')[2]}" and part.startswith("part ")
     for line, name in ((audio, "audio"), (video, "video")):
         assert re.fullmatch(rf"{name} {name} \[(\[[0-2], [0-2]\](, )?){{3}}\]", line)
+
+
+def test_gpus():
+    page = (GUIDES / "gpus.md").read_text()
+    lines = [line for _, code in blocks("gpus.md") for line in commands(code)]
+    recipe = ROOT / lines.pop(0).removeprefix("cd ")
+    for line in lines:
+        check_options(line, recipe)
+    table = re.findall(r"^\| `(\w+)`.*?\| ([\d,]+).*?\| (\d) \|", page, re.M)
+    assert len(table) == 3
+    for machine, frames, batches in table:
+        conf = load_config(recipe / f"conf/machine/{machine}.yaml")
+        found = conf["batch_limits"]["frames"], conf["accum_grad"]
+        assert found == (int(frames.replace(",", "")), int(batches))
+
+
+@pytest.fixture
+def public_checkpoint(tmp_path, monkeypatch, tiny_whisper, tiny_avhubert, make_llm):
+    """Change to a directory with `llama_smop.pth` and its base models; return the state dict."""
+    monkeypatch.chdir(tmp_path)
+    bases = {
+        "meta-llama/Llama-3.2-1B": make_llm("llama3"),
+        "openai/whisper-medium.en": tiny_whisper,
+        "downloads/avhubert_large_lrs3_vox": tiny_avhubert,
+    }
+    for name, directory in bases.items():
+        Path(name).parent.mkdir()
+        Path(name).symlink_to(directory)
+    public = runpy.run_path(str(ROOT / "test/checkpoint/llama_smop/public_model.py"))["PublicModel"]
+    torch.manual_seed(0)
+    llm, whisper, avhubert = bases.values()
+    state = public(llm=llm, whisper=whisper, avhubert=avhubert, kind="dense").state_dict()
+    torch.save(state, "llama_smop.pth")
+    return state
+
+
+def test_published_checkpoints(public_checkpoint):
+    for language, code in blocks("published_checkpoints.md"):
+        assert language == "sh"
+        for line in commands(code):
+            if line.startswith("python"):
+                run_block(language, line)
+            elif line.startswith("cd "):
+                recipe = ROOT / line.removeprefix("cd ")
+            else:
+                check_options(line, recipe)
+    back = torch.load("exp/llama_smop_further.pth", weights_only=True)
+    assert list(back) == list(public_checkpoint)
+    assert all(torch.equal(back[name], value) for name, value in public_checkpoint.items())
+
+
+def test_report(recipe, experiment, dump_dir, capsys):
+    decode = runpy.run_path(str(ROOT / "test/bin/test_results_report.py"))["decode"]
+    for system, wrong in (("avsr_a", 1), ("avsr_b", 3)):
+        shutil.copytree(experiment, Path("exp") / system)
+        decode(Path("exp") / system / "dec/test", dump_dir, wrong)
+        decode(Path("exp") / system / "dec/test_babble_snr5", dump_dir, wrong + 2)
+    Path("dump/raw").mkdir(parents=True)
+    Path("dump/raw/test").symlink_to(dump_dir)
+    [(language, code)] = blocks("report.md")
+    capsys.readouterr()
+    run_block(language, code)
+    page, *table = capsys.readouterr().out.splitlines()
+    assert page == "exp/report/report.html"
+    assert {"avsr_a", "avsr_b"} <= set(re.findall(r"avsr_\w", " ".join(table)))
+    headings = re.findall(r"<h2.*?>(.*?)</h2>", Path(page).read_text())
+    text = (GUIDES / "report.md").read_text()
+    rows = re.findall(r"^\| ([\w ]*)\| (`[^|]*`) \|", text, re.M)
+    assert len(rows) == 6
+    assert [section.strip() for section, _ in rows if section.strip()] == headings
+    for _, files in rows:
+        for name in re.findall("`(.*?)`", files):
+            name = name.replace("SYSTEM", "a").replace("SET", "test").replace("NOISE", "babble")
+            name = name.replace("LEVEL", "babble5")
+            assert (Path("exp/report/figures") / name).with_suffix(".csv").is_file(), name
