@@ -38,17 +38,15 @@ def batches_of(words):
     return model, list(factory.build_iter(epoch=1))
 
 
-def test_what_the_llm_gets_stays_below_the_limits(command, monkeypatch):
+def test_what_the_llm_gets_stays_below_the_limits(command):
     model, batches = batches_of(command())
     assert sum(len(keys) for keys, _ in batches) == 12 and len(batches) > 2
     shapes = []
-    decode = model.decoder.hidden_states
 
-    def hidden_states(embeddings, mask, *args, **kwargs):
-        shapes.append(embeddings.shape[:2].numel())
-        return decode(embeddings, mask, *args, **kwargs)
+    def note(module, args, kwargs):
+        shapes.append(kwargs["inputs_embeds"].shape[:2].numel())
 
-    monkeypatch.setattr(model.decoder, "hidden_states", hidden_states)
+    model.decoder.llm.base_model.register_forward_pre_hook(note, with_kwargs=True)
     for _, batch in batches:
         with torch.no_grad():
             model(**batch)
@@ -62,7 +60,7 @@ def test_what_the_llm_gets_stays_below_the_limits(command, monkeypatch):
     ("changes", "message"),
     [
         ({"batch_bins": 30}, r"has \d+ tokens, but a batch takes 30 .*raise batch_bins"),
-        ({"batch_limits": {"frame": 1}}, "unknown key 'frame'. Known: frames, text"),
+        ({"batch_limits": {"frame": 1}}, "unknown key 'frame'. Did you mean 'frames'?"),
         ({"use_preprocessor": False}, "use_preprocessor: true"),
     ],
 )
