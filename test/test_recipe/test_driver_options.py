@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Notes its arguments beside itself.
 NOTE = """#!/usr/bin/env bash
 printf '%s\\n' "$@" > "$0.arguments"

@@ -1,5 +1,7 @@
 """Ids that a shell would take for commands go through the driver as they are."""
 
+import pytest
+
 IDS = [
     "a;$(touch executed)".replace(" ", "_"),
     "b`touch${IFS}executed`",
@@ -20,6 +22,7 @@ done
 """
 
 
+@pytest.mark.slow
 def test_ids_are_never_run(recipe):
     recipe.write("local/data.sh", DATA)
     ids = sorted(IDS)

@@ -8,6 +8,8 @@ import pytest
 
 from espnet_smop.bin import results
 
+pytestmark = pytest.mark.slow
+
 MINI = Path(__file__).resolve().parents[2] / "egs2" / "mini_lrs3" / "avsr_smop1"
 SYSTEMS = [
     "llama_avsr", "dci", "mmfuser", "smop4_jejr", "smop4_jedr", "smop3_dedr", "smop4v_dci_a",

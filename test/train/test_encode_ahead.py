@@ -66,6 +66,7 @@ def test_an_epoch_that_is_left_early_gives_the_threads_back():
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.slow
 def test_training_gives_the_parameters_of_training_without(train_command, tmp_path, monkeypatch):
     encoded = []
     original = EncodeAhead.__iter__

@@ -101,6 +101,7 @@ def runs(pid):
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="Linux tells its processes")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_rank_ends_with_the_process_that_started_it(number):
