@@ -92,6 +92,7 @@ class LoRAPerView:
         self.name_of = PER[per]
         self.shared = [SHARED] if shared else []
         self.names: list[str] = []
+        self._layers: list[LoraLayer] = []
 
     def prepare(self, views: Sequence[View]) -> None:
         """See ``ViewAdapters``.
@@ -111,6 +112,7 @@ class LoRAPerView:
         """Add adapters of these names."""
         inject_lora(self.llm, self.lora, names=names)
         self.names = list(names)
+        self._layers = [m for m in self.llm.modules() if isinstance(m, LoraLayer)]
         self.activate(None)
 
     def activate(self, view: View | None) -> None:
@@ -119,7 +121,6 @@ class LoRAPerView:
         if view is not None and names[0] not in self.names:
             own = ", ".join(name for name in self.names if name != SHARED)
             raise ValueError(f"the LLM has LoRA for {own}, but none for '{names[0]}'")
-        for module in self.llm.modules():
-            if isinstance(module, LoraLayer):
-                # peft's own `set_adapter` would also stop the others' training.
-                module._active_adapter = names
+        for layer in self._layers:
+            # peft's own `set_adapter` would also stop the others' training.
+            layer._active_adapter = names

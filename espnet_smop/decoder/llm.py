@@ -120,6 +120,9 @@ class LLMDecoder(AbsAVDecoder):
             )
         four_bit.check_format(quantize)
         self.llm, self.tokenizer = _load(model, gguf_file, attn_implementation, dtype, tokenizer)
+        # transformers is renaming it: 5.40 drops the old name
+        renamed = "cache" in inspect.signature(self.llm.base_model.forward).parameters
+        self._cache_option = "cache" if renamed else "past_key_values"
         self.eos_token_id = self.tokenizer.eos_token_id
         if self.eos_token_id is None:
             raise ValueError(f"the tokenizer of '{model}' has no EOS token to end a text with")
@@ -421,30 +424,25 @@ class LLMDecoder(AbsAVDecoder):
         Returns:
             ``(B, T, E)``.
         """
-        return self._run(
-            embeddings, mask, position_ids=positions, past_key_values=cache
-        ).last_hidden_state
+        return self._run(embeddings, mask, position_ids=positions, cache=cache).last_hidden_state
 
     def _run(
         self,
         embeddings: torch.Tensor,
         mask: torch.Tensor,
         *,
-        past_key_values: DynamicCache | None = None,
+        cache: DynamicCache | None = None,
         **options: Any,
     ) -> BaseModelOutputWithPast:
         dtype = self.llm.get_input_embeddings().weight.dtype
         if mask.dim() == 4 and self.llm.config._attn_implementation == "eager":
             lowest = torch.finfo(dtype).min
             mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, lowest)
-        model = self.llm.base_model
-        # transformers is renaming it: 5.40 drops the old name
-        renamed = "cache" in inspect.signature(model.forward).parameters
-        return model(
+        return self.llm.base_model(
             inputs_embeds=embeddings.to(dtype),
             attention_mask=mask,
-            use_cache=past_key_values is not None,
-            **{"cache" if renamed else "past_key_values": past_key_values},
+            use_cache=cache is not None,
+            **{self._cache_option: cache},
             **options,
         )
 

@@ -25,6 +25,7 @@ from espnet_smop.base_model import (
 )
 from espnet_smop.class_path import is_own
 from espnet_smop.config import ConfigError, load_config
+from espnet_smop.experiments.check_data import existing
 from espnet_smop.fileio.sound import SoundFileError, check_rate
 from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import VideoFileError, read_video
@@ -288,7 +289,7 @@ def _experiment_problems(args: argparse.Namespace, model: ESPnetAVSRModel | None
         check_resumed_config(_with_data_of(args, directory / "config.yaml"), default_options(args))
     except ChangedConfigError as e:
         yield str(e)
-    parent = next(p for p in (directory, *directory.absolute().parents) if p.is_dir())
+    parent = existing(directory)
     if not os.access(parent, os.W_OK):
         yield f"{parent} is not writable"
     if model is not None:

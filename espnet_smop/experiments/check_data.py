@@ -31,6 +31,11 @@ def preparation_problems(
     return problems
 
 
+def existing(directory: Path) -> Path:
+    """Return a directory, or the closest one above it that is there."""
+    return next(p for p in (directory, *directory.absolute().parents) if p.is_dir())
+
+
 def _detector_problems(data_dirs: Sequence[Path], landmarks: str) -> list[str]:
     """Return a problem if these directories need a face detector that is not installed."""
     known = [d for d in data_dirs if (d / "text").is_file()]
@@ -59,10 +64,11 @@ def _disk_problems(data_dirs: Sequence[Path], dump_dir: Path) -> Iterator[str]:
     """Yield a problem if the features that are not there yet will not fit on the disk."""
     texts = [d / "text" for d in data_dirs if (d / "text").is_file()]
     characters = sum(len(text) for file in texts for text in read_table(file).values())
-    made = sum(path.stat().st_size for path in dump_dir.rglob("*") if path.is_file())
-    needed = characters * _BYTES_PER_CHARACTER - made
-    parent = next(p for p in (dump_dir, *dump_dir.absolute().parents) if p.is_dir())
+    needed = characters * _BYTES_PER_CHARACTER
+    parent = existing(dump_dir)
     free = shutil.disk_usage(parent).free
+    if free < needed:  # only then: a corpus has very many files
+        needed -= sum(path.stat().st_size for path in dump_dir.rglob("*") if path.is_file())
     if free < needed:
         yield (
             f"{parent} has {free / 2**30:.1f} GiB free, the features need at least "

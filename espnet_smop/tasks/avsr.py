@@ -47,6 +47,7 @@ from espnet_smop.tasks.problems import (
     settings_problems,
 )
 from espnet_smop.tasks.registered import (
+    CHOICES,
     FRONTEND_CHOICES,
     decoder_choices,
     preprocessor_choices,
@@ -89,12 +90,7 @@ class AVSRTask(AbsTask):
 
     num_optimizers = 1
     trainer = AVSRTrainer
-    class_choices_list = [  # noqa: RUF012 (ESPnet's attribute)
-        *FRONTEND_CHOICES.values(),
-        projector_choices,
-        decoder_choices,
-        preprocessor_choices,
-    ]
+    class_choices_list = CHOICES
 
     @classmethod
     def get_parser(cls) -> BasedConfigParser:
@@ -350,9 +346,6 @@ class AVSRTask(AbsTask):
     @classmethod
     def _transcript_tokens(cls, args: argparse.Namespace) -> set[int]:
         """Return the token ids in the transcripts that the arguments name."""
-        preprocess = cls.build_preprocess_fn(args, train=False)
-        if preprocess is None:
-            return set()
         texts = [
             text
             for kind in ("train", "valid")
@@ -360,6 +353,9 @@ class AVSRTask(AbsTask):
             if name == "text"
             for text in read_table(path).values()
         ]
+        preprocess = cls.build_preprocess_fn(args, train=False) if texts else None
+        if preprocess is None:
+            return set()
         return {i for text in texts for i in preprocess("", {"text": text})["text"].tolist()}
 
     @classmethod

@@ -7,14 +7,7 @@ from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 from espnet2.utils.get_default_kwargs import get_default_kwargs
 
 from espnet_smop.model import ESPnetAVSRModel
-from espnet_smop.tasks.registered import (
-    FRONTEND_CHOICES,
-    decoder_choices,
-    preprocessor_choices,
-    projector_choices,
-)
-
-_CHOICES = (*FRONTEND_CHOICES.values(), projector_choices, decoder_choices, preprocessor_choices)
+from espnet_smop.tasks.registered import CHOICES
 
 
 def default_options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -22,7 +15,7 @@ def default_options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
     ``decoder_conf.prompt`` has none: the task chooses it for the model's modalities.
     """
-    classes = {choices.name: choices.get_class(getattr(args, choices.name)) for choices in _CHOICES}
+    classes = {choices.name: choices.get_class(getattr(args, choices.name)) for choices in CHOICES}
     classes["model"] = ESPnetAVSRModel
     classes["optim"] = optim_classes[args.optim]
     classes["scheduler"] = None if args.scheduler is None else scheduler_classes[args.scheduler]

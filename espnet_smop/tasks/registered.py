@@ -43,3 +43,5 @@ preprocessor_choices = OpenClassChoices(
     type_check=AbsAVPreprocessor,
     default="avsr",
 )
+CHOICES = [*FRONTEND_CHOICES.values(), projector_choices, decoder_choices, preprocessor_choices]
+"""Every kind."""

@@ -753,20 +753,23 @@ tag_of_view() { # VIEW
     echo "${1%%:*}${rates//,/}"
 }
 
-# The decode directories of stages 12, 13: a line of "SET SNR VIEW DIRECTORY" each.
+# The decode directories of stages 12, 13: a line of "SET SNR VIEW MODALITIES DIRECTORY" each, with
+# modalities such as audio+video.
 list_decodes() {
     local dset snr view tag modalities
     for view in ${views:--}; do
         modalities="audio"
         [ ! -s "${avsr_exp}/config.yaml" ] || modalities="$(modalities_of_view "${view}")"
+        modalities="${modalities// /+}"
         tag="${inference_tag}"
         [ "${view}" = - ] || tag+="_$(tag_of_view "${view}")"
         for dset in ${test_sets}; do
             for snr in ${snrs}; do
                 if [ "${snr}" = clean ]; then
-                    echo "${dset} clean ${view} ${avsr_exp}/${tag}/${dset}"
+                    echo "${dset} clean ${view} ${modalities} ${avsr_exp}/${tag}/${dset}"
                 elif [[ ${modalities} == *audio* ]]; then
-                    echo "${dset} ${snr} ${view} ${avsr_exp}/${tag}/${dset}_${noise_name}_snr${snr}"
+                    echo "${dset} ${snr} ${view} ${modalities}" \
+                        "${avsr_exp}/${tag}/${dset}_${noise_name}_snr${snr}"
                 fi
             done
         done
@@ -800,9 +803,8 @@ except BaseModelError as e:
     fi
     need_model
     decodes="$(list_decodes)"
-    while read -r -u 3 dset snr view dir; do
-        modalities="$(modalities_of_view "${view}")"
-        need_modalities 3 "${dset}" "${modalities}"
+    while read -r -u 3 dset snr view modalities dir; do
+        need_modalities 3 "${dset}" "${modalities//+/ }"
         opts=()
         if [ "${view}" != - ]; then
             opts+=(--task "${view%%:*}")
@@ -847,7 +849,7 @@ fi
 
 if begin_stage 13 "scoring in ${avsr_exp}/${inference_tag}"; then
     decodes="$(list_decodes)"
-    while read -r -u 3 dset _ _ dir; do
+    while read -r -u 3 dset _ _ _ dir; do
         [ ! -d "${dir}/logdir.new" ] \
             || fail "decoding was interrupted in ${dir}/logdir.new: run stage 12 again"
         need 12 "${dir}/text"
