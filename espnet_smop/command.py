@@ -152,6 +152,23 @@ def rates(text: str) -> dict[str, int]:
         raise argparse.ArgumentTypeError(str(e)) from e
 
 
+def add_view_options(parser: argparse._ActionsContainer) -> None:
+    """Add ``--task`` and ``--rates``, for recognition with a model of several."""
+    from espnet_smop.views import TASKS  # imports PyTorch
+
+    parser.add_argument(
+        "--task",
+        choices=tuple(TASKS),
+        help="Of a model of several tasks, the one to use (default: the one with the most inputs)",
+    )
+    parser.add_argument(
+        "--rates",
+        type=rates,
+        help="Of a model of several rates, encoder frames per token, e.g. audio=16,video=5 "
+        "(default: the first of each)",
+    )
+
+
 def run(
     main: Callable[[Sequence[str] | None], int | None], cmd: Sequence[str] | None = None
 ) -> None:

@@ -21,6 +21,11 @@ TASKS = {"asr": ("audio",), "vsr": ("video",), "avsr": ("audio", "video")}
 RATE_PAIRS = ("sample", "all")
 
 
+def task_for(modalities: Collection[str]) -> str:
+    """Return the task that takes these modalities."""
+    return next(task for task, used in TASKS.items() if set(used) == set(modalities))
+
+
 def rates_tag(rates: Mapping[str, int]) -> str:
     """Return modality → rate as part of a name, such as ``a4_v2``."""
     return "_".join(f"{modality[0]}{rate}" for modality, rate in rates.items())
@@ -230,7 +235,7 @@ def tasks_of(tasks: Mapping[str, float] | None, modalities: Collection[str]) -> 
         ValueError: ``tasks`` has an unknown task, one that lacks a frontend, or a wrong weight.
     """
     if tasks is None:
-        return {next(t for t, used in TASKS.items() if set(used) == set(modalities)): 1.0}
+        return {task_for(modalities): 1.0}
     problem = next(task_problems(tasks, modalities), None)
     if problem is not None:
         raise ValueError(problem)

@@ -27,7 +27,7 @@ from espnet2.utils import config_argparse
 from espnet2.utils.types import str2bool, str2triple_str, str_or_none
 from torch.utils.data import DataLoader
 
-from espnet_smop.command import CommandParser, rates, run
+from espnet_smop.command import CommandParser, add_view_options, run
 from espnet_smop.fileio.atomic import atomic_directory, check_replaceable
 from espnet_smop.fileio.durations import longest_first, read_durations
 from espnet_smop.fileio.table import read_table
@@ -36,7 +36,6 @@ from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
 from espnet_smop.results.costs import DecodingCosts
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.tasks.settings import check_none, gpu_problems
-from espnet_smop.views import TASKS
 
 
 def duration_in_samples(batch: dict[str, torch.Tensor]) -> int:
@@ -223,18 +222,7 @@ def get_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("Model")
     group.add_argument("--avsr_train_config", required=True, help="config.yaml of the experiment")
     group.add_argument("--avsr_model_file", type=str_or_none, help="Checkpoint")
-    group.add_argument(
-        "--task",
-        choices=tuple(TASKS),
-        help="Of a model of several tasks, the one to decode with (default: the one with the most "
-        "inputs)",
-    )
-    group.add_argument(
-        "--rates",
-        type=rates,
-        help="Of a model of several rates, encoder frames per token, e.g. audio=16,video=5 "
-        "(default: the first of each)",
-    )
+    add_view_options(group)
     group = parser.add_argument_group(
         "Beam search", "Options not given are taken from the experiment's inference_conf, if any"
     )

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from espnet_smop.command import CommandParser, add_output_dir, device, rates, run
+from espnet_smop.command import CommandParser, add_output_dir, add_view_options, device, run
 from espnet_smop.corpus.landmarks import (
     LandmarkError,
     build_landmarks,
@@ -45,7 +45,6 @@ from espnet_smop.inference import (
     TranscriptionError,
 )
 from espnet_smop.transcript_formats import FORMATS, SUBTITLES
-from espnet_smop.views import TASKS
 
 _MODALITIES = {
     "auto": None,
@@ -214,17 +213,7 @@ def get_parser() -> argparse.ArgumentParser:
         default="auto",
         help="Inputs to use; auto uses all that the model takes",
     )
-    parser.add_argument(
-        "--task",
-        choices=tuple(TASKS),
-        help="Of a model of several tasks, the one to use (default: the one with the most inputs)",
-    )
-    parser.add_argument(
-        "--rates",
-        type=rates,
-        help="Of a model of several rates, encoder frames per token, e.g. audio=16,video=5 "
-        "(default: the first of each)",
-    )
+    add_view_options(parser)
     parser.add_argument("--format", choices=tuple(FORMATS), default="txt", help="Output format")
     add_output_dir(
         parser,

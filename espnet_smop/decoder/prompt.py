@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from espnet_smop.views import TASKS
+from espnet_smop.views import task_for
 
 PROMPTS = {
     ("audio",): "Transcribe speech to text.",
@@ -29,8 +29,7 @@ def choose_prompt(prompt: str | Mapping[str, str] | None, modalities: Collection
     """
     if isinstance(prompt, str):
         return prompt
-    task = next((t for t, used in TASKS.items() if set(used) == set(modalities)), None)
-    return (prompt or {}).get(task) or prompt_for(modalities)
+    return (prompt or {}).get(task_for(modalities)) or prompt_for(modalities)
 
 
 def prompt_ids(

@@ -74,6 +74,14 @@ class AbsProjector(nn.Module, ABC):
             frames: encoder frames of utterances, integers of any shape; the result has the same.
         """
 
+    def num_tokens_at(
+        self, modality: str, frames: torch.Tensor, rates: Mapping[str, int]
+    ) -> torch.Tensor:
+        """Return `num_tokens` at a view's rates; a projector with a single rate has none."""
+        if not rates:
+            return self.num_tokens(modality, frames)
+        return self.num_tokens(modality, frames, rate=rates[modality])
+
     def init_output_rms(self, rms: torch.Tensor) -> None:
         """Scale the untrained weights so that tokens have this root mean square, a scalar.
 

@@ -175,9 +175,7 @@ def view_exhibits(systems: Sequence[System], metric: str, unit: str) -> Iterator
                     **{f"{m}_rate": system.view.rates.get(m) for m in MODALITIES},
                     "tokens_per_second": round(system.costs.tokens_per_second, 3),
                     "rtf": _digits(system.costs.rtf),
-                    "rate": round(100 * score.rate, 4),
-                    "low": round(100 * score.interval[0], 4),
-                    "high": round(100 * score.interval[1], 4),
+                    **_percentages(score),
                 }
                 for system, score in scored
             ],
@@ -188,13 +186,18 @@ def _rate_rows(systems: Sequence[System], where: Sequence[Condition]) -> list[Ro
     return [
         {
             "task": system.task, "system": system.name, **condition._asdict(),
-            "rate": round(100 * score.rate, 4), "low": round(100 * score.interval[0], 4),
-            "high": round(100 * score.interval[1], 4), "errors": sum(score.errors),
+            **_percentages(score), "errors": sum(score.errors),
             "words": sum(score.words), "utterances": len(score.names),
             "speakers": len(set(score.speakers)),
         }
         for system in systems for condition in where if (score := system.at(condition))
     ]  # fmt: skip
+
+
+def _percentages(score: Score) -> Row:
+    low, high = score.interval
+    values = {"rate": score.rate, "low": low, "high": high}
+    return {name: round(100 * value, 4) for name, value in values.items()}
 
 
 def significance_exhibits(systems: Sequence[System], metric: str, unit: str) -> Iterator[Exhibit]:

@@ -189,8 +189,7 @@ def _seconds_per_token(model: ESPnetAVSRModel, modality: str) -> float:
     # Measured on a long utterance, where a remainder of frames at the end is negligible.
     frames = torch.tensor(_LONG)
     rates = model.views.find().rates
-    rate = {"rate": rates[modality]} if rates else {}
-    tokens = int(model.projector.num_tokens(modality, frames, **rate))
+    tokens = int(model.projector.num_tokens_at(modality, frames, rates))
     return _LONG / tokens / model.frontends[modality].frame_rate
 
 

@@ -103,11 +103,8 @@ def prefix_lengths(
         for modality in modalities:
             # Rounded first: rates such as 100 / 3 have no exact floating-point number.
             frames = np.ceil((durations * frontends[modality].frame_rate / FRAME_RATE).round(6))
-            rate = {"rate": rates[modality]} if rates else {}
-            tokens = projector.num_tokens(
-                modality, torch.from_numpy(frames.astype(np.int64)), **rate
-            )
-            positions += tokens.numpy()
+            frames = torch.from_numpy(frames.astype(np.int64))
+            positions += projector.num_tokens_at(modality, frames, rates).numpy()
         return positions
 
     if steps is None:
