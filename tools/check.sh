@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets the environment up and checks the project: lint, tests, and the smoke size of the mini recipe.
 # Shell scripts are checked by tests, if shellcheck is installed.
-# Usage: tools/check.sh [pytest arguments], e.g. tools/check.sh -m "not slow"
+# Usage: tools/check.sh [pytest arguments], e.g. tools/check.sh -m "not slow", or with -n 0 to run in
+# one process (the default is one for each core, up to eight).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -20,5 +21,7 @@ step "tests"
 if [ "$#" -eq 0 ]; then
     set -- -m "not long"
 fi
-python -m pytest "$@"
+# The files of test/ are shared out among processes, each with a core of its own.
+export OMP_NUM_THREADS=1
+python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile "$@"
 step "done in $((SECONDS - started)) s"
