@@ -16,6 +16,7 @@ from espnet2.train.trainer import Trainer, TrainerOptions
 from espnet2.utils.build_dataclass import build_dataclass
 
 from espnet_smop.fileio.atomic import atomic_path
+from espnet_smop.train.cpu_autocast import cpu_autocast
 from espnet_smop.train.encode_ahead import encoding_ahead, has_fixed_features
 from espnet_smop.train.watch import TrainingWatch
 
@@ -127,7 +128,11 @@ class AVSRTrainer(Trainer):
             complete_last_epoch(Path(trainer_options.output_dir))
         if model.views.vary:  # a step leaves out what belongs to other rates
             trainer_options.unused_parameters = True
-        with atomic_torch_save():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(atomic_torch_save())
+            if trainer_options.use_amp and trainer_options.ngpu == 0:
+                trainer_options.use_amp = False
+                stack.enter_context(cpu_autocast(model))
             super().run(
                 model=model,
                 trainer_options=trainer_options,

@@ -32,7 +32,6 @@ case "${task}" in
 esac
 # shellcheck source=scripts/utils/gpu_args.sh
 . scripts/utils/gpu_args.sh
-if [ "${ngpu}" = 0 ]; then avsr_args+=" --use_amp false"; fi
 
 ./avsr_smop.sh "${driver_args[@]}" "${gpu_args[@]}" \
     --avsr_config "conf/train_${task}.yaml" --avsr_args "${avsr_args}" "${other_args[@]}"

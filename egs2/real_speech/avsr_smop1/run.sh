@@ -44,8 +44,6 @@ done
 . ./path.sh
 # shellcheck source=scripts/utils/gpu_args.sh
 . scripts/utils/gpu_args.sh
-use_amp=true
-if [ "${ngpu}" = 0 ]; then use_amp=false; fi
 
 shared=()
 for seed in ${seeds}; do
@@ -56,7 +54,7 @@ for seed in ${seeds}; do
             --feats_cache "dump/feats_${encoder##*/}" \
             --local_data_opts "--synthetic ${synthetic}" --expdir "${expdir}" \
             --avsr_config "conf/train_asr_${system}.yaml" --avsr_tag "${system}_seed${seed}" \
-            --avsr_args "--seed ${seed} --use_amp ${use_amp} ${avsr_args}" "${other_args[@]}" "${shared[@]}"
+            --avsr_args "--seed ${seed} ${avsr_args}" "${other_args[@]}" "${shared[@]}"
         # The data are made for the first system and serve the others.
         shared=(--skip_stages "1 3 4 5 7 16")
         export SMOP_DATA_IS_SHARED=true
