@@ -4,6 +4,8 @@ if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
 synthetic=6000
+quotations=12000
+lists=1000
 joined=1500
 voices="espeak flite hts"
 audio_dir=downloads/speech
@@ -12,7 +14,10 @@ sounds=/usr/share/asterisk/sounds/en_US_f_Allison
 texts=/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz
 
 help_message="Usage: $0 [--option VALUE]…
-  --synthetic N    sentences by synthetic voices in the training set (default ${synthetic})
+  --synthetic N    sentences of docstrings, by synthetic voices, in the training set
+                   (default ${synthetic})
+  --quotations N   the same of Debian's package fortunes (default ${quotations})
+  --lists N        the same of numbers, letters, days… (default ${lists})
   --joined N       twos and threes of human prompts in the training set (default ${joined})
   --voices LIST    kinds of synthetic voices in the training set (default \"${voices}\")
   --audio_dir DIR  where the sound files go (default ${audio_dir})
@@ -27,5 +32,6 @@ help_message="Usage: $0 [--option VALUE]…
 
 # shellcheck disable=SC2086 # a list
 "${SMOP_PYTHON}" local/make_speech.py --out "${data_dir}" --audio_dir "${audio_dir}" \
-    --sounds "${sounds}" --texts "${texts}" --synthetic "${synthetic}" --joined "${joined}" \
+    --sounds "${sounds}" --texts "${texts}" --synthetic "${synthetic}" \
+    --quotations "${quotations}" --lists "${lists}" --joined "${joined}" \
     --voices ${voices} --nj "${SMOP_CORES}"

@@ -3,8 +3,8 @@
 
 Human: the prompts of Debian's packages asterisk-core-sounds-en-g722 and asterisk-core-sounds-en
 (CC-BY-SA 3.0), up to 16 seconds long. Synthetic: sentences of the docstrings of Python's standard
-library and of other packages (sentences.py), by the voices of voices.py. Transcripts are
-lower-case words.
+library and of other packages, of quotations, and lists of words (sentences.py), by the voices of
+voices.py. Transcripts are lower-case words.
 
     train            prompts at three speeds, prompts joined in twos and threes, and sentences;
                      half of it (but no prompt at its own speed) with noise or in a room
@@ -21,6 +21,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from multiprocessing import Pool
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +32,7 @@ import numpy as np
 import soundfile
 from rooms import distort
 from scipy.signal import resample_poly
-from sentences import libraries, share, standard_library, words
+from sentences import FORTUNES, libraries, quotations, share, standard_library, word_lists, words
 from voices import ESPEAK, ESPEAK_TEST, KINDS, Program, Voice
 
 from espnet_smop.corpus.datadir import write_data_dir
@@ -181,16 +182,24 @@ def plan(args: argparse.Namespace) -> dict[str, list[Utterance]]:
     more = libraries()
     while len(rest) < 1.1 * args.synthetic and (found := next(more, None)) is not None:
         rest |= found - prompted - set(tests) - set(valid)
-    ordered = enumerate(sorted(rest, key=share), start=TESTS + few)
+    quoted = quotations() - prompted - rest - set(tests) - set(valid) if args.quotations else set()
+    kinds = (
+        ("synthetic", sorted(rest, key=share)),
+        ("quotations", sorted(quoted, key=share)),
+        ("lists", word_lists(2 * args.lists)),
+    )
+    synthetic: list[Utterance] = []
+    for name, texts in kinds:
+        wanted, number = getattr(args, name), TESTS + few + len(synthetic)
+        said = filter(is_new, spoken(enumerate(texts, start=number), voices))
+        chosen = list(islice(said, wanted))
+        if len(chosen) < wanted:
+            sys.exit(f"make_speech: --{name} is {wanted}, but there are only {len(chosen)}")
+        synthetic += chosen
     synthetic = [
         u._replace(speed=SPEEDS[i % len(SPEEDS)], distorted=in_a_room(u.key))
-        for i, u in enumerate(filter(is_new, spoken(ordered, voices)))
-    ][: args.synthetic]
-    if len(synthetic) < args.synthetic:
-        sys.exit(
-            f"make_speech: there are {len(synthetic)} sentences, not {args.synthetic}: "
-            "lower --synthetic"
-        )
+        for i, u in enumerate(synthetic)
+    ]
     one_by_one = [whole(p) for p in of["train"]]
     at_speeds = [*one_by_one, *(faster(u, s) for s in SPEEDS[1:] for u in one_by_one)]
     return {
@@ -214,13 +223,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--audio_dir", type=Path, required=True, help="where the sound files go")
     parser.add_argument("--sounds", type=Path, default=asterisk, help=f"default {asterisk}")
     parser.add_argument("--texts", type=Path, default=listed, help=f"default {listed}")
-    parser.add_argument("--synthetic", type=int, default=6000, help="sentences of the training set")
     parser.add_argument(
-        "--joined", type=int, default=1500, help="twos and threes of prompts of the training set"
+        "--synthetic", type=int, default=6000, help="sentences of docstrings in the training set"
     )
+    parser.add_argument("--quotations", type=int, default=12000, help="sentences of fortunes there")
     parser.add_argument(
-        "--voices", nargs="+", choices=KINDS, default=list(KINDS), help="of the training set"
+        "--lists", type=int, default=1000, help="lists of numbers, letters, days… there"
     )
+    parser.add_argument("--joined", type=int, default=1500, help="twos and threes of prompts there")
+    parser.add_argument("--voices", nargs="+", choices=KINDS, default=list(KINDS), help="there")
     parser.add_argument("--nj", type=int, default=2, help="processes")
     return parser
 
@@ -228,9 +239,9 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Write the sets that are not there yet."""
     args = get_parser().parse_args()
-    made_with = f"--synthetic {args.synthetic} --joined {args.joined} --voices" + "".join(
-        f" {kind}" for kind in args.voices
-    )
+    counts = ("synthetic", "quotations", "lists", "joined")
+    made_with = " ".join(f"--{name} {getattr(args, name)}" for name in counts)
+    made_with += " --voices " + " ".join(args.voices)
     record = args.out / "made_with"
     if record.exists():
         before = record.read_text().strip()
@@ -244,6 +255,11 @@ def main() -> None:
         sys.exit(
             f"make_speech: no {args.sounds} or no {args.texts}: install Debian's packages "
             "asterisk-core-sounds-en-g722 and asterisk-core-sounds-en, or give --sounds and --texts"
+        )
+    if args.quotations and not FORTUNES.is_dir():
+        sys.exit(
+            f"make_speech: no {FORTUNES}: install Debian's packages fortunes and fortunes-min, or "
+            "give --quotations 0"
         )
     programs = {v for kind in args.voices for v in KINDS[kind] if isinstance(v, Program)}
     if missing := sorted({v.package for v in programs if not v.is_installed()}):
