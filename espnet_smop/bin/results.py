@@ -145,7 +145,8 @@ def report(args: argparse.Namespace) -> None:
 
     Writes ``report.html``, one page that needs no other file, and for each figure
     ``figures/NAME.{png,svg,csv}``. Error rates come from the scored decode directories; expert
-    usage and operations from one pass of the trained models over utterances of ``--data_dir``.
+    usage and operations from one pass of the trained models over utterances of ``--data_dir``. With
+    a CTM file of their phones, it shows which experts take which classes of phones.
 
     Example::
 
@@ -166,6 +167,7 @@ def report(args: argparse.Namespace) -> None:
         model=args.model,
         num_utts=args.num_utts,
         utterance=args.utterance,
+        phones=args.phones,
         metric=args.metric,
         unit=args.unit,
         device=args.device,
@@ -194,6 +196,12 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--utterance", help="The one whose routes are shown; by default one of median length"
+    )
+    parser.add_argument(
+        "--phones",
+        type=Path,
+        help="CTM file of phones in IPA or ARPABET (lines `UTTERANCE 1 START DURATION PHONE`, in "
+        "seconds), for experts by phone class; by default phones.ctm of --data_dir, if it exists",
     )
     _add_error_rate_arguments(parser)
     parser.add_argument(

@@ -13,6 +13,8 @@ from espnet_smop.modality import FRAME_RATE, SAMPLE_RATE
 from espnet_smop.results.decodes import Score
 from espnet_smop.results.expert_usage import CHOICES, Strip, Usage
 from espnet_smop.results.over_seeds import Spread
+from espnet_smop.results.phone_usage import PhoneUsage
+from espnet_smop.results.phones import CLASSES
 
 # Okabe and Ito's palette, its yellow (too pale for lines) replaced by grey.
 COLOURS = (
@@ -189,6 +191,36 @@ def expert_usage(usages: Sequence[Usage]) -> Figure:
         )
     axes[0].set_ylabel("Share of tokens (%)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def phone_usage(usages: Sequence[PhoneUsage]) -> Figure:
+    """Draw the first choices of each phone class as a matrix, a panel per router."""
+    figure = Figure(figsize=(min(WIDE, 1.2 + 2.8 * len(usages)), 2.6))
+    axes = figure.subplots(1, len(usages), squeeze=False)[0]
+    for ax, usage in zip(axes, usages, strict=True):
+        found = usage.first
+        shown = np.flatnonzero(found.tokens)
+        tokens = found.tokens[shown].astype(int)
+        shares = 100 * found.table[shown] / tokens[:, None]
+        ax.imshow(shares, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+        for (row, expert), share in np.ndenumerate(shares):
+            colour = "black" if share > 50 else "white"
+            ax.text(expert, row, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=7)
+        ax.set_xticks(range(shares.shape[1]))
+        ax.set_yticks(
+            range(len(shown)),
+            [f"{CLASSES[c]} ({n:,})" for c, n in zip(shown, tokens, strict=True)],
+        )
+        ax.set_xlabel("Expert")
+        ax.grid(visible=False)
+        shared = "" if usage.router == usage.modality else f" ({usage.router} router)"
+        ax.set_title(
+            f"{usage.modality}{shared}: mutual information\n{found.information:.3f} of "
+            f"{found.entropy:.2f} bits, by chance {found.chance:.3f}"
+        )
+    axes[0].set_ylabel("Class of the phone (tokens)")
     return figure
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from espnet_smop.fileio.durations import read_lengths
 from espnet_smop.fileio.table import read_table
 from espnet_smop.modality import AUDIO, VIDEO
 from espnet_smop.results.parameters import Parameters, count_parameters
+from espnet_smop.results.phones import Alignment
 from espnet_smop.results.routing_pass import RoutingPass, run_pass
 from espnet_smop.results.systems import System
 
@@ -57,7 +59,14 @@ def choose_utterances(data_dir: Path, number: int, strip: str | None) -> tuple[l
 
 
 def measure(
-    system: System, *, model: str, data_dir: Path | None, uids: list[str], strip: str, device: str
+    system: System,
+    *,
+    model: str,
+    data_dir: Path | None,
+    uids: list[str],
+    strip: str,
+    phones: Mapping[str, Alignment] | None = None,
+    device: str,
 ) -> Measured:
     """Count parameters and, with data, send utterances through the trained model.
 
@@ -83,6 +92,7 @@ def measure(
             uids=uids,
             strip_uid=strip,
             flop_uids=uids[:: max(1, len(uids) // _FLOP_UTTS)][:_FLOP_UTTS],
+            phones=phones,
             device=device,
             view=system.view,
         )

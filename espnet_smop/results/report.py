@@ -14,13 +14,17 @@ from espnet_smop.results.exhibits import (
     cost_exhibit,
     expert_exhibits,
     llm_expert_exhibits,
+    phone_exhibits,
     rate_exhibits,
     significance_exhibits,
     view_exhibits,
 )
 from espnet_smop.results.measured import Measured, choose_utterances, measure
+from espnet_smop.results.phones import read_phones
 from espnet_smop.results.systems import FEW_SPEAKERS, System, read_systems
 from espnet_smop.results.transcripts import ScoringError
+
+PHONES = "phones.ctm"
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,6 +37,7 @@ def write_report(
     model: str,
     num_utts: int,
     utterance: str | None,
+    phones: Path | None,
     metric: str,
     unit: str,
     device: str,
@@ -47,6 +52,8 @@ def write_report(
         model: file name of the checkpoints.
         num_utts: utterances for expert usage, evenly spread; 0 takes all.
         utterance: the one whose routes are shown; None takes one of median length.
+        phones: CTM file of the data directory's phones, for experts by phone class; None takes
+            ``phones.ctm`` of the data directory, if there is one.
         metric: ``wer`` or ``cer``.
         unit: what the bootstrap draws, ``speaker`` or ``utterance``.
         device: ``cpu`` or ``cuda``.
@@ -62,11 +69,23 @@ def write_report(
     systems = read_systems(experiments, metric=metric, unit=unit, shorten=True)
     notes = [_about(systems, metric, unit)]
     uids, strip = choose_utterances(data_dir, num_utts, utterance) if data_dir else ([], "")
+    if phones is None and data_dir and (data_dir / PHONES).is_file():
+        phones = data_dir / PHONES
+    alignments = read_phones(phones) if phones else {}
+    alignments = {uid: alignments[uid] for uid in uids if uid in alignments}
+    if phones and len(alignments) < len(uids):
+        notes.append(f"{phones} has the phones of {len(alignments)} of {len(uids)} utterances.")
     measured: dict[str, Measured] = {}
     for system in systems:
         _LOG.info("%s", system.name)
         measured[system.name] = measure(
-            system, model=model, data_dir=data_dir, uids=uids, strip=strip, device=device
+            system,
+            model=model,
+            data_dir=data_dir,
+            uids=uids,
+            strip=strip,
+            phones=alignments,
+            device=device,
         )
     if data_dir is None:
         notes.append("Expert usage and operations are left out: no --data_dir was given.")
@@ -76,6 +95,7 @@ def write_report(
         *view_exhibits(systems, metric, unit),
         *significance_exhibits(systems, metric, unit),
         *expert_exhibits(systems, measured),
+        *phone_exhibits(systems, measured),
         *llm_expert_exhibits(systems, measured),
         cost_exhibit(systems, measured),
     ]

@@ -1,9 +1,10 @@
 """One pass of a trained model over some utterances: experts chosen, and operations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from espnet2.train.dataset import ESPnetDataset
 
@@ -14,8 +15,13 @@ from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.router import Routing
 from espnet_smop.results.expert_usage import Route, Strip, Usage
 from espnet_smop.results.operations import count_flops
+from espnet_smop.results.phone_usage import PhoneUsage
+from espnet_smop.results.phones import Alignment
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.views import View
+
+Routed = tuple[str, str, Routing]
+"""A router's name, a modality, and the routing of its tokens."""
 
 _BATCH_SIZE = 8
 _LONG = 5_765_760  # 2^7 · 3^2 · 5 · 7 · 11 · 13
@@ -30,6 +36,8 @@ class RoutingPass:
     Attributes:
         usages: one for each router of the projector and modality; empty without routers.
         llm_usages: one for each view and layer of the LLM; empty without mixtures there.
+        phone_usages: one for each router of the projector and modality, of the utterances whose
+            phones are known; empty if there are none.
         strip: the requested utterance; None without routers.
         gflops: part → GFLOP per second of speech.
         utterances: number of utterances that the usages count.
@@ -37,6 +45,7 @@ class RoutingPass:
 
     usages: list[Usage] = field(default_factory=list)
     llm_usages: list[Usage] = field(default_factory=list)
+    phone_usages: list[PhoneUsage] = field(default_factory=list)
     strip: Strip | None = None
     gflops: dict[str, float] = field(default_factory=dict)
     utterances: int = 0
@@ -50,6 +59,7 @@ def run_pass(
     uids: Sequence[str],
     strip_uid: str,
     flop_uids: Sequence[str],
+    phones: Mapping[str, Alignment] | None = None,
     device: str = "cpu",
     view: View | None = None,
 ) -> RoutingPass:
@@ -64,6 +74,7 @@ def run_pass(
         uids: the utterances whose tokens are counted.
         strip_uid: the utterance that is drawn.
         flop_uids: the utterances whose operations are counted.
+        phones: utterance → its phones; others are left out where phones matter.
         device: ``cpu`` or ``cuda``.
         view: task and rates; None is the model's first, and for the LLM's routers all of them.
 
@@ -92,8 +103,13 @@ def run_pass(
 
     result = RoutingPass(utterances=len(uids))
     for start in range(0, len(uids), _BATCH_SIZE):
-        batch = batch_of(uids[start : start + _BATCH_SIZE])
-        result.usages = _added(result.usages, count_usage(model, batch))
+        keys = uids[start : start + _BATCH_SIZE]
+        batch = batch_of(keys)
+        routed = routings(model, batch)
+        result.usages = _added(result.usages, count_usage(routed))
+        if phones:
+            found = phone_usage(model, routed, [phones.get(key) for key in keys])
+            result.phone_usages = _added(result.phone_usages, found)
         if model.decoder.has_routers:
             result.llm_usages = _added(result.llm_usages, count_llm_usage(model, batch))
     if result.usages:
@@ -103,12 +119,48 @@ def run_pass(
     return result
 
 
-def count_usage(model: ESPnetAVSRModel, batch: dict[str, torch.Tensor]) -> list[Usage]:
+def count_usage(routed: Sequence[Routed]) -> list[Usage]:
     """Count the choices of each router for the tokens of each modality in a batch."""
     return [
         Usage.of(router, modality, routing.indices.cpu().numpy(), routing.probs.shape[-1])
-        for router, modality, routing in _routings(model, batch)
+        for router, modality, routing in routed
     ]
+
+
+def phone_usage(
+    model: ESPnetAVSRModel, routed: Sequence[Routed], alignments: Sequence[Alignment | None]
+) -> list[PhoneUsage]:
+    """Return the choices of each router beside the phone classes of the tokens.
+
+    Args:
+        model: the model.
+        routed: of a batch.
+        alignments: of its utterances; the tokens of one without are left out.
+    """
+    usages = []
+    for router, modality, routing in routed:
+        seconds = _seconds_per_token(model, modality)
+        # (B, T)
+        valid = routing.valid.unflatten(0, (len(alignments), -1))
+        known = valid & torch.tensor([a is not None for a in alignments])[:, None].to(valid.device)
+        classes = [
+            alignment.of_tokens(int(row.sum()), seconds)
+            for alignment, row in zip(alignments, valid, strict=True)
+            if alignment is not None
+        ]
+        kept = known.flatten()
+        weights = torch.zeros_like(routing.probs[kept])
+        weights.scatter_(1, routing.indices[kept], routing.weights[kept].to(weights.dtype))
+        weights /= weights.sum(1, keepdim=True)
+        usages.append(
+            PhoneUsage(
+                router,
+                modality,
+                np.concatenate([np.zeros(0, int), *classes]),
+                weights.cpu().numpy(),
+            )
+        )
+    return usages
 
 
 @torch.no_grad()
@@ -132,18 +184,16 @@ def count_llm_usage(model: ESPnetAVSRModel, batch: dict[str, torch.Tensor]) -> l
     return usages
 
 
-def _added(before: Sequence[Usage], more: Sequence[Usage]) -> list[Usage]:
-    """Add the counts of usages of the same routers, in the same order."""
+def _added[U: (Usage, PhoneUsage)](before: Sequence[U], more: Sequence[U]) -> list[U]:
+    """Add usages of the same routers, in the same order."""
     if not before:
         return list(more)
     return [usage + other for usage, other in zip(before, more, strict=True)]
 
 
 @torch.no_grad()
-def _routings(
-    model: ESPnetAVSRModel, batch: dict[str, torch.Tensor]
-) -> list[tuple[str, str, Routing]]:
-    """Return router, modality and routing of each router's tokens; nothing without routers."""
+def routings(model: ESPnetAVSRModel, batch: dict[str, torch.Tensor]) -> list[Routed]:
+    """Return what each router does with a batch; nothing without routers."""
     projected = model.project(
         *(batch.get(n) for n in ("speech", "speech_lengths", "video", "video_lengths"))
     )
@@ -159,7 +209,7 @@ def _strip(
     model: ESPnetAVSRModel, batch: dict[str, torch.Tensor], data_dir: Path, uid: str
 ) -> Strip:
     routes = []
-    for router, modality, routing in _routings(model, batch):
+    for router, modality, routing in routings(model, batch):
         kept = routing.valid.cpu().numpy()
         routes.append(
             Route(

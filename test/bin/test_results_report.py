@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import jiwer
 import matplotlib.image
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -142,6 +143,33 @@ def test_report(experiments, dump_dir, tmp_path, capsys):
     assert "<script" not in text
     assert "bootstrap samples, which draw speakers" in text
     assert "3 speakers" in text
+
+
+def test_experts_by_phone_class(experiments, dump_dir, tmp_path):
+    expdir, _ = experiments
+    uids = [line.split()[0] for line in (dump_dir / "text").read_text().splitlines()]
+    phones = tmp_path / "phones.ctm"
+    phones.write_text("".join(f"{u} 1 0.1 0.3 AA1\n{u} 1 0.4 0.2 s\n" for u in uids[1:]))
+    options = ["--data_dir", str(dump_dir), "--num_utts", "0", "--phones", str(phones)]
+    results.main(["report", str(expdir), *options, "--out", str(tmp_path / "out")])
+    figures = tmp_path / "out/figures"
+    rows = read(figures / "phones.csv")
+    assert [(r["system"], r["tokens_of"], r["choices"]) for r in rows] == [
+        (system, modality, choices) for system in ("n2", "n4")
+        for modality in ("audio", "video") for choices in ("first", "by weight")
+    ]  # fmt: skip
+    for row in rows:
+        assert 0 <= float(row["mutual_information"]) < float(row["entropy_of_class"]) < np.log2(3)
+        assert float(row["by_chance"]) <= float(row["by_chance_95"])
+    shares = read(figures / "phones_n4.csv")
+    assert {r["class"] for r in shares} == {"vowel", "fricative", "silence"}
+    for column in ("first_choice", "by_weight"):
+        total = sum(float(r[column]) for r in shares)
+        assert total == pytest.approx(2 * 3, abs=1e-4)  # modalities and classes
+    assert matplotlib.image.imread(figures / "phones_n4.png").std() > 0
+    text = (tmp_path / "out/report.html").read_text()
+    assert f"has the phones of {len(uids) - 1} of {len(uids)} utterances" in text
+    assert "Experts of n4 by phone class" in text
 
 
 def test_names_are_text_in_the_page(experiments, tmp_path):

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from espnet_smop.projector.router import Router
 from espnet_smop.results.operations import count_flops
 from espnet_smop.results.parameters import count_parameters
-from espnet_smop.results.routing_pass import count_usage, run_pass
+from espnet_smop.results.phones import CLASSES, Alignment
+from espnet_smop.results.routing_pass import count_usage, routings, run_pass
 from espnet_smop.tasks.avsr import AVSRTask
 
 
@@ -88,7 +89,7 @@ def test_counts_are_those_of_a_slow_recount(experiment, dump_dir, tmp_path, rout
     assert strip.uid == uids[3]
     assert strip.video.shape[1:] == (96, 96)
     assert len(strip.speech) == 640 * len(strip.video)
-    alone = {(u.router, u.modality): u.counts for u in count_usage(model, singles[3])}
+    alone = {(u.router, u.modality): u.counts for u in count_usage(routings(model, singles[3]))}
     for route in strip.routes:
         assert route.probs.sum(1) == pytest.approx(np.ones(len(route.probs)), abs=1e-5)
         assert (route.probs.argmax(1) == route.choices[:, 0]).all()
@@ -99,6 +100,41 @@ def test_counts_are_those_of_a_slow_recount(experiment, dump_dir, tmp_path, rout
         seconds = len(strip.video) / 25
         assert seconds <= len(route.choices) * route.token_seconds < seconds + 0.2
     assert set(result.gflops) == {"audio encoder", "video encoder", "projector", "LLM"}
+
+
+@pytest.mark.parametrize("routing", ["dedr", "jejr"])
+def test_phone_classes_are_those_of_the_tokens(experiment, dump_dir, tmp_path, routing):
+    conf = {"routing": routing, "num_experts": 4, "hidden_size": 16}
+    model = experiment(projector_conf=conf)
+    uids = [line.split()[0] for line in (dump_dir / "text").read_text().splitlines()]
+    # Tokens are of 3 audio or video frames: here 60 or 120 ms. After 0.36 s of silence phones of
+    # 0.24 s follow without a gap. One utterance has none.
+    rng = np.random.default_rng(0)
+    starts = 0.36 + 0.24 * np.arange(30)
+    alignments = {
+        uid: Alignment(list(starts), list(starts + 0.24), list(rng.integers(0, 6, 30)))
+        for uid in uids[:-1]
+    }
+    result = run_pass(
+        tmp_path / "config.yaml", tmp_path / "model.pth", dump_dir,
+        uids=uids, strip_uid=uids[0], flop_uids=[], phones=alignments,
+    )  # fmt: skip
+    found = {(u.router, u.modality): u for u in result.phone_usages}
+    expected = {key: ([], []) for key in found}
+    silence = CLASSES.index("silence")
+    for uid, batch in zip(uids[:-1], batches_of_one(tmp_path, dump_dir, uids), strict=False):
+        for router, modality, single in routings(model, batch):
+            classes, weights = expected[router, modality]
+            for t in range(len(single.indices)):
+                middle = {"audio": 0.06, "video": 0.12}[modality] * (t + 0.5)
+                after = middle - 0.36
+                kind = alignments[uid].classes[int(after / 0.24)] if after > 0 else silence
+                classes.append(kind)
+                weights.append(torch.zeros(4).index_add(0, single.indices[t], single.weights[t]))
+    assert found.keys() == {(u.router, u.modality) for u in result.usages}
+    for key, (classes, weights) in expected.items():
+        assert found[key].classes.tolist() == classes
+        np.testing.assert_allclose(found[key].weights, torch.stack(weights), atol=1e-5)
 
 
 def batches_of_one(directory, dump_dir, uids):

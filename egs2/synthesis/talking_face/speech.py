@@ -12,12 +12,13 @@ SAMPLE_RATE = 16000
 
 # espeak-ng/speak_lib.h
 _SYNCHRONOUS = 2
-_PHONEME_EVENTS = 1
+_PHONEME_EVENTS, _IPA = 1, 2
 _UTF8 = 1
 _EVENT_END, _EVENT_WORD, _EVENT_PHONEME = 0, 1, 7
 _RATE, _PITCH, _RANGE = 1, 3, 4
 
 _VOICELESS_STOPS = ("p", "t", "k")
+_STRESS = "',%=ˈˌ"
 _CLOSURE = 0.045  # seconds of silence before a voiceless stop's event, which marks its burst
 
 
@@ -91,8 +92,16 @@ def synthesise(text: str, voice: Voice) -> Utterance:
         ValueError: words that eSpeak NG runs together, such as "of the", have no times each.
     """
     samples, events, rate = _speak(text, voice)
-    words, phones = _align(text.split(), events, rate)
-    return Utterance(_resample(samples, rate), words, phones)
+    phones, owners = _phones(events, rate)
+    words = text.split()
+    found = sum(kind == _EVENT_WORD for kind, _, _ in events)
+    if found != len(words):
+        raise ValueError(f"eSpeak NG reads {text!r} as {found} words")
+    segments = []
+    for i, word in enumerate(words):
+        own = [phone for phone, owner in zip(phones, owners, strict=True) if owner == i]
+        segments.append(Segment(word, own[0].start, own[-1].end))
+    return Utterance(_resample(samples, rate), segments, phones)
 
 
 def speak(text: str, voice: Voice) -> np.ndarray:
@@ -101,7 +110,15 @@ def speak(text: str, voice: Voice) -> np.ndarray:
     return _resample(samples, rate)
 
 
-def _speak(text: str, voice: Voice) -> tuple[np.ndarray, list[tuple[int, int, str]], int]:
+def speak_phones(text: str, voice: Voice) -> tuple[np.ndarray, list[Segment]]:
+    """Return the samples of `speak` and their phones, in IPA without stress marks."""
+    samples, events, rate = _speak(text, voice, _PHONEME_EVENTS | _IPA)
+    return _resample(samples, rate), _phones(events, rate)[0]
+
+
+def _speak(
+    text: str, voice: Voice, options: int = _PHONEME_EVENTS
+) -> tuple[np.ndarray, list[tuple[int, int, str]], int]:
     """Return samples, events and eSpeak's sampling rate.
 
     The library is loaded afresh each time: its pitch flutter and wave phase live in static
@@ -110,14 +127,14 @@ def _speak(text: str, voice: Voice) -> tuple[np.ndarray, list[tuple[int, int, st
     """
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     try:
-        return _speak_with(library, text, voice)
+        return _speak_with(library, text, voice, options)
     finally:
         library.espeak_Terminate()
         _ctypes.dlclose(library._handle)
 
 
 def _speak_with(
-    library: ctypes.CDLL, text: str, voice: Voice
+    library: ctypes.CDLL, text: str, voice: Voice, options: int
 ) -> tuple[np.ndarray, list[tuple[int, int, str]], int]:
     chunks: list[np.ndarray] = []
     events: list[tuple[int, int, str]] = []
@@ -136,7 +153,7 @@ def _speak_with(
         return 0
 
     data = str(espeakng_loader.get_data_path()).encode()
-    rate = library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS)
+    rate = library.espeak_Initialize(_SYNCHRONOUS, 0, data, options)
     if rate <= 0:
         raise RuntimeError(
             f"eSpeak NG finds no voices in {data.decode()}: reinstall espeakng-loader"
@@ -161,19 +178,17 @@ def _resample(samples: np.ndarray, rate: int) -> np.ndarray:
     return np.concatenate([frame.to_ndarray()[0] for frame in frames])
 
 
-def _align(
-    words: list[str], events: list[tuple[int, int, str]], rate: int
-) -> tuple[list[Segment], list[Segment]]:
-    """Return the word and phone segments of eSpeak's ``(type, sample, label)`` events."""
+def _phones(events: list[tuple[int, int, str]], rate: int) -> tuple[list[Segment], list[int]]:
+    """Return the phones of eSpeak's ``(type, sample, label)`` events, and the word of each."""
     starts: list[float] = []  # of phones; the pauses at the end of the sentence close the last one
     labels: list[str] = []
-    owner: list[int] = []  # the phone's word
+    owners: list[int] = []
     word = -1
     for kind, sample, label in events:
         if kind == _EVENT_WORD:
             word += 1
             continue
-        label = label.lstrip("',%=")
+        label = label.lstrip(_STRESS)
         start = sample / rate
         if label.startswith(_VOICELESS_STOPS) and starts:
             start = max(start - _CLOSURE, (starts[-1] + start) / 2)
@@ -181,14 +196,8 @@ def _align(
             start = max(start - _CLOSURE, 0.0)
         starts.append(start)
         labels.append(label)
-        owner.append(word)
-    if word + 1 != len(words):
-        raise ValueError(f"eSpeak NG reads {' '.join(words)!r} as {word + 1} words")
+        owners.append(word)
     spoken = [i for i, label in enumerate(labels) if label and not label.startswith("_")]
     ends = [*starts[1:], starts[-1]]
     phones = [Segment(labels[i], starts[i], ends[i]) for i in spoken]
-    segments = []
-    for i, text in enumerate(words):
-        own = [j for j in spoken if owner[j] == i]
-        segments.append(Segment(text, starts[own[0]], ends[own[-1]]))
-    return segments, phones
+    return phones, [owners[i] for i in spoken]

@@ -17,7 +17,7 @@ import soundfile
 from espnet_smop.modality import SAMPLE_RATE
 from talking_face.difficulty import Difficulty
 from talking_face.speakers import speaker
-from talking_face.speech import speak
+from talking_face.speech import Segment, speak, speak_phones
 
 
 class Voice(Protocol):
@@ -47,6 +47,10 @@ class Espeak:
     def say(self, text: str) -> np.ndarray:
         """See `Voice`."""
         return speak(text, speaker(self.index, 0, Difficulty()).voice)
+
+    def say_phones(self, text: str) -> tuple[np.ndarray, list[Segment]]:
+        """Return what it says and the phones of that, in IPA."""
+        return speak_phones(text, speaker(self.index, 0, Difficulty()).voice)
 
 
 @dataclass(frozen=True)
