@@ -37,6 +37,7 @@ from espnet_smop.corpus.mouth import NoFaceError, crop, crop_transforms
 from espnet_smop.corpus.pauses import cut_at_pauses
 from espnet_smop.decoder.abs_decoder import GENERATION_DEFAULTS, Hypothesis
 from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
+from espnet_smop.packed_linear import pack_linears
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.tasks.registered import decoder_choices
 from espnet_smop.tasks.settings import check_none, conf_problems, text_numbers
@@ -116,6 +117,7 @@ class AVSRSpeech2Text:
         self.model, self.train_args = AVSRTask.load_model(
             str(avsr_train_config), avsr_model_file and str(avsr_model_file), device
         )
+        pack_linears(self.model)
         rates = parse_rates(rates) if isinstance(rates, str) else rates
         self.view = self.model.views.find(task, rates)
         self.media_tokens = 0

@@ -40,6 +40,7 @@ from espnet_smop.decoder.abs_decoder import (
     Hypothesis,
 )
 from espnet_smop.decoder.adapters import ActiveView, LoRAPerView
+from espnet_smop.decoder.merged_lora import merged_lora
 from espnet_smop.decoder.mome import MoME
 from espnet_smop.decoder.prompt import choose_prompt, prompt_ids
 from espnet_smop.decoder.search import beam_search
@@ -344,7 +345,8 @@ class LLMDecoder(AbsAVDecoder):
         if attention not in ("sdpa", "eager"):
             self.llm.set_attn_implementation("sdpa")
         try:
-            return self._search(prefixes, limits, settings)
+            with merged_lora(self.llm):
+                return self._search(prefixes, limits, settings)
         finally:
             if attention not in ("sdpa", "eager"):
                 self.llm.set_attn_implementation(attention)

@@ -121,11 +121,11 @@ def beam_search(
     cache = DynamicCache()
     hidden = model.hidden_states(prefix, in_prefix.flatten(0, 1).long(), cache=cache)
     last = hidden[torch.arange(len(prefix), device=device), positions.flatten() - 1]  # (A R, E)
-    hidden = last[:, None].expand(-1, k, -1)  # (A R, K, E)
+    hidden = last[:, None]  # (A R, 1, E): all beams are the same so far
 
     for step in range(limit):
         # a. Candidates: the 2 K best continuations, so that K remain if K of them are EOS.
-        logits = _contrasted(model.logits(hidden).float(), contrast)  # (A, K, V)
+        logits = _contrasted(model.logits(hidden).float(), contrast)  # (A, 1 or K, V)
         log_probs = F.log_softmax(logits / temperature, dim=-1)
         scores = (running_scores[:, :, None] + log_probs).flatten(1)  # (A, K V)
         vocabulary = log_probs.size(-1)

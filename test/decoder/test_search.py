@@ -219,3 +219,12 @@ def test_contrast_has_no_effect_on_one_modality(make_llm, media):
 def test_a_negative_contrast_is_refused():
     with pytest.raises(ValueError, match="contrast is -0.5, expected a number from 0 on"):
         LLMDecoder.check_generation({"contrast": -0.5})
+
+
+def test_the_first_step_runs_the_output_layer_once_per_utterance(make_llm, media):
+    decoder = LLMDecoder(make_llm("llama3"), lora=None)
+    tokens, lengths = media([9, 4, 6], decoder.embed_size)
+    rows = []
+    decoder.llm.lm_head.register_forward_pre_hook(lambda _, x: rows.append(x[0].shape[:-1].numel()))
+    decoder.generate(tokens, lengths, beam_size=5, max_new_tokens=3)
+    assert rows[0] == 3 and rows[1] == 3 * 5
