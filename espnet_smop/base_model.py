@@ -237,7 +237,7 @@ def frozen_bases(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def frozen_keys(model: nn.Module) -> set[str]:
-    """Names in ``model.state_dict()`` of frozen bases, without adapters and adopted entries."""
+    """Names in ``model.state_dict()`` of frozen bases, without what an experiment saves of them."""
     keys = set()
     for prefix, module in frozen_bases(model).items():
         names = nn.Module.state_dict(module, prefix=f"{prefix}." if prefix else "")

@@ -159,12 +159,12 @@ def add_view_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--task",
         choices=tuple(TASKS),
-        help="Of a model of several tasks, the one to use (default: the one with the most inputs)",
+        help="Task to recognise, if the model has several (default: the one with the most inputs)",
     )
     parser.add_argument(
         "--rates",
         type=rates,
-        help="Of a model of several rates, encoder frames per token, e.g. audio=16,video=5 "
+        help="Encoder frames per token, if the model has several rates, e.g. audio=16,video=5 "
         "(default: the first of each)",
     )
 

@@ -72,8 +72,8 @@ class Views(nn.Module):
     """The views of a model, and which of them each step has.
 
     With ``rate_pairs: sample`` every step has one pair of rates, and all pairs come equally often:
-    a shuffled round of them follows the other. The order depends on the number of the step alone.
-    So it is the same in all processes, and a training that is resumed goes on with it.
+    one shuffled round of them follows another. The order depends only on the number of the step, so
+    it is the same in all processes, and a resumed training continues it.
 
     Args:
         tasks: task → weight of its loss.

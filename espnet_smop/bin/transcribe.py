@@ -225,7 +225,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--overwrite",
         type=str2bool,
         default=False,
-        help="Transcribe files again that have a transcript",
+        help="Transcribe files again that already have a transcript",
     )
     parser.add_argument(
         "--landmarks",

@@ -101,7 +101,7 @@ class AbsAVDecoder(AbsDecoder):
     def active(self, view: View) -> contextlib.AbstractContextManager:
         """Return a context in which `forward` and `generate` work for a view.
 
-        A decoder that computes the same for all of them needs no other than this one.
+        The default suits a decoder that computes the same for all views.
         """
         return contextlib.nullcontext()
 

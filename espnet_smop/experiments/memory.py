@@ -29,7 +29,7 @@ def activation_bytes(
         recompute: whether the LLM's layers are computed again (``gradient_checkpointing``).
 
     Returns:
-        Bytes; None with a decoder of one's own.
+        Bytes; None for a user's own decoder.
     """
     if not isinstance(model.decoder, LLMDecoder):
         return None

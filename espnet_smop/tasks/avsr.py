@@ -81,7 +81,7 @@ _models: weakref.WeakValueDictionary[int, ESPnetAVSRModel] = weakref.WeakValueDi
 
 ESPnet passes its iterators nothing but the arguments, and writes all of these into config.yaml, so
 that the model cannot be one of them. A model built anew for counting would load the LLM twice where
-a class of one's own does not work on the meta device.
+a user's own class does not work on the meta device.
 """
 
 

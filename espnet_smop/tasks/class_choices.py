@@ -94,7 +94,7 @@ def build(kind: str, class_: Callable, conf: Mapping[str, Any], *positional: Any
     Raises:
         ValueError: ``conf`` is not a mapping, or a key is unknown, missing or of a wrong type, or
             the class does not take the positional arguments.
-        TypeError: raised within a class of one's own.
+        TypeError: raised within a user's own class.
     """
     check_none(
         conf_problems(f"{kind}_conf", class_, conf, num_given=len(positional), registered=False)
@@ -108,5 +108,5 @@ def build(kind: str, class_: Callable, conf: Mapping[str, Any], *positional: Any
         return class_(*positional, **conf)
     except TypeError as e:
         if is_own(f"{named.__module__}:{named.__name__}"):
-            raise  # a mistake in a class of one's own, which only its traceback locates
+            raise  # a mistake in a user's own class, which only its traceback locates
         raise ValueError(f"{kind}_conf has a value of a wrong type: {e}") from e

@@ -13,8 +13,8 @@ from espnet_smop.projector.abs_projector import ProjectorOutput
 class ModalityDropout(nn.Module):
     """Leaves out the audio or the video of an utterance, never both, as in AV-HuBERT's training.
 
-    The model then has to read lips where it would otherwise rely on the sound, and stands one of
-    them missing in recognition. The utterance's input to the LLM has no part for what it lacks.
+    The model then has to read lips where it would otherwise rely on the sound, and can recognise
+    utterances that lack one of them. The LLM's input has no part for a missing modality.
     Active in training only.
 
     Source: AV-HuBERT (arXiv 2201.02184), Section 3.2; there, the encoder's input is dropped.

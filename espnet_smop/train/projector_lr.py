@@ -1,4 +1,4 @@
-"""A learning rate of its own for the projector."""
+"""A separate learning rate for the projector."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ def scale_projector_lr(
 ) -> None:
     """Let the optimizer train the projector with a multiple of its learning rate.
 
-    A warm start trains the projector with the whole learning rate: it is what the LLM's first
-    gradients, which are large, shall not undo. Schedulers set the learning rate of all parameters
-    alike, so that it is multiplied at each step and restored afterwards.
+    The warm start trains the projector with the full learning rate. The first gradients through the
+    LLM are large; a smaller rate keeps them from undoing the warm start. Schedulers set the same
+    learning rate for all parameters, so it is scaled at each step and restored afterwards.
 
     Args:
         optimizer: has just been built; the projector's parameters get groups of their own.

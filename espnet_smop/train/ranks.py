@@ -35,7 +35,7 @@ def end_with_parent() -> None:
 
 
 class RankError(RuntimeError):
-    """Another process of the training failed; the message says what is known of it."""
+    """Another process of the training failed; the message gives the cause if it is known."""
 
 
 @contextlib.contextmanager
@@ -43,7 +43,7 @@ def connection_errors() -> Iterator[None]:
     """Name the cause where the connection to the other processes breaks.
 
     Raises:
-        RankError: one of them has ended; this one could not go on.
+        RankError: one of them has ended, so this one cannot continue.
     """
     try:
         yield

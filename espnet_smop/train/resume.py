@@ -47,7 +47,7 @@ def check_resumed_config(
 
     Nothing is compared before the first epoch has ended: there is no checkpoint to protect. A
     directory with an imported model has nothing to resume and is left to that model. A default
-    that one config states and the other leaves out is no difference.
+    that only one of the configs states is not a difference.
 
     Args:
         args: of the training; ``allow_changed_config`` accepts changes that leave the model as

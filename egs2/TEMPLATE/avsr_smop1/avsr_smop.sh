@@ -147,7 +147,7 @@ Training
   --modality M          Inputs of the model: asr, vsr, avsr, or auto: those of the config's
                         frontends (default ${modality}).
   --avsr_config FILE    Training config; may name another as its base (default ${avsr_config}).
-  --avsr_args ARGS      More arguments for avsr_train, over those of the config, e.g.
+  --avsr_args ARGS      Further arguments for avsr_train, which override the config, e.g.
                         \"--max_epoch 5 --projector_conf routing=jejr\".
   --feats_cache DIR     Compute the features of frozen frontends once, for train and valid, store
                         them in DIR and train on them. A cache of the same base models, settings
@@ -160,7 +160,7 @@ Training
 
 Decoding and scoring
   --inference_config F        Decoding config (default ${inference_config}).
-  --inference_args ARGS       More arguments for avsr_inference, e.g. \"--beam_size 5\".
+  --inference_args ARGS       Further arguments for avsr_inference, e.g. \"--beam_size 5\".
   --inference_tag TAG         Name of the decode directory (default: from config, arguments, model).
   --views LIST                Decode a model of several tasks and rates once for each of these, e.g.
                               \"asr:4 vsr:2 avsr:4,2 avsr:16,5\", with frames per token of audio and

@@ -48,7 +48,7 @@ help_message="Usage: ./run.sh [--option VALUE]…
   --dumpdir DIR         Features, likewise (default dump).
   --expdir DIR          Base models and experiments, likewise (default exp).
 
-All other options go to the driver, avsr_smop.sh, and win over what is set here:
+All other options go to the driver, avsr_smop.sh, and override what is set here:
 "
 
 help_of=./avsr_smop.sh
