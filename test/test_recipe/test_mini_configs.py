@@ -24,8 +24,9 @@ SYSTEMS = {
     "avsr_smop4v_mmfuser_a": ({"video": 4}, {"audio": "MMFuser"}),
     "asr_smop4": ({"audio": 4}, {}),
     "vsr_smop4": ({"video": 4}, {}),
-    "asr_smollm2": ({"audio": 4}, {}),
-    "vsr_smollm2": ({"video": 4}, {}),
+    "asr_real": ({"audio": 4}, {}),
+    "vsr_real": ({"video": 4}, {}),
+    "avsr_real": (dict.fromkeys(BOTH, 3), {}),
 }
 
 

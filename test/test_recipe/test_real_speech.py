@@ -1,6 +1,5 @@
 """The recipe of real speech: what its sets hold, and that its two systems cost the same."""
 
-import gzip
 import os
 import shlex
 import shutil
@@ -8,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import soundfile
@@ -24,24 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "egs2" / "real_speech" / "avsr_smop1"
 SETS = ("train", "valid", "test_human", "test_synthetic")
 sys.path[:0] = [str(RECIPE / "local"), str(ROOT / "egs2/synthesis")]
-
-
-@pytest.fixture(scope="module")
-def asterisk(tmp_path_factory):
-    """Return options that name 60 prompts of half a second; three more are no sentences."""
-    directory = tmp_path_factory.mktemp("asterisk sounds")
-    lines = ["; Core Sounds", "", "beep: [a tone]", "digit: Press 1 now", "one: Alone"]
-    for i in range(60):
-        letters = f"{chr(97 + i // 10)}{chr(97 + i % 10)}"
-        lines.append(f"p-{letters}: Please call {letters}, Sir.")
-        with av.open(str(directory / f"p-{letters}.g722"), "w", format="g722") as file:
-            stream = file.add_stream("g722", rate=16000, layout="mono")
-            samples = (np.sin(np.arange(8000) / 8) * 8000).astype(np.int16)
-            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-            frame.sample_rate = 16000
-            file.mux([*stream.encode(frame), *stream.encode(None)])
-    (directory / "texts.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    return ["--sounds", str(directory), "--texts", str(directory / "texts.gz")]
 
 
 def make_speech(*arguments):

