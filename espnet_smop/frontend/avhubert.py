@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -84,6 +85,36 @@ class PositionalConvolution(nn.Module):
         return F.gelu(x[..., :frames]).transpose(1, 2)
 
 
+class RealFrames(NamedTuple):
+    """Where the real frames of a batch are.
+
+    What works frame by frame is computed for them alone, side by side, so that padding costs
+    nothing; attention takes them as a padded batch.
+
+    Attributes:
+        inside: ``(B, T)``, true for real frames.
+        places: ``(N,)``, their indices among the ``B · T``.
+    """
+
+    inside: torch.Tensor
+    places: torch.Tensor
+
+    @classmethod
+    def of(cls, inside: torch.Tensor) -> "RealFrames | None":
+        """Find those of ``inside`` (B, T); None if all are real."""
+        places = inside.flatten().nonzero()[:, 0]
+        return None if len(places) == inside.numel() else cls(inside, places)
+
+    def pack(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, T, D)`` to ``(N, D)``."""
+        return x.flatten(0, 1)[self.places]
+
+    def pad(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(N, D)`` to ``(B, T, D)``, zero where there is padding."""
+        padded = x.new_zeros(self.inside.numel(), x.shape[-1])
+        return padded.index_copy(0, self.places, x).view(*self.inside.shape, -1)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention."""
 
@@ -96,16 +127,19 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Map ``(B, T, D)`` to ``(B, T, D)``; mask ``(B, 1, 1, T)`` is true where to attend."""
+    def forward(self, x: torch.Tensor, frames: RealFrames | None) -> torch.Tensor:
+        """Map ``(N, D)`` to ``(N, D)``; without ``frames`` ``(B, T, D)`` to ``(B, T, D)``."""
+        projected = [projection(x) for projection in (self.q_proj, self.k_proj, self.v_proj)]
+        mask = None  # without one attention has faster kernels
+        if frames is not None:
+            projected = [frames.pad(y) for y in projected]
+            mask = frames.inside[:, None, None]  # (B, 1, 1, T)
         # each (B, heads, T, D / heads)
-        q, k, v = (
-            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in projected)
         dropout = self.dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.out_proj(x.transpose(1, 2).flatten(2))
+        x = x.transpose(1, 2).flatten(2)
+        return self.out_proj(x if frames is None else frames.pack(x))
 
 
 class EncoderLayer(nn.Module):
@@ -123,9 +157,9 @@ class EncoderLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Map ``(B, T, D)`` to ``(B, T, D)``."""
-        x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), mask))
+    def forward(self, x: torch.Tensor, frames: RealFrames | None) -> torch.Tensor:
+        """Map ``(N, D)`` to ``(N, D)``; without ``frames`` ``(B, T, D)`` to ``(B, T, D)``."""
+        x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), frames))
         return x + self.dropout(self.fc2(F.gelu(self.fc1(self.final_layer_norm(x)))))
 
 
@@ -145,17 +179,19 @@ class Encoder(nn.Module):
     def forward(
         self, x: torch.Tensor, inside: torch.Tensor, *, all_layers: bool
     ) -> list[torch.Tensor]:
-        """Encode ``(B, T, D)``, whose real frames ``inside`` (B, T) marks."""
+        """Encode ``(B, T, D)``, whose real frames ``inside`` (B, T) marks; others become zero."""
         x = x * inside[..., None]
         x = self.dropout(x + self.pos_conv(x))
-        # Without a mask attention has faster kernels.
-        mask = None if bool(inside.all()) else inside[:, None, None]
+        frames = RealFrames.of(inside)
+        if frames is not None:
+            x = frames.pack(x)
         hidden = []
         for layer in self.layers:
             if all_layers:
                 hidden.append(x)
-            x = layer(x, mask)
-        return [*hidden, self.layer_norm(x)]
+            x = layer(x, frames)
+        hidden.append(self.layer_norm(x))
+        return hidden if frames is None else [frames.pad(x) for x in hidden]
 
 
 class ModalityProjection(nn.Module):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 _STEM_FRAMES = 5
 _FRAMES_AT_ONCE = 256
@@ -37,8 +38,9 @@ class BasicBlock(nn.Module):
 class VideoResNet(nn.Module):
     """3-D stem over five frames, then a 2-D residual trunk (Stafylakis & Tzimiropoulos 2017).
 
-    Only the stem's convolution mixes frames, so the rest is computed for real frames only: padding
-    costs little, and in training it does not enter BatchNorm's statistics.
+    Only the stem's convolution mixes frames, each with its four neighbours. So all of it is
+    computed for real frames only: padding costs nothing, and in training it does not enter
+    BatchNorm's statistics.
 
     Args:
         stem_channels: channels of the stem, 64 in published models.
@@ -100,16 +102,31 @@ class VideoResNet(nn.Module):
         Returns:
             ``(B, T, C)``, zero for frames that are not real.
         """
-        x = self.frontend3D[0](video[:, None])  # (B, C, T, H', W')
-        frames = x.transpose(1, 2)[inside]  # (N, C, H', W')
+        reach = _STEM_FRAMES // 2
+        padded = F.pad(video, (0, 0, 0, 0, reach, reach))
+        windows = padded.unfold(1, _STEM_FRAMES, 1)  # (B, T, H, W, 5), a view
+        places = inside.nonzero()  # (N, 2)
         # BatchNorm needs all frames at once in training. Otherwise small portions are faster,
         # because they fit into the cache, and long videos need little more memory than short ones.
-        portion = len(frames) if self.training else _FRAMES_AT_ONCE
+        portion = len(places) if self.training else _FRAMES_AT_ONCE
         encoded = torch.cat(
-            [
-                self.trunk(self.frontend3D[1:](part)).mean(dim=(2, 3))
-                for part in frames.split(max(portion, 1))
-            ]
+            [self._encode(windows[row, frame]) for row, frame in _columns(places, portion)]
         )
         out = encoded.new_zeros(*inside.shape, self.output_size)
         return out.masked_scatter(inside[..., None], encoded)
+
+    def _encode(self, windows: torch.Tensor) -> torch.Tensor:
+        """Map frames with their neighbours ``(N, H, W, 5)`` to ``(N, C)``."""
+        stem = self.frontend3D[0]
+        x = F.conv3d(
+            windows.permute(0, 3, 1, 2)[:, None],
+            stem.weight,
+            stride=stem.stride,
+            padding=(0, *stem.padding[1:]),
+        )
+        x = self.frontend3D[1:](x.squeeze(2))  # (N, C, H', W')
+        return self.trunk(x).mean(dim=(2, 3))
+
+
+def _columns(places: torch.Tensor, portion: int) -> list[tuple[torch.Tensor, ...]]:
+    return [part.unbind(1) for part in places.split(max(portion, 1))]

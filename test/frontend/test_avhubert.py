@@ -247,3 +247,31 @@ def test_bfloat16_is_close_to_float32(tiny, dtype, autocast):
         found = frontend(*batch)[0]
     similarity = torch.cosine_similarity(full.flatten(), found.float().flatten(), dim=0)
     assert similarity > 0.999
+
+
+def test_padding_is_not_computed(tiny):
+    model = AVHuBERTModel.from_pretrained(tiny)
+    lengths = torch.tensor([9, 1, 5])
+    rows = {}
+
+    video = model.feature_extractor_video.resnet
+    video.frontend3D[1].register_forward_pre_hook(
+        lambda _, args: rows.update(stem=rows.get("stem", 0) + len(args[0]))
+    )
+    for layer in model.encoder.layers:
+        layer.fc1.register_forward_pre_hook(
+            lambda _, args: rows.update(layer=args[0].shape[:-1].numel())
+        )
+    with torch.no_grad():
+        model(video=torch.randn(3, 9, 88, 88), lengths=lengths)
+    assert rows == {"stem": 15, "layer": 15}
+
+
+def test_portions_of_frames_give_the_same_bits(tiny, monkeypatch):
+    model = AVHuBERTModel.from_pretrained(tiny)
+    video, lengths = torch.randn(2, 7, 88, 88), torch.tensor([7, 4])
+    with torch.no_grad():
+        (whole,) = model(video=video, lengths=lengths)
+        monkeypatch.setattr("espnet_smop.frontend.resnet._FRAMES_AT_ONCE", 3)
+        (portions,) = model(video=video, lengths=lengths)
+    assert torch.equal(whole, portions)
