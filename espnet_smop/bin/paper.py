@@ -21,9 +21,11 @@ from tqdm import tqdm
 from espnet_smop.bin import unchecked_imports
 from espnet_smop.command import call_subcommand, run
 from espnet_smop.experiments.paper import (
+    Decoding,
     Experiment,
     Paper,
     PaperError,
+    calls,
     experiments,
     read,
     write_config,
@@ -46,20 +48,23 @@ REMEDIES = {
 def plan(args: argparse.Namespace) -> None:
     """Write the configs and list what is left to do, for scripts.
 
-    A line for each experiment, its fields separated by tabs: name, config, ``trained`` or
-    ``untrained``, and the noise levels still to decode.
+    A line for each call of ``run.sh``, its fields separated by tabs: name of the experiment,
+    config, ``trained`` or ``untrained``, and the noise levels and views still to decode. A second
+    line of an experiment takes it as trained.
 
     Example::
 
         python -m espnet_smop.bin.paper plan conf/paper.yaml table2 --only llama3.2_3b
     """
     paper = read(args.paper)
-    for experiment, snrs in _experiments(paper, args).items():
+    for experiment, decodings in _experiments(paper, args).items():
         config = _config(paper, experiment, args)
         trained = is_trained(args.expdir, experiment, args.model)
-        todo = missing(args.expdir, experiment, snrs, args.inference_tag, args.noise)
-        fields = (experiment.name, config, "trained" if trained else "untrained", " ".join(todo))
-        print(*fields, sep="\t")
+        todo = missing(args.expdir, experiment, decodings, args.inference_tag, args.noise)
+        for snrs, views in calls(todo) or [([], [])]:
+            state = "trained" if trained else "untrained"
+            print(experiment.name, config, state, " ".join(snrs), " ".join(views), sep="\t")
+            trained = True
 
 
 def dry_run_all(args: argparse.Namespace) -> int:
@@ -90,7 +95,7 @@ def dry_run_all(args: argparse.Namespace) -> int:
     rows, problems = [], []
     with tempfile.TemporaryDirectory() as skeletons:
         progress = tqdm(chosen.items(), leave=False, disable=None)  # where there is a terminal
-        for experiment, snrs in progress:
+        for experiment, decodings in progress:
             config = _config(paper, experiment, args)
             try:
                 with _without_warnings():
@@ -106,7 +111,7 @@ def dry_run_all(args: argparse.Namespace) -> int:
                 hours[experiment] = took
             if args.verbose:
                 progress.write(f"{experiment.name}\n  config    {config}\n{found}")
-            todo = missing(args.expdir, experiment, snrs, args.inference_tag, args.noise)
+            todo = missing(args.expdir, experiment, decodings, args.inference_tag, args.noise)
             lacking = [] if has_corpus else ["LRS3"]
             lacking += [] if trained else what_is_missing(found.bases.values())
             rows.append([
@@ -116,7 +121,7 @@ def dry_run_all(args: argparse.Namespace) -> int:
                 *_fits(found.state_bytes, found.activation_bytes, RESERVED),
                 *([] if not throughputs else ["–" if took is None else f"{took:,.0f}"]),
                 "done" if trained else "train",
-                ", ".join(todo) or "done",
+                _listed(todo),
                 ", ".join(lacking) or "–",
             ])  # fmt: skip
     header = ["experiment", "trained M", "state GiB", "GiB", "fits"]
@@ -159,6 +164,12 @@ def _fits(state: int, activations: int | None, reserved: int) -> tuple[str, str]
     total = (state + activations) / 2**30
     sizes = [str(gib) for gib in GPUS if total + reserved / 2**30 <= gib]
     return f"{total:.1f}", " ".join(sizes) or "none"
+
+
+def _listed(todo: Iterable[Decoding]) -> str:
+    """Describe what is left to decode, such as ``asr:4 vsr:2 clean; avsr:4,2 clean, 0``."""
+    parts = [" ".join([*views, ", ".join(snrs)]) for snrs, views in calls(todo)]
+    return "; ".join(parts) or "done"
 
 
 def _sum(hours: Mapping[Experiment, float | None], some: Iterable[Experiment]) -> str:
@@ -211,9 +222,9 @@ def _chosen(paper: Paper, args: argparse.Namespace) -> list[str]:
     return args.results or list(paper.results)
 
 
-def _experiments(paper: Paper, args: argparse.Namespace) -> dict[Experiment, list[str]]:
+def _experiments(paper: Paper, args: argparse.Namespace) -> dict[Experiment, list[Decoding]]:
     found = experiments(paper.results[name] for name in _chosen(paper, args))
-    found = {e: snrs for e, snrs in found.items() if args.only in e.name}
+    found = {e: decodings for e, decodings in found.items() if args.only in e.name}
     if not found:
         raise PaperError(f"--only {args.only}: no experiment's name contains it")
     return found
@@ -242,7 +253,7 @@ def _results_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     _table_arguments(parser)
-    parser.add_argument("--machine", default="1x80gb", help="One of conf/machine/*.yaml")
+    parser.add_argument("--machine", default="1x80gb", help="Name of a file with batch settings")
     parser.add_argument("--only", default="", help="Only experiments whose names contain this")
     parser.add_argument("--model", default="valid.acc.ave.pth", help="Checkpoint that is decoded")
     parser.add_argument(

@@ -11,6 +11,9 @@ from espnet_smop.base_model import BaseModelError, on_meta
 
 FORMATS = (None, "nf4")
 
+BYTES_PER_WEIGHT = 1 / 2 + 1 / 64 + 4 / (64 * 256)
+"""Four bits, one byte for the scale of 64 weights, and one float32 to scale 256 of these."""
+
 
 def check_format(name: str | None) -> None:
     """Check ``decoder_conf.quantize``.
@@ -49,6 +52,12 @@ def quantize(llm: PreTrainedModel) -> None:
         packed.bias = linear.bias
         setattr(parent, name, packed)
     llm.is_loaded_in_4bit = True  # which peft asks for
+
+
+def num_weights(llm: nn.Module) -> int:
+    """Return how many weights `quantize` packs, or would; adapters on them do not count."""
+    weights = (linear.weight for _, _, linear in _linears(llm.base_model))
+    return sum(weight.numel() for weight in weights if not weight.requires_grad)
 
 
 def _linears(module: nn.Module) -> Collection[tuple[nn.Module, str, nn.Linear]]:

@@ -13,7 +13,7 @@ import torch
 from espnet2.tasks.abs_task import scheduler_classes
 from huggingface_hub import get_token, try_to_load_from_cache
 
-from espnet_smop.experiments.memory import activation_bytes
+from espnet_smop.experiments.memory import activation_bytes, frozen_bytes
 from espnet_smop.modality import FRAME_RATE
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.skeleton import use_skeletons
@@ -21,7 +21,6 @@ from espnet_smop.tasks.avsr import TOKENS, AVSRTask, trained_table
 
 # Of a trained float32 parameter: itself, its gradient, and AdamW's two moments.
 _BYTES_TRAINED = 16
-_BYTES_FROZEN = 2
 _GATED = "meta-llama/"
 
 
@@ -38,6 +37,7 @@ class DryRun:
         table: parameters of each module and how many of them are trained.
         trained: trained parameters.
         frozen: parameters of the base models.
+        frozen_bytes: their memory.
         frames_per_batch: video frames of a batch at most, over all GPUs, padding included.
         accum_grad: batches of an optimizer step.
         max_epoch: ESPnet's epochs.
@@ -49,6 +49,7 @@ class DryRun:
     table: str
     trained: int
     frozen: int
+    frozen_bytes: int
     frames_per_batch: int
     accum_grad: int
     max_epoch: int
@@ -67,8 +68,8 @@ class DryRun:
 
     @property
     def state_bytes(self) -> int:
-        """Memory of weights (bfloat16), trained parameters, gradients and optimizer states."""
-        return self.frozen * _BYTES_FROZEN + self.trained * _BYTES_TRAINED
+        """Memory of weights, gradients and optimizer states."""
+        return self.frozen_bytes + self.trained * _BYTES_TRAINED
 
     def training_hours(self, throughput: float) -> float:
         """Return the hours of training at a throughput in hours of speech per hour."""
@@ -125,6 +126,7 @@ def dry_run(config: Path, skeletons: Path, *, gpus: int = 1) -> DryRun:
         table=trained_table(model),
         trained=trained,
         frozen=sum(p.numel() for p in model.parameters()) - trained,
+        frozen_bytes=frozen_bytes(model, quantize=args.decoder_conf.get("quantize")),
         frames_per_batch=_frames(config, args),
         accum_grad=args.accum_grad,
         max_epoch=args.max_epoch,

@@ -1,19 +1,37 @@
-"""Memory of a training step's activations, computed from shapes: an estimate, not a measurement.
+"""Memory of a training step, computed from shapes: an estimate, not a measurement.
 
-Counted is what the backward pass keeps, with frozen bfloat16 weights under autocast: the LLM's
-layers, the logits, and encoders with adapters. Left out are the projector and the loss of its
-routers (some per cent), frozen encoders, whose activations are freed before the LLM's arise, and
-what CUDA itself takes (`RESERVED`).
+Of activations, counted is what the backward pass keeps, with frozen bfloat16 weights under
+autocast: the LLM's layers and adapters, the logits of all views, and encoders with adapters. Left
+out are the projector and the loss of its routers (some per cent), frozen encoders, whose
+activations are freed before the LLM's arise, and what CUDA itself takes (`RESERVED`).
 """
 
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from espnet_smop.decoder import four_bit
 from espnet_smop.decoder.llm import LLMDecoder
+from espnet_smop.decoder.mome import MoME
 from espnet_smop.modality import FRAME_RATE
 from espnet_smop.model import ESPnetAVSRModel
+from espnet_smop.views import View
 
 RESERVED = 2 * 2**30
 """Bytes for the CUDA context, the workspaces of kernels and fragmentation."""
+
+
+def frozen_bytes(model: ESPnetAVSRModel, *, quantize: str | None = None) -> int:
+    """Return the memory of the frozen weights: bfloat16, or four bits in a quantised LLM's layers.
+
+    Args:
+        model: may be on the meta device, where nothing is quantised.
+        quantize: as in ``decoder_conf``.
+    """
+    size = 2 * sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    if quantize is not None:
+        packed = four_bit.num_weights(model.decoder.llm)
+        size -= int((2 - four_bit.BYTES_PER_WEIGHT) * packed)
+    return size
 
 
 def activation_bytes(
@@ -23,8 +41,8 @@ def activation_bytes(
 
     Args:
         model: may be on the meta device.
-        positions: of the LLM, padding included.
-        text: target tokens.
+        positions: of the LLM in all views of a step, padding included.
+        text: target tokens of the batch, which each view predicts.
         frames: video frames (25 a second).
         recompute: whether the LLM's layers are computed again (``gradient_checkpointing``).
 
@@ -34,17 +52,17 @@ def activation_bytes(
     if not isinstance(model.decoder, LLMDecoder):
         return None
     config = model.decoder.llm.config
-    layer = _llm_layer_bytes(config.hidden_size, config.intermediate_size)
-    kept = config.num_hidden_layers * layer + _adapter_bytes(model.decoder.llm)
+    layers = config.num_hidden_layers
+    kept = layers * _llm_layer_bytes(config.hidden_size, config.intermediate_size)
+    kept += max(_llm_adapter_bytes(model.decoder, view) for view in model.views.all)
     if recompute:  # the inputs of all layers, and one layer at a time
-        kept = config.num_hidden_layers * 2 * config.hidden_size + layer
-    total = positions * kept + text * _logit_bytes(config.vocab_size)
+        kept = layers * 2 * config.hidden_size + kept // layers
+    readings = len(model.views.steps[0])
+    total = positions * kept + readings * text * _logit_bytes(config.vocab_size)
     for frontend in model.frontends.values():
         if getattr(frontend, "has_lora", False):
             kept = frontend.num_layers * _encoder_layer_bytes(frontend.output_size())
-            total += int(frames * frontend.frame_rate / FRAME_RATE) * (
-                kept + _adapter_bytes(frontend)
-            )
+            total += int(frames * frontend.frame_rate / FRAME_RATE) * (kept + _lora_bytes(frontend))
     return total
 
 
@@ -65,9 +83,40 @@ def _encoder_layer_bytes(width: int) -> int:
     return 2 * 4 * width + 4 * 2 * width + 2 * 4 * width
 
 
-def _adapter_bytes(base: nn.Module) -> int:
-    """Bytes of a position in all adapters: their inputs and inner values."""
-    return sum(2 * sum(p.shape) for name, p in base.named_parameters() if "lora_A" in name)
+def _llm_adapter_bytes(decoder: LLMDecoder, view: View) -> int:
+    """Bytes of a position in the adapters that a view uses."""
+    with decoder.active(view):
+        kept = _lora_bytes(decoder.llm)
+        if decoder.mome is not None:
+            kept += _mome_bytes(decoder.mome)
+        return kept
+
+
+def _lora_bytes(base: nn.Module) -> int:
+    """Bytes of a position in all active LoRA: their inputs and inner values."""
+    return sum(
+        2 * sum(layer.lora_A[name].weight.shape)
+        for layer in base.modules()
+        if isinstance(layer, LoraLayer)
+        for name in layer.active_adapters
+    )
+
+
+def _mome_bytes(mome: MoME) -> int:
+    """Bytes of a position in all mixtures of adapters, as they compute on a CPU (``eager``).
+
+    The input in float32 and bfloat16; the router's logits and softmax in float32; input, output and
+    weighted output of each chosen expert; the experts' hidden layer before and after its
+    activation.
+    """
+    total = 0
+    for mixture in mome.layers:
+        router = mixture.routers[mixture.current]
+        shared = 0 if mixture.shared is None else mixture.shared.num_experts
+        _, bottleneck, width = mixture.experts.w1.shape
+        total += (4 + 2) * width + 2 * 4 * router.num_experts
+        total += 3 * 2 * width * router.top_k + 2 * 2 * bottleneck * (router.top_k + shared)
+    return total
 
 
 def _logit_bytes(vocabulary: int) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from espnet2.torch_utils.safe_torch_load import safe_torch_load
 
-from espnet_smop.experiments.paper import Cell, Experiment, Result
+from espnet_smop.experiments.paper import Cell, Decoding, Experiment, Result
 from espnet_smop.results.decodes import CLEAN, Score, find_decodes
 from espnet_smop.text_table import text_table
 
@@ -26,29 +26,26 @@ def is_trained(expdir: Path, experiment: Experiment, model: str) -> bool:
     return (directory(expdir, experiment) / model).is_file()
 
 
-def scored(expdir: Path, experiment: Experiment, tag: str, noise: str) -> dict[str, Path]:
-    """Return its scored decode directories of the test set by noise level (``clean``, ``0``, …)."""
-    return {
-        decode.condition.snr: decode.path
-        for decode in find_decodes(directory(expdir, experiment))
-        if decode.tag == tag
-        and decode.condition.test_set == _TEST_SET
-        and decode.condition.noise in ("", noise)
-    }
+def scored(
+    expdir: Path, experiment: Experiment, decoding: Decoding, tag: str, noise: str
+) -> Path | None:
+    """Return the scored decode directory of the test set; None if there is none."""
+    for decode in find_decodes(directory(expdir, experiment)):
+        if (
+            decode.tag == decoding.tag(tag)
+            and decode.condition.test_set == _TEST_SET
+            and decode.condition.noise in ("", noise)
+            and decode.condition.snr == decoding.snr
+        ):
+            return decode.path
+    return None
 
 
 def missing(
-    expdir: Path, experiment: Experiment, snrs: Iterable[str], tag: str, noise: str
-) -> list[str]:
-    """Return the noise levels at which an experiment is not scored yet."""
-    done = scored(expdir, experiment, tag, noise)
-    levels = dict.fromkeys(_level(experiment, snr) for snr in snrs)
-    return [snr for snr in levels if snr not in done]
-
-
-def _level(experiment: Experiment, snr: str) -> str:
-    # Lips are the same whatever the noise.
-    return CLEAN if experiment.task == "vsr" else snr
+    expdir: Path, experiment: Experiment, decodings: Iterable[Decoding], tag: str, noise: str
+) -> list[Decoding]:
+    """Return the decodings of an experiment that are not scored yet."""
+    return [d for d in decodings if scored(expdir, experiment, d, tag, noise) is None]
 
 
 def table(result: Result, expdir: Path, tag: str, noise: str, *, unit: str) -> str:
@@ -66,10 +63,11 @@ def table(result: Result, expdir: Path, tag: str, noise: str, *, unit: str) -> s
     """
     if result.shows == "experts":
         return _experts(result, expdir)
-    noisy = f"; noise: {noise}" if any(cell.snr != CLEAN for cell in result.cells()) else ""
+    noisy = any(cell.decoding.snr != CLEAN for cell in result.cells())
+    at_noise = f"; noise: {noise}" if noisy else ""
     title = (
         f"{result.title}. WER in % on the test set, ours [95 % bootstrap interval over {unit}s]"
-        f"{noisy}"
+        f"{at_noise}"
     )
     header = [""]
     for label in result.columns:
@@ -84,7 +82,7 @@ def table(result: Result, expdir: Path, tag: str, noise: str, *, unit: str) -> s
 
 
 def _rate(cell: Cell, expdir: Path, tag: str, noise: str, unit: str) -> str:
-    path = scored(expdir, cell.experiment, tag, noise).get(_level(cell.experiment, cell.snr))
+    path = scored(expdir, cell.experiment, cell.decoding, tag, noise)
     return UNKNOWN if path is None else str(Score.read(path, unit=unit))
 
 

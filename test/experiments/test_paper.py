@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from espnet_smop.config import load_config
-from espnet_smop.experiments.paper import PaperError, experiments, read, write_config
+from espnet_smop.experiments.paper import PaperError, calls, experiments, read, write_config
+from espnet_smop.skeleton import use_skeletons
+from espnet_smop.tasks.avsr import AVSRTask
 
 CONF = Path(__file__).parents[2] / "egs2/lrs3/avsr_smop1/conf"
 SMALL = {
@@ -42,7 +45,7 @@ def small(tmp_path):
 
 def test_cells_join_row_and_column(small):
     cells = small.results["t"].rows["A"]
-    assert [(c.experiment.name, c.snr, c.paper) for c in cells] == [
+    assert [(c.experiment.name, c.decoding.snr, c.paper) for c in cells] == [
         ("avsr_one_eight", "clean", 1),
         ("avsr_two_eight", "2.5", None),
     ]
@@ -51,12 +54,53 @@ def test_cells_join_row_and_column(small):
 
 def test_the_same_settings_are_one_experiment_in_all_tables(small):
     found = experiments(small.results.values())
-    assert {e.name: snrs for e, snrs in found.items()} == {
+    assert {e.name: [d.snr for d in decodings] for e, decodings in found.items()} == {
         "avsr_one_eight": ["clean", "-5"],
         "avsr_two_eight": ["2.5"],
         "vsr_one": ["clean"],
-        "vsr_one_two": ["2.5"],
+        "vsr_one_two": ["clean"],  # lips are the same whatever the noise
     }
+
+
+def test_models_of_several_tasks_and_rates(tmp_path):
+    rates = {"audio": 4, "video": 2}
+    columns = {
+        "ASR": {"task": "asr", "rates": {"audio": 4}},
+        "VSR": {"task": "vsr", "rates": {"video": 2}},
+        "AVSR": {"task": "avsr", "rates": rates},
+        "noise": {"task": "avsr", "rates": rates, "snr": 0},
+    }
+    rows = {
+        "all": {"config": "omni", "settings": ["one"]},
+        "each": {"by_column": [["two"], [], ["one"], ["one"]], "paper": [1, 2, 3, 4]},
+    }
+    table = {"title": "T", "rows": rows, "columns": columns}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(
+        {"machines": "m", "settings": {"one": {"seed": 1}, "two": {}}, "results": {}}
+    ))  # fmt: skip
+    path = tmp_path / "paper.yaml"
+    content = {"base": "settings.yaml", "results": {"t": table}}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/gpu.yaml").write_text("batch_bins: 7\n")
+    (tmp_path / "train_omni.yaml").write_text("seed: 0\n")
+
+    paper = read(path)
+    found = experiments(paper.results.values())
+    omni, *single = found
+    assert omni.name == "omni_one"
+    assert calls(found[omni]) == [
+        (["clean"], ["asr:4", "vsr:2"]),
+        (["clean", "0"], ["avsr:4,2"]),
+    ]
+    assert [d.tag("decode") for d in found[omni][1:3]] == ["decode_vsr_v2", "decode_avsr_a4_v2"]
+    assert [(e.name, calls(found[e])) for e in single] == [
+        ("asr_two", [(["clean"], ["asr:4"])]),
+        ("vsr", [(["clean"], ["vsr:2"])]),
+        ("avsr_one", [(["clean", "0"], ["avsr:4,2"])]),
+    ]
+    config = write_config(paper, omni, "gpu", tmp_path / "exp")
+    assert load_config(config) == {"seed": 1, "batch_bins": 7}
 
 
 def test_configs_lie_over_task_and_machine(small, tmp_path):
@@ -85,6 +129,8 @@ def test_configs_lie_over_task_and_machine(small, tmp_path):
         ({"shows": "loss"}, "shows is 'loss'"),
         ({"columns": {}}, "no rows or no columns"),
         ({"columns": {"x": None}}, "row A, column x: is not a mapping"),
+        ({"rows": {"A": {"by_column": [["one"]]}}}, "row A: 1 lists of settings for 2 columns"),
+        ({"columns": {"x": {"rates": {"video": 2}}}}, "rates are of video, but the task is avsr"),
     ],
 )
 def test_mistakes_are_named(tmp_path, change, message):
@@ -110,6 +156,50 @@ def test_the_papers_experiments():
     four, *_ = paper.results["figure4"].rows["VSR"]
     assert four.experiment in {c.experiment for c in paper.results["figure3_vsr"].cells()}
     assert four.paper == 39.71
+
+
+def test_the_papers_of_several_rates():
+    omni = read(CONF / "paper_omni_avsr.yaml").results["table1"]
+    assert {len(row) for row in omni.rows.values()} == {8}
+    published = {label: [c.paper for c in row] for label, row in omni.rows.items()}
+    # The means that the paper prints beside them
+    means = {label: round(sum(row) / 8, 1) for label, row in published.items()}
+    assert means == {
+        "Llama-AVSR": 8.3, "Llama-MTSK": 8.0, "Llama-MT": 8.0,
+        "Omni-AVSR-S": 7.9, "Omni-AVSR-T": 8.0, "Omni-AVSR-ST": 7.9,
+    }  # fmt: skip
+    trained = {label: len({c.experiment for c in row}) for label, row in omni.rows.items()}
+    assert trained == {
+        "Llama-AVSR": 8, "Llama-MTSK": 3, "Llama-MT": 4,
+        "Omni-AVSR-S": 1, "Omni-AVSR-T": 1, "Omni-AVSR-ST": 1,
+    }  # fmt: skip
+    mtsk = read(CONF / "paper_llama_mtsk.yaml").results["table1"]
+    mome = read(CONF / "paper_mome.yaml").results["table1"]
+    assert mtsk.rows.items() <= mome.rows.items()
+    assert [c.paper for c in mome.rows["MoME-23/4-MHSA"]] == [1.8, 1.7, 2.9, 2.9]
+
+
+@pytest.mark.parametrize(
+    ("label", "millions"),
+    # Active parameters in MoME's Table 1
+    [("Llama-MTSK SS", 27.5), ("Llama-MTSK MSS", 55.0), ("MoME-23/4-MHSA", 12.7)],
+)
+def test_active_parameters_are_the_published_ones(tmp_path, label, millions):
+    paper = read(CONF / "paper_mome.yaml")
+    [experiment] = {c.experiment for c in paper.results["table1"].rows[label]}
+    config = write_config(paper, experiment, "1x80gb", tmp_path)
+    args = AVSRTask.get_parser().parse_args(["--config", str(config)])
+    use_skeletons(args, tmp_path)
+    with torch.device("meta"):
+        model = AVSRTask.build_model(args)
+    parts = {n: p for n, p in model.decoder.named_parameters() if p.requires_grad}
+    active = 0.0
+    for name, parameter in parts.items():
+        if ".experts." in name:  # four of the routed ones
+            active += 4 / 23 * parameter.numel()
+        elif "lora_" not in name or ".a4_v2." in name or ".shared." in name:
+            active += parameter.numel() * ("delimiters" not in name)
+    assert active / 1e6 == pytest.approx(millions, abs=0.06)
 
 
 @pytest.mark.parametrize(
@@ -158,11 +248,19 @@ def test_the_schedule_follows_the_training_set(tmp_path, machine):
     assert again == usual
 
 
-def test_every_machine_trains_alike():
+@pytest.mark.parametrize(
+    ("base", "machines", "step", "steps"),
+    [
+        ("train_base", "machine", (12000, 8000, 3000), 4900),
+        ("train_views", "machine_views", (15000, 3000, 1120), 13000),
+    ],
+)
+def test_every_machine_trains_alike(base, machines, step, steps):
     seen = set()
-    for machine in sorted((CONF / "machine").glob("*.yaml")):
-        settings = load_config(CONF / "train_base.yaml") | load_config(machine)
+    for machine in [CONF / f"{base}.yaml", *(CONF / machines).glob("*.yaml")]:
+        settings = load_config(CONF / f"{base}.yaml") | load_config(machine)
         limits = {"tokens": settings["batch_bins"], **settings["batch_limits"]}
-        step = tuple(limit * settings["accum_grad"] for limit in limits.values())
-        seen.add((step, settings["num_iters_per_epoch"] / settings["accum_grad"]))
-    assert seen == {((12000, 8000, 3000), 4900.0)}
+        own = tuple(limit * settings["accum_grad"] for limit in limits.values())
+        assert own == step
+        seen.add(settings["num_iters_per_epoch"] / settings["accum_grad"])
+    assert seen == {steps}

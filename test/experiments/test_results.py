@@ -102,15 +102,43 @@ def test_the_plan_leaves_out_what_is_done(tmp_path, run):
     decoded(tmp_path / "exp/avsr_avsr_a/decode/test_babble_snr0", 4)
     (tmp_path / "exp/avsr_avsr_a/valid.acc.ave.pth").write_text("a model")
     lines = [line.split("\t") for line in run("plan").splitlines()]
-    assert [(name, state, snrs) for name, _, state, snrs in lines] == [
-        ("avsr_a", "trained", "clean 5"),
-        ("avsr_b", "untrained", "clean"),
-        ("vsr", "untrained", "clean"),
+    assert [(name, state, snrs, views) for name, _, state, snrs, views in lines] == [
+        ("avsr_a", "trained", "clean 5", ""),
+        ("avsr_b", "untrained", "clean", ""),
+        ("vsr", "untrained", "clean", ""),
     ]
     assert all((tmp_path / "exp/paper/conf" / f"{name}.yaml").is_file() for name, *_ in lines)
     assert [line.split("\t")[0] for line in run("plan", only="_b").splitlines()] == ["avsr_b"]
     (only_usage,) = run("plan", "usage", only="_b").splitlines()
-    assert only_usage.endswith("untrained\t")
+    assert only_usage.endswith("untrained\t\t")
+
+
+def test_views_are_decoded_by_themselves(tmp_path, run):
+    (tmp_path / "conf/train_omni.yaml").write_text("seed: 0\n")
+    (tmp_path / "conf/paper.yaml").write_text("""
+settings: {}
+results:
+  rates:
+    title: Rates
+    config: omni
+    rows: {Omni: {paper: [1, 2, 3]}}
+    columns:
+      ASR: {task: asr, rates: {audio: 4}}
+      AVSR: {task: avsr, rates: {audio: 4, video: 2}}
+      noise: {task: avsr, rates: {audio: 4, video: 2}, snr: 0}
+""")
+    plan = [line.split("\t") for line in run("plan").splitlines()]
+    assert [line[2:] for line in plan] == [
+        ["untrained", "clean", "asr:4"],
+        ["trained", "clean 0", "avsr:4,2"],
+    ]
+    decoded(tmp_path / "exp/avsr_omni/decode_asr_a4/test", 8)
+    decoded(tmp_path / "exp/avsr_omni/decode_avsr_a4_v2/test_babble_snr0", 4)
+    decoded(tmp_path / "exp/avsr_omni/decode_avsr_a4_v5/test", 4)
+    asr, _, avsr, _, noise, _ = row(run("table"), "Omni")
+    assert asr.startswith("10.00 [") and avsr == "–" and noise.startswith("5.00 [")
+    ((_, _, state, snrs, views),) = [line.split("\t") for line in run("plan").splitlines()]
+    assert (state, snrs, views) == ("untrained", "clean", "avsr:4,2")
 
 
 def test_expert_shares_from_what_the_trainer_reported(tmp_path, run):

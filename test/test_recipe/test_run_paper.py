@@ -14,11 +14,12 @@ RUN = """#!/usr/bin/env bash
 if [ "${1:-}" = --help ]; then exec ../../TEMPLATE/avsr_smop1/avsr_smop.sh --help; fi
 set -euo pipefail
 echo "$*" >> run_calls
-exp="" snrs="" tag="" skip_train=false
+exp="" snrs="" tag="" views=- skip_train=false
 while [ $# -gt 0 ]; do
     case "$1" in
         --avsr_exp) exp="$2" ;;
         --snrs) snrs="$2" ;;
+        --views) views="$2" ;;
         --inference_tag) tag="$2" ;;
         --skip_train) skip_train="$2" ;;
     esac
@@ -28,13 +29,22 @@ if [ -z "${exp}" ]; then exit 0; fi
 case "${exp}" in *"$(cat failing 2> /dev/null || echo none)"*) exit 1 ;; esac
 mkdir -p "${exp}"
 echo model > "${exp}/valid.acc.ave.pth"
-for snr in ${snrs}; do
-    dir="${exp}/${tag}/test"
-    if [ "${snr}" != clean ]; then dir+="_babble_snr${snr}"; fi
-    mkdir -p "${dir}/score_wer"
-    touch "${dir}/score_wer/result.txt"
-    echo "a b c d (s1-u1)" > "${dir}/score_wer/ref.trn"
-    echo "a b c x (s1-u1)" > "${dir}/score_wer/hyp.trn"
+for view in ${views}; do
+    rates="${view#*:}"
+    case "${view}" in
+        -) suffix="" ;;
+        asr:*) suffix="_asr_a${rates}" ;;
+        vsr:*) suffix="_vsr_v${rates}" ;;
+        avsr:*) suffix="_avsr_a${rates%,*}_v${rates#*,}" ;;
+    esac
+    for snr in ${snrs}; do
+        dir="${exp}/${tag}${suffix}/test"
+        if [ "${snr}" != clean ]; then dir+="_babble_snr${snr}"; fi
+        mkdir -p "${dir}/score_wer"
+        touch "${dir}/score_wer/result.txt"
+        echo "a b c d (s1-u1)" > "${dir}/score_wer/ref.trn"
+        echo "a b c x (s1-u1)" > "${dir}/score_wer/hyp.trn"
+    done
 done
 """
 
@@ -101,6 +111,21 @@ def test_runs_what_is_not_done_and_prints_the_table(recipe):
     assert "--skip_train true" in clean and "--snrs clean" in clean
 
 
+@pytest.mark.slow  # starts Python several times
+def test_a_model_of_several_views_is_trained_once(recipe):
+    chosen = ["--paper", "omni_avsr", "--table", "1", "--table", "noise", "--only", "lora_st"]
+    done = run(recipe, *chosen)
+    assert done.returncode == 0, done.stderr
+    first, clean, noisy = calls(recipe)
+    assert first.startswith("--stop_stage 5 ")
+    assert "--skip_train false" in clean and "--snrs clean --views asr:4 asr:16 vsr:2" in clean
+    assert "--skip_train true" in noisy
+    assert "--snrs clean 5 2.5 0 -2.5 -5 --views avsr:4,2" in noisy
+    assert done.stdout.count("25.00 [25.00, 25.00]") == 8 + 5
+    assert run(recipe, *chosen).returncode == 0
+    assert len(calls(recipe)) == 3 + 1  # the data of this stand-in are never there
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -109,7 +134,8 @@ def test_runs_what_is_not_done_and_prints_the_table(recipe):
             "--steps_per_epoch must be a number above 0",
         ),
         ([], "give --table or --figure, or --dry_run"),
-        (["--table", "3"], "there are tables 1 and 2, figures 3, 4 and 5"),
+        (["--table", "3"], "conf/paper.yaml has no table3, only table1 table2 figure3_asr"),
+        (["--paper", "mome", "--figure", "3"], "conf/paper_mome.yaml has no figure3_asr"),
         (["--figure"], "option --figure needs a value"),
         (["--dry_run", "yes"], "unexpected argument 'yes'"),
         (["--tabel", "1"], "there is no option --tabel; did you mean --table?"),
@@ -118,6 +144,7 @@ def test_runs_what_is_not_done_and_prints_the_table(recipe):
         (["--table", "1", "--noise", "none.wav"], "--noise none.wav does not exist"),
         (["--dry_run", "--stage", "6"], "--stage is for run.sh"),
         (["--table", "1", "--paper", "conf/papers.yaml"], "conf/papers.yaml does not exist"),
+        (["--table", "1", "--paper", "omni"], "known are llama_smop, omni_avsr, llama_mtsk, mome"),
     ],
 )
 def test_wrong_options_are_explained(recipe, arguments, message):
@@ -145,3 +172,19 @@ def test_dry_run_of_everything(recipe):
     trained = [int(x.replace(",", "")) for x in re.findall(r"  trained +([\d,]+) of", done.stdout)]
     assert len(trained) == count and min(trained) > 10e6
     assert calls(recipe) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    ("paper", "count"),
+    # Of Omni-AVSR's table 8 + 3 + 4 + 3; of Llama-MTSK's 4 + 3; MoME's adds three places
+    [("omni_avsr", 18), ("llama_mtsk", 7), ("mome", 10)],
+)
+def test_dry_run_of_the_papers_of_several_rates(recipe, paper, count):
+    done = run(recipe, "--paper", paper, "--dry_run", "--verbose", timeout=1200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"{count} experiments, all configs valid" in done.stdout
+    assert done.stdout.count("3,000 frames") == count
+    steps = "104,000 steps" if paper == "omni_avsr" else "130,000 steps"
+    assert done.stdout.count(steps) == count

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The paper's experiments: trains, decodes and scores what is not done yet, then prints the tables
+# A paper's experiments: trains, decodes and scores what is not done yet, then prints the tables
 # with our results beside the paper's.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
@@ -14,25 +14,31 @@ machine=1x80gb
 only=""
 throughput=""
 steps_per_epoch=""
-paper=conf/paper.yaml
+papers="llama_smop omni_avsr llama_mtsk mome"
+paper=llama_smop
 dumpdir=dump
 expdir=exp
 noise=""
 unit=utterance
 
-help_message="Usage: local/run_paper.sh [--table 1|2] [--figure 3|4|5] [--option VALUE]…
+help_message="Usage: local/run_paper.sh [--paper NAME] [--table N] [--figure N] [--option VALUE]…
 
-  --table N         Table 1 (AVSR, eight systems, three LLMs) or 2 (babble noise).
-  --figure N        Figure 3 (ASR and VSR), 4 (number of experts) or 5 (experts chosen). Tables and
-                    figures may be given together; systems that they share are trained once.
+  --paper NAME      llama_smop (the default), omni_avsr, llama_mtsk, mome, or all of them one after
+                    the other; or a file of your own like conf/paper.yaml.
+  --table N         Of llama_smop table 1 (AVSR, eight systems, three LLMs) or 2 (babble noise); of
+                    the others table 1 (tasks and rates); of omni_avsr also noise.
+  --figure N        Of llama_smop figure 3 (ASR and VSR), 4 (number of experts) or 5 (experts
+                    chosen). Tables and figures may be given together; systems that they share are
+                    trained once.
   --released B      The settings of the published checkpoint.
   --dry_run B       Check every config by building its model with the base models' real sizes but
                     without their weights, and print a row for each: needs neither network nor GPU
                     nor data. Without --table and --figure it checks everything.
   --verbose B       For --dry_run: print each model's parts as well.
   --collect B       Only print the tables, with the results so far.
-  --machine NAME    Batch settings, a file of conf/machine/: 1x24gb, 1x80gb, 8x80gb. A step has the
-                    same size with each (default ${machine}).
+  --machine NAME    Batch settings, a file of conf/machine/: 1x24gb, 1x80gb, 8x80gb; of the papers
+                    with several rates, a file of conf/machine_views/: 1x24gb, 1x80gb, 2x80gb. A
+                    step has the same size with each (default ${machine}).
   --only TEXT       Only experiments whose names contain this, such as llama3.2_1b.
   --throughput \"H\"  For --dry_run: print hours of training at this measured throughput, in hours
                     of speech per hour; also by setting, \"llama3.2_1b=H llama3.2_3b=H\".
@@ -42,7 +48,6 @@ help_message="Usage: local/run_paper.sh [--table 1|2] [--figure 3|4|5] [--option
                     training speakers, made by stage 7).
   --unit U          What the bootstrap intervals of the tables draw: utterance or speaker (default
                     ${unit}).
-  --paper FILE      Experiments, tables and the paper's numbers (default ${paper}).
   --dumpdir DIR     As for run.sh (default ${dumpdir}).
   --expdir DIR      As for run.sh (default ${expdir}); experiments are DIR/avsr_NAME.
 
@@ -53,6 +58,7 @@ call resumes; an experiment that fails does not stop the others. All other optio
 # shellcheck source=scripts/utils/option_error.sh
 . scripts/utils/option_error.sh
 
+given=("$@")
 known="${help_message}"
 run_args=()
 while [ $# -gt 0 ]; do
@@ -76,12 +82,9 @@ while [ $# -gt 0 ]; do
         --table | --figure | --machine | --only | --throughput | --steps_per_epoch | --noise | --unit | --paper | --dumpdir | --expdir)
             smop_check_value "$@"
             case "${option} $2" in
-                "--table "[12]) tables+=("table$2") ;;
+                "--table noise") tables+=(noise) ;;
                 "--figure 3") tables+=(figure3_asr figure3_vsr) ;;
-                "--figure "[45]) tables+=("figure$2") ;;
-                "--table "* | "--figure "*)
-                    smop_option_error "${option} $2: there are tables 1 and 2, figures 3, 4 and 5"
-                    ;;
+                "--table "* | "--figure "*) tables+=("${option#--}$2") ;;
                 *) printf -v "${option#--}" '%s' "$2" ;;
             esac
             shift 2
@@ -115,7 +118,28 @@ case "${unit}" in
     *) smop_option_error "--unit is utterance or speaker, not '${unit}'" ;;
 esac
 if [ -n "${noise}" ] && [ ! -s "${noise}" ]; then smop_option_error "--noise ${noise} does not exist"; fi
-if [ ! -s "${paper}" ]; then smop_option_error "--paper ${paper} does not exist"; fi
+if [ "${paper}" = all ]; then
+    status=0
+    for name in ${papers}; do
+        echo "== ${name}"
+        local/run_paper.sh "${given[@]}" --paper "${name}" || status=1
+    done
+    exit "${status}"
+fi
+case " ${papers} " in
+    *" ${paper} "*)
+        paper="conf/paper_${paper}.yaml"
+        paper="${paper/paper_llama_smop/paper}"
+        ;;
+esac
+if [ ! -s "${paper}" ]; then
+    smop_option_error "--paper ${paper} does not exist; known are ${papers// /, } and all"
+fi
+known_tables="$(sed -n '/^results:/,$ s/^  \([a-z0-9_]*\):.*/\1/p' "${paper}" | xargs)"
+for table in "${tables[@]}"; do
+    [[ " ${known_tables} " == *" ${table} "* ]] \
+        || smop_option_error "${paper} has no ${table}, only ${known_tables}"
+done
 export SMOP_CALLED="${smop_called}"
 
 # shellcheck source=path.sh
@@ -156,19 +180,22 @@ if ! "${collect}"; then
             break
         fi
     done
-    while IFS=$'\t' read -r -u 3 name config state snrs; do
+    while IFS=$'\t' read -r -u 3 name config state snrs views; do
+        if [[ " ${failed[*]} " == *" ${name} "* ]]; then continue; fi
         skip_train=false
         if [ "${state}" = trained ]; then skip_train=true; fi
         if "${skip_train}" && [ -z "${snrs}" ]; then
             echo "${name} is trained and scored"
             continue
         fi
-        echo "${name}: ${state}, left to decode: ${snrs:-nothing}"
+        echo "${name}: ${state}, left to decode: ${views:+${views} }${snrs:-nothing}"
         skip_eval=false
         if [ -z "${snrs}" ]; then skip_eval=true; fi
+        view_args=()
+        if [ -n "${views}" ]; then view_args=(--views "${views}"); fi
         ./run.sh --stage 6 --stop_stage 13 --avsr_config "${config}" --inference_tag decode \
             --skip_train "${skip_train}" --skip_eval "${skip_eval}" --snrs "${snrs:-clean}" \
-            "${run_args[@]}" --avsr_exp "${expdir}/avsr_${name}" \
+            "${view_args[@]}" "${run_args[@]}" --avsr_exp "${expdir}/avsr_${name}" \
             || failed+=("${name}")
     done 3<<< "${plan}"
 fi
