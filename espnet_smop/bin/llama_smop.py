@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Import and export the checkpoints of the public Llama-SMoP, Omni-AVSR and Llama-MTSK code."""
+"""Import and export checkpoints of the public Llama-SMoP, Omni-AVSR, Llama-MTSK and MoME code."""
 
 import argparse
 import logging
@@ -16,6 +16,7 @@ from espnet_smop.checkpoint.llama_smop.settings import (
     Options,
 )
 from espnet_smop.command import add_output_dir, call_subcommand, run
+from espnet_smop.decoder.mome import MOME
 
 _SHOWN = (
     "model_conf",
@@ -115,6 +116,19 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("avgpool", "stack"),
         help="How frames become tokens (default: stack if the projectors' inputs are wider than "
         "the encoders' outputs)",
+    )
+    group.add_argument(
+        "--mome_top_k",
+        type=_numbers(int),
+        default=(MOME["top_k"],),
+        help="Experts per token of MoME's mixtures of adapters, or a number for each pair of rates "
+        f"(default: {MOME['top_k']})",
+    )
+    group.add_argument(
+        "--mome_place",
+        choices=("mhsa", "ffn", "layer"),
+        default=MOME["place"],
+        help=f"Where MoME's mixtures of adapters are in each layer (default: {MOME['place']})",
     )
     group.add_argument("--prompt", help="Instruction to the LLM (default: the papers')")
     group.add_argument(

@@ -16,6 +16,9 @@ Omni-AVSR and Llama-MTSK have several rates, and Omni-AVSR three tasks:
   and ``lora_{down,up}_{Q,V}_shared.weight`` that of all tasks (Omni-AVSR);
 - ``local_loras.I.lora_*`` is the LoRA of the I-th pair of rates and ``global_lora.lora_*`` that of
   all pairs (Llama-MTSK);
+- ``MoE_adapter.*``, in each layer of the LLM, is its mixture of adapters (MoME): the router is
+  ``gate.weight``, or ``gate.I.weight`` for the I-th pair of rates, and ``experts.E.*`` and
+  ``shared_experts.E.*`` are ``linear_{down,up}sample``, each with ``weight`` and ``bias``;
 - ``prompt_TASK`` are the embeddings of the prompts (Omni-AVSR).
 """
 
@@ -26,6 +29,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from espnet_smop.decoder.adapters import SHARED
+from espnet_smop.decoder.mome import MoME
 from espnet_smop.frontend.avhubert import statistics_names
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.projector.experts import ExpertPool
@@ -44,6 +48,8 @@ TASKS = {"audio": "asr", "video": "vsr", "audiovisual": "avsr"}
 """Public name → task."""
 PROMPT = "prompt_"
 LLM = "llm."
+ADAPTERS = f"{LLM}model.layers.{{}}.MoE_adapter."
+"""Prefix of the mixture of adapters in a layer."""
 EMBEDDINGS = f"{LLM}model.embed_tokens.weight"
 HEAD = f"{LLM}lm_head.weight"
 
@@ -54,6 +60,12 @@ _EXPERT = {
     "2.bias": "b2",
     "3.weight": "scale",
     "3.bias": "shift",
+}
+_ADAPTER = {
+    "linear_downsample.weight": "w1",
+    "linear_downsample.bias": "b1",
+    "linear_upsample.weight": "w2",
+    "linear_upsample.bias": "b2",
 }
 _LETTERS = {"q_proj": "Q", "v_proj": "V"}
 
@@ -72,6 +84,8 @@ def trained_weights(model: ESPnetAVSRModel) -> dict[str, torch.Tensor]:
     for prefix, router, pool in _projectors(model):
         weights |= {f"{prefix}{n}": w for n, w in projector_weights(router, pool).items()}
     weights |= _lora_weights(LLM, model.decoder.llm, _lora_of_views(model))
+    if model.decoder.mome is not None:
+        weights |= _mome_weights(model.decoder.mome)
     if "video" in model.frontends:
         encoder = model.frontends["video"].encoder
         weights |= _lora_weights(ENCODERS["video"], encoder, {"default": _PLAIN})
@@ -182,4 +196,18 @@ def _lora_weights(
                         raise CheckpointError(f"public checkpoints have no name for LoRA {adapter}")
                     public = patterns[adapter].format(direction, _LETTERS[projection])
                     weights[f"{prefix}{attention}.{public}"] = linear.weight.detach()
+    return weights
+
+
+def _mome_weights(mome: MoME) -> dict[str, torch.Tensor]:
+    weights = {}
+    for n, mixture in enumerate(mome.layers):
+        prefix = ADAPTERS.format(n)
+        for i, router in enumerate(mixture.routers.values()):
+            number = f".{i}" if mome.router_per_rate else ""
+            weights[f"{prefix}gate{number}.weight"] = router.gate.weight.detach()
+        for kind, pool in (("experts", mixture.experts), ("shared_experts", mixture.shared)):
+            for public, own in _ADAPTER.items() if pool is not None else ():
+                for e, weight in enumerate(getattr(pool, own).detach()):
+                    weights[f"{prefix}{kind}.{e}.{public}"] = weight
     return weights

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoConfig
 
 from espnet_smop.checkpoint.llama_smop.names import (
+    ADAPTERS,
     EMBEDDINGS,
     ENCODERS,
     LLM,
@@ -22,9 +23,11 @@ from espnet_smop.checkpoint.llama_smop.names import (
     TASKS,
     CheckpointError,
 )
+from espnet_smop.decoder.mome import MOME
 from espnet_smop.decoder.prompt import prompt_for
 from espnet_smop.decoder.tokenizer import load_tokenizer, locate_llm
 from espnet_smop.views import TASKS as MODALITIES_OF
+from espnet_smop.views import rate_pairs_of, rates_tag
 
 ADDED_TOKENS = ("<pad>", "<audio>", "</audio>", "<video>", "</video>")
 """Tokens that the public code adds to the LLM's vocabulary, in this order."""
@@ -90,6 +93,9 @@ class Options:
         video_rate: likewise.
         task_weights: of a model of several tasks, weights of the losses of ASR, VSR and AVSR.
         downsample: ``avgpool`` or ``stack``.
+        mome_top_k: of mixtures of adapters in the LLM, experts per token; or one number for each
+            pair of rates, in order.
+        mome_place: where they are, ``mhsa``, ``ffn`` or ``layer``.
         prompt: the instruction of a model of one task; None is the papers' for the modalities.
         preset: one of `PRESETS`.
     """
@@ -102,6 +108,8 @@ class Options:
     video_rate: int | tuple[int, ...] | None = None
     task_weights: tuple[float, float, float] = TASK_WEIGHTS
     downsample: str | None = None
+    mome_top_k: int | tuple[int, ...] = MOME["top_k"]
+    mome_place: str = MOME["place"]
     prompt: str | None = None
     preset: str = "reference"
 
@@ -182,6 +190,9 @@ def infer_config(
         "train_delimiters": False,
         "num_extra_rows": num_added,
     }
+    mome = _llm_mome(state, config["projector_conf"]["downsample"], options)
+    if mome is not None:
+        config["decoder_conf"]["mome"] = mome
     config |= {"preprocessor": "avsr", "preprocessor_conf": {}, "use_preprocessor": True}
     config |= {"model_conf": _model_conf(state, config, options), "inference_conf": {}}
     if options.preset == "reference":
@@ -513,6 +524,36 @@ def _llm_lora(
     if per is None:
         return lora
     return {**lora, "per": per, "shared": f"{attention}{_LORA_OF_ALL[per]}" in state}
+
+
+def _llm_mome(
+    state: Mapping[str, torch.Tensor], downsample: Mapping[str, Any], options: Options
+) -> dict[str, Any] | None:
+    """Return the settings of the mixtures of adapters in the LLM; None if it has none."""
+    prefix = ADAPTERS.format(0)
+    if not any(name.startswith(prefix) for name in state):
+        return None
+    parts = [n.removeprefix(prefix).split(".")[:2] for n in state if n.startswith(prefix)]
+    num = {kind: len({e for k, e in parts if k == kind}) for kind in ("experts", "shared_experts")}
+    given = options.mome_top_k
+    given = (given,) if isinstance(given, int) else given
+    top_k: int | dict[str, int] = given[0]
+    if len(given) > 1:
+        pairs = rate_pairs_of({m: downsample[m] for m in RATES if m in downsample})
+        if len(given) != len(pairs):
+            raise CheckpointError(
+                f"--mome_top_k {_listed(given)}: expected one number, or {len(pairs)}, one for "
+                "each pair of rates"
+            )
+        top_k = {rates_tag(pair): k for pair, k in zip(pairs, given, strict=True)}
+    return {
+        "num_experts": num["experts"],
+        "num_shared": num["shared_experts"],
+        "top_k": top_k,
+        "bottleneck": len(state[f"{prefix}experts.0.linear_downsample.weight"]),
+        "place": options.mome_place,
+        "router": "shared" if f"{prefix}gate.weight" in state else "per_rate",
+    }
 
 
 def _video_lora(state: Mapping[str, torch.Tensor]) -> dict[str, Any] | None:

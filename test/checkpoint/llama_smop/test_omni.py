@@ -377,3 +377,74 @@ def test_every_variant_is_imported_and_written_back(base, bases, keys, variant, 
     back = torch.load(tmp_path / "back.pth", weights_only=True)
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+def mome_state(base, keys, spec, routers=1):
+    """A checkpoint of Llama-MTSK with adapters instead of LoRA, its weights drawn at random."""
+    shapes = {
+        name: shape
+        for name, shape in keys["mtsk_MS"]["keys_beyond_common"].items()
+        if "lora" not in name
+    }
+    for name, shape in spec["adapter_keys"].items():
+        if name.endswith("gate.weight") and routers > 1:
+            for i in range(routers):
+                shapes[f"llm.{name.replace('gate.', f'gate.{i}.')}"] = shape
+        else:
+            shapes[f"llm.{name}"] = shape
+    generator = torch.Generator().manual_seed(0)
+    frozen = {k: v for k, v in frozen_state(base).items() if not k.startswith("prompt_")}
+    return frozen | {n: torch.randn(s, generator=generator) * 0.1 for n, s in shapes.items()}
+
+
+@pytest.mark.parametrize("routers", [1, 4])
+def test_mixtures_of_adapters_are_imported_and_written_back(base, bases, keys, routers, tmp_path):
+    state = mome_state(base, keys, keys["mome_llama.MHSA"], routers)
+    top_k = 2 if routers == 1 else (2, 1, 2, 1)
+    model, args = imported(
+        state, bases, tmp_path / "exp", mome_top_k=top_k, mome_place="layer"
+    )  # fmt: skip
+    assert args.decoder_conf["lora"] is None
+    assert args.decoder_conf["mome"] == {
+        "num_experts": 6, "num_shared": 1, "bottleneck": 4, "place": "layer",
+        "router": "shared" if routers == 1 else "per_rate",
+        "top_k": 2 if routers == 1 else {"a4_v2": 2, "a16_v2": 1, "a4_v5": 2, "a16_v5": 1},
+    }  # fmt: skip
+    own = trained_weights(model)
+    assert own.keys() == state.keys() - frozen_state(base).keys()
+    assert all(torch.equal(own[name], state[name]) for name in own)
+    prefix = "llm.model.layers.1.MoE_adapter."
+    mixture = model.decoder.mome.layers[1]
+    x = torch.randn(5, mixture.size)
+    experts = [
+        torch.nn.functional.linear(
+            torch.nn.functional.gelu(
+                torch.nn.functional.linear(
+                    x,
+                    state[f"{prefix}{kind}.linear_downsample.weight"],
+                    state[f"{prefix}{kind}.linear_downsample.bias"],
+                )
+            ),
+            state[f"{prefix}{kind}.linear_upsample.weight"],
+            state[f"{prefix}{kind}.linear_upsample.bias"],
+        )
+        for kind in (*(f"experts.{e}" for e in range(6)), "shared_experts.0")
+    ]
+    for i, view in enumerate(model.views.all):
+        gate = state[f"{prefix}gate{f'.{i}' if routers > 1 else ''}.weight"]
+        probs, chosen = (x @ gate.T).softmax(-1).topk(2 if routers == 1 else top_k[i])
+        weights = torch.zeros(5, 6).scatter(1, chosen, probs / probs.sum(-1, keepdim=True))
+        expected = sum(weights[:, e, None] * experts[e] for e in range(6)) + experts[6]
+        with model.decoder.active(view), torch.no_grad():
+            y, _ = mixture(x[None])
+        torch.testing.assert_close(y[0], expected, **CLOSE)
+    export_checkpoint(tmp_path / "exp", "imported.pth", tmp_path / "exp.pth", tmp_path / "back.pth")
+    back = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+def test_a_number_of_experts_for_each_pair_of_rates(base, bases, keys, tmp_path):
+    state = mome_state(base, keys, keys["mome_llama.MHSA"])
+    with pytest.raises(CheckpointError, match="--mome_top_k 2,1: expected one number, or 4"):
+        imported(state, bases, tmp_path / "exp", mome_top_k=(2, 1))
