@@ -38,7 +38,7 @@ def test_sets_share_neither_sentences_nor_test_voices(asterisk, tmp_path):
     made = shutil.ignore_patterns("data", "dump", "exp", "downloads")
     shutil.copytree(ROOT / "egs2", egs2, symlinks=True, ignore=made)
     recipe = egs2 / "real_speech/avsr_smop1"
-    made = ["--joined", "10", "--voices", "espeak"]
+    made = ["--quotations", "0", "--lists", "12", "--joined", "10", "--voices", "espeak"]
     options = ["--local_data_opts", shlex.join(["--synthetic", "40", *made, *asterisk])]
     done = subprocess.run(
         ["./run.sh", "--stop_stage", "4", "--ngpu", "0", "--systems", "smop4", *options],
@@ -78,7 +78,7 @@ def test_sets_share_neither_sentences_nor_test_voices(asterisk, tmp_path):
     joined = [text for k, text in texts["train"].items() if "-joined-" in k]
     assert len(joined) == 10
     assert {text.count("please call") for text in joined} == {2, 3}
-    assert sum(not k.startswith("allison-") for k in texts["train"]) == 40
+    assert sum(not k.startswith("allison-") for k in texts["train"]) == 40 + 12
     # No word of a docstring that is not one of speech
     words = {word for name in SETS for text in texts[name].values() for word in text.split()}
     assert all(word.replace("'", "").isalpha() and word.islower() for word in words)
@@ -89,7 +89,7 @@ def test_sets_share_neither_sentences_nor_test_voices(asterisk, tmp_path):
     assert make_speech(*where, "--synthetic", 40, *made, *asterisk).stdout == ""
     assert text.stat().st_mtime_ns == before
     other = make_speech(*where, "--synthetic", 41, *made, *asterisk).stderr
-    assert "made with --synthetic 40 --joined 10 --voices espeak, not --synthetic 41" in other
+    assert "made with --synthetic 40 --quotations 0 --lists 12 --joined 10 --voices espeak" in other
 
 
 def test_missing_prompts_are_named(tmp_path):
@@ -125,10 +125,33 @@ def test_the_schedule_has_a_cosine_for_the_warm_start_and_one_for_the_llm(system
         schedule.step()
     warm = config["model_conf"]["ctc_warmup_steps"]
     lowest = config["scheduler_conf"]["min_lr"]
-    assert max(rates[:warm]) == pytest.approx(1e-3) and max(rates[warm:]) == pytest.approx(5e-4)
+    assert max(rates[:warm]) == pytest.approx(2e-3) and max(rates[warm:]) == pytest.approx(1e-3)
     for end in (warm - 1, len(rates) - 1):
         assert rates[end] == pytest.approx(lowest, abs=1e-8)
     assert rates[warm] == pytest.approx(lowest)
+
+
+def test_quotations_are_plain_sentences_without_their_authors(tmp_path):
+    sentences = pytest.importorskip("sentences")
+    (tmp_path / "wisdom").write_text(
+        "To be is to do.\n\t\t-- I. Kant who said it\n%\n"
+        "\tHe paid 3 dollars for it.  Why would anybody\ndo that?  Nobody knows!\n%\n"
+        "I'd rather have fun than\n\t\t-- be right, of course I would.\n"
+    )
+    (tmp_path / "wisdom.dat").write_bytes(b"To be or not to be.")
+    (tmp_path / "wisdom.u8").symlink_to("wisdom")
+    assert sentences.quotations(tmp_path) == {"to be is to do", "why would anybody do that"}
+
+
+def test_lists_have_words_of_one_kind_each():
+    sentences = pytest.importorskip("sentences")
+    lists = list(sentences.word_lists(60))
+    assert lists == list(sentences.word_lists(60))  # the same each time
+    assert all(3 <= len(text.split()) <= 8 for text in lists)
+    days = {day for text in lists[5::6] for day in text.split()}
+    assert " ".join(sorted(days)) == (
+        "friday monday saturday sunday thursday today tomorrow tuesday wednesday yesterday"
+    )
 
 
 def test_a_room_keeps_energy_and_time_of_the_direct_sound():

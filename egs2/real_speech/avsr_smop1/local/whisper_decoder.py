@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-r"""Decode test sets by Whisper's own decoder, to compare with: the same encoder, trained to the end.
+r"""Decode test sets by Whisper's own decoder: what is to be had from the same encoder.
 
 Greedy, without figures (numbers come out as words, as in the references). Audio is padded to 30
 seconds, as Whisper was trained, or to the longest of a batch, as the projector gets it. Writes and
