@@ -24,7 +24,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.12,<3.14",
     packages=find_packages(include=["espnet_smop", "espnet_smop.*"]),
-    package_data={"espnet_smop": ["**/*.jinja"]},
+    package_data={"espnet_smop": ["**/*.jinja", "**/*.css"]},
     # What recognition and transcription need
     install_requires=[
         "espnet>=202611,<202700",
@@ -49,6 +49,11 @@ setup(
         "recipes": ["kaldiio>=2.18", "matplotlib>=3.9", "tensorboard>=2.18"],
         "mini": ["espeakng-loader>=0.2.4", "rapidfuzz>=3"],
         "landmarks": ["dlib-bin>=19.24", "face-recognition-models>=0.3"],
+        # A page in the browser; its test in Chromium
+        "demo": ["gradio>=6.30,<7", "matplotlib>=3.9"],
+        "browser": ["playwright>=1.60"],
+        # To run docs/notebooks
+        "notebook": ["nbclient>=0.10", "ipykernel>=6.29", "matplotlib>=3.9"],
         "gguf": ["gguf>=0.17"],
         "nf4": ["bitsandbytes>=0.50"],
         "slurm": ["submitit>=1.5"],

@@ -169,6 +169,43 @@ def add_view_options(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_model_options(parser: argparse._ActionsContainer) -> None:
+    """Add the model to recognise media files with, how it searches, and what finds the face."""
+    parser.add_argument("model", help="Package (directory, zip file, hub id) or experiment")
+    add_view_options(parser)
+    parser.add_argument(
+        "--landmarks",
+        default="auto",
+        help="Source of facial landmarks: auto (a landmark file beside the video, else dlib), "
+        "dlib, or your own class as module:Class",
+    )
+    parser.add_argument("--beam_size", type=int, help="1 is greedy search (default: the model's)")
+    parser.add_argument(
+        "--max_new_tokens", type=int, help="Token limit of a piece (default: the model's)"
+    )
+    parser.add_argument(
+        "--contrast",
+        type=float,
+        help="Contrast audio and video with the audio alone, by this weight (default: the model's)",
+    )
+    parser.add_argument(
+        "--device", type=device, default="auto", help="auto (a GPU if there is one), cpu or cuda"
+    )
+    for base, name in (("whisper", "Whisper"), ("avhubert", "AV-HuBERT"), ("llm", "LLM")):
+        parser.add_argument(
+            f"--{base}", help=f"Directory or hub id of the {name} (default: the model's)"
+        )
+
+
+def model_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what `add_model_options` gives, for ``AVSRSpeech2Text.from_pretrained``."""
+    names = ("device", "whisper", "avhubert", "llm", "task", "rates")
+    search = {name: getattr(args, name) for name in ("beam_size", "max_new_tokens", "contrast")}
+    return {name: getattr(args, name) for name in names} | {
+        name: value for name, value in search.items() if value is not None
+    }
+
+
 def run(
     main: Callable[[Sequence[str] | None], int | None], cmd: Sequence[str] | None = None
 ) -> None:

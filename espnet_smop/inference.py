@@ -390,6 +390,28 @@ class Segment:
 
 
 @dataclasses.dataclass(frozen=True)
+class Piece:
+    """What the model gets of one piece of a file.
+
+    Attributes:
+        start: seconds from the beginning of the file.
+        end: likewise.
+        speech: waveform ``(samples,)`` at 16 kHz; None without sound.
+        video: grey mouth crops, uint8 ``(T, 96, 96)`` at 25 fps; None without a face.
+    """
+
+    start: float
+    end: float
+    speech: np.ndarray | None
+    video: np.ndarray | None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The inputs that there are."""
+        return tuple(m.name for m in MODALITIES.values() if getattr(self, m.data_name) is not None)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Face:
     """Position of the mouth in a video.
 
@@ -439,7 +461,18 @@ class Transcriber:
         self.min_frames = max(1, preprocess.video_multiple)
 
     def __call__(self, path: str | Path, warn: Callable[[str], None]) -> Iterator[Segment]:
-        """Transcribe a file, piece by piece.
+        """Transcribe a file, piece by piece; arguments and errors are those of :meth:`pieces`."""
+        for piece in self.pieces(path, warn):
+            if piece.modalities:
+                yield self.recognise(piece)
+
+    def recognise(self, piece: Piece) -> Segment:
+        """Recognise a piece from the inputs that it has."""
+        [(text, _, _, score), *_] = self.speech2text(piece.speech, piece.video, allow_missing=True)
+        return Segment(piece.start, piece.end, text, score, piece.modalities)
+
+    def pieces(self, path: str | Path, warn: Callable[[str], None]) -> Iterator[Piece]:
+        """Read a file, find the mouth and cut both at pauses.
 
         Args:
             path: video or audio file.
@@ -470,21 +503,14 @@ class Transcriber:
         if samples is not None:
             # A rest shorter than a frame is ignored.
             frames = max(frames, len(samples) // SAMPLES_PER_FRAME, 1)
-        pieces = cut_at_pauses(samples, frames, max_seconds=self.max_seconds)
-        for start, end in pieces:
+        for start, end in cut_at_pauses(samples, frames, max_seconds=self.max_seconds):
             video = self._video(crops, end - start)
             speech = self._speech(samples, start, end)
             if video is None and face is not None:
                 times = f"{start / FRAME_RATE:.1f} to {end / FRAME_RATE:.1f} s"
                 rest = "nothing" if speech is None else "only the audio"
                 warn(f"no face from {times}: recognising {rest} there")
-            inputs = {"speech": speech, "video": video}
-            used = tuple(
-                m for m, x in zip(MODALITIES, inputs.values(), strict=True) if x is not None
-            )
-            if used:
-                [(text, _, _, score), *_] = self.speech2text(**inputs, allow_missing=True)
-                yield Segment(start / FRAME_RATE, end / FRAME_RATE, text, score, used)
+            yield Piece(start / FRAME_RATE, end / FRAME_RATE, speech, video)
             self.progress("recognising", end / frames)
 
     def _audio(self, path: Path, warn: Callable[[str], None]) -> tuple[np.ndarray | None, float]:

@@ -297,3 +297,26 @@ def test_report(recipe, experiment, dump_dir, capsys):
             name = name.replace("SYSTEM", "a").replace("SET", "test").replace("NOISE", "babble")
             name = name.replace("LEVEL", "babble5")
             assert (Path("exp/report/figures") / name).with_suffix(".csv").is_file(), name
+
+
+def test_demo(recipe, experiment, monkeypatch, capsys):
+    pytest.importorskip("gradio", reason="needs the extra `demo`: pip install '.[demo]'")
+    from espnet_smop.demo import page
+
+    served = []
+    monkeypatch.setattr(page, "serve", lambda shown, **options: served.append(options))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    for folder in ("exp", "downloads/mini_lrs3/test/s1", "dump/noise"):
+        Path(folder).mkdir(parents=True)
+    Path("exp/avsr_train_avsr_smop3_dedr").symlink_to(experiment)
+    Path("downloads/mini_lrs3/test/s1/a.mp4").write_bytes(b"clip")
+    soundfile.write("dump/noise/babble.wav", np.zeros(16000), 16000)
+    [(_, code)] = blocks("demo.md")
+    install, demo = commands(code)
+    assert install == 'pip install "../../..[demo,landmarks]"'
+    run_block("sh", demo)
+    [options] = served
+    text = (GUIDES / "demo.md").read_text()
+    assert f"{options['max_megabytes']:g} MB" in text and options["host"] == "127.0.0.1"
+    assert f"{page.WAITING} visitors may wait" in text

@@ -91,7 +91,7 @@ def test_the_wheel_holds_the_package_and_its_templates_alone(wheel):
     files = {Path(name) for name in zipfile.ZipFile(wheel).namelist()}
     inside = {f for f in files if ".dist-info" not in f.parts[0]}
     source = ROOT / "espnet_smop"
-    wanted = {*source.rglob("*.py"), *source.rglob("*.jinja")}
+    wanted = {p for kind in ("py", "jinja", "css") for p in source.rglob(f"*.{kind}")}
     assert inside == {f.relative_to(ROOT) for f in wanted}
     assert any(f.name == "LICENSE" for f in files)
 
@@ -99,7 +99,8 @@ def test_the_wheel_holds_the_package_and_its_templates_alone(wheel):
 def test_what_recipes_need_is_an_extra(installed):
     found = requirements(installed)
     assert found.keys() == {
-        None, "recipes", "mini", "landmarks", "gguf", "nf4", "slurm", "test",
+        None, "recipes", "mini", "landmarks", "demo", "browser", "notebook", "gguf", "nf4", "slurm",
+        "test",
     }  # fmt: skip
     assert found["recipes"] == set(command._OF_RECIPES)
     extras = set.union(*(found[extra] for extra in found if extra))

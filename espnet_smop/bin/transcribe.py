@@ -28,7 +28,13 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from espnet_smop.command import CommandParser, add_output_dir, add_view_options, device, run
+from espnet_smop.command import (
+    CommandParser,
+    add_model_options,
+    add_output_dir,
+    model_options,
+    run,
+)
 from espnet_smop.corpus.landmarks import (
     LandmarkError,
     build_landmarks,
@@ -205,7 +211,7 @@ def get_parser() -> argparse.ArgumentParser:
         prog="python -m espnet_smop.bin.transcribe",
         description=__doc__,
     )
-    parser.add_argument("model", help="Package (directory, zip file, hub id) or experiment")
+    add_model_options(parser)
     parser.add_argument("files", nargs="+", help="Video or audio files, or folders of them")
     parser.add_argument(
         "--modality",
@@ -213,7 +219,6 @@ def get_parser() -> argparse.ArgumentParser:
         default="auto",
         help="Inputs to use; auto uses all that the model takes",
     )
-    add_view_options(parser)
     parser.add_argument("--format", choices=tuple(FORMATS), default="txt", help="Output format")
     add_output_dir(
         parser,
@@ -228,30 +233,8 @@ def get_parser() -> argparse.ArgumentParser:
         help="Transcribe files again that already have a transcript",
     )
     parser.add_argument(
-        "--landmarks",
-        default="auto",
-        help="Source of facial landmarks: auto (a landmark file beside the video, else dlib), "
-        "dlib, or your own class as module:Class",
-    )
-    parser.add_argument(
         "--max_seconds", type=float, default=15.0, help="Length limit of the pieces"
     )
-    parser.add_argument("--beam_size", type=int, help="1 is greedy search (default: the model's)")
-    parser.add_argument(
-        "--max_new_tokens", type=int, help="Token limit of a piece (default: the model's)"
-    )
-    parser.add_argument(
-        "--contrast",
-        type=float,
-        help="Contrast audio and video with the audio alone, by this weight (default: the model's)",
-    )
-    parser.add_argument(
-        "--device", type=device, default="auto", help="auto (a GPU if there is one), cpu or cuda"
-    )
-    for base, name in (("whisper", "Whisper"), ("avhubert", "AV-HuBERT"), ("llm", "LLM")):
-        parser.add_argument(
-            f"--{base}", help=f"Directory or hub id of the {name} (default: the model's)"
-        )
     return parser
 
 
@@ -260,18 +243,8 @@ def load_transcriber(args: argparse.Namespace, jobs: Sequence[Job]) -> Transcrib
     explicit = _MODALITIES[args.modality] or ()
     if "video" in explicit and not all(find_beside(job.media) for job in jobs):
         check_landmarks_available(args.landmarks)
-    search = {name: getattr(args, name) for name in ("beam_size", "max_new_tokens", "contrast")}
     disable_progress_bar()  # of loading weights
-    speech2text = AVSRSpeech2Text.from_pretrained(
-        args.model,
-        device=args.device,
-        whisper=args.whisper,
-        avhubert=args.avhubert,
-        llm=args.llm,
-        task=args.task,
-        rates=args.rates,
-        **{name: value for name, value in search.items() if value is not None},
-    )
+    speech2text = AVSRSpeech2Text.from_pretrained(args.model, **model_options(args))
     return Transcriber(
         speech2text,
         modalities=_MODALITIES[args.modality],

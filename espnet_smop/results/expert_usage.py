@@ -89,14 +89,14 @@ class Strip:
 
     Attributes:
         uid: its id.
-        text: reference transcript.
+        text: reference transcript; None if there is none.
         speech: waveform ``(samples,)`` at 16 kHz; None for a model without audio.
         video: grey mouth crops, uint8 ``(T, H, W)`` at 25 fps; None for a model without video.
         routes: one for each router and modality.
     """
 
     uid: str
-    text: str
+    text: str | None
     speech: np.ndarray | None
     video: np.ndarray | None
     routes: list[Route]

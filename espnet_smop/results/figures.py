@@ -293,7 +293,8 @@ def strip(shown: Strip, heard: str) -> Figure:
         handles, labels, loc="outside lower center", ncols=2,
         frameon=True, facecolor="#666666", labelcolor="white",
     )  # fmt: skip
-    figure.suptitle(f"said:  {shown.text}\nheard: {heard}", x=0.01, ha="left", fontsize=8)
+    said = "" if shown.text is None else f"said:  {shown.text}\n"
+    figure.suptitle(f"{said}heard: {heard}", x=0.01, ha="left", fontsize=8)
     return figure
 
 

@@ -139,7 +139,7 @@ def phone_usage(
     """
     usages = []
     for router, modality, routing in routed:
-        seconds = _seconds_per_token(model, modality)
+        seconds = _seconds_per_token(model, modality, model.views.find())
         # (B, T)
         valid = routing.valid.unflatten(0, (len(alignments), -1))
         known = valid & torch.tensor([a is not None for a in alignments])[:, None].to(valid.device)
@@ -192,10 +192,25 @@ def _added[U: (Usage, PhoneUsage)](before: Sequence[U], more: Sequence[U]) -> li
 
 
 @torch.no_grad()
-def routings(model: ESPnetAVSRModel, batch: dict[str, torch.Tensor]) -> list[Routed]:
-    """Return what each router does with a batch; nothing without routers."""
+def routings(
+    model: ESPnetAVSRModel,
+    batch: dict[str, torch.Tensor],
+    *,
+    view: View | None = None,
+    allow_missing: bool = False,
+) -> list[Routed]:
+    """Return what each router does with a batch; nothing without routers.
+
+    Args:
+        model: the model.
+        batch: preprocessed and collated utterances.
+        view: task and rates; None is the model's first.
+        allow_missing: accept one input where the view takes two.
+    """
     projected = model.project(
-        *(batch.get(n) for n in ("speech", "speech_lengths", "video", "video_lengths"))
+        *(batch.get(n) for n in ("speech", "speech_lengths", "video", "video_lengths")),
+        view=view,
+        allow_missing=allow_missing,
     )
     return [
         (router, modality, routing)
@@ -205,21 +220,32 @@ def routings(model: ESPnetAVSRModel, batch: dict[str, torch.Tensor]) -> list[Rou
     ]
 
 
-def _strip(
-    model: ESPnetAVSRModel, batch: dict[str, torch.Tensor], data_dir: Path, uid: str
-) -> Strip:
-    routes = []
-    for router, modality, routing in routings(model, batch):
+def routes(model: ESPnetAVSRModel, routed: Sequence[Routed], view: View) -> list[Route]:
+    """Return each router's choices for the tokens of one utterance.
+
+    Args:
+        model: the model.
+        routed: of a batch of one, see `routings`.
+        view: at whose rates.
+    """
+    found = []
+    for router, modality, routing in routed:
         kept = routing.valid.cpu().numpy()
-        routes.append(
+        found.append(
             Route(
                 router,
                 modality,
                 routing.probs.float().cpu().numpy()[kept],
                 routing.indices.cpu().numpy()[kept],
-                _seconds_per_token(model, modality),
+                _seconds_per_token(model, modality, view),
             )
         )
+    return found
+
+
+def _strip(
+    model: ESPnetAVSRModel, batch: dict[str, torch.Tensor], data_dir: Path, uid: str
+) -> Strip:
     # The signals as they are in the files, before the preprocessor normalises and crops them.
     speech = video = None
     if "audio" in model.views.modalities:
@@ -231,15 +257,14 @@ def _strip(
         text=read_table(data_dir / "text")[uid],
         speech=speech,
         video=video,
-        routes=routes,
+        routes=routes(model, routings(model, batch), model.views.find()),
     )
 
 
-def _seconds_per_token(model: ESPnetAVSRModel, modality: str) -> float:
+def _seconds_per_token(model: ESPnetAVSRModel, modality: str, view: View) -> float:
     # Measured on a long utterance, where a remainder of frames at the end is negligible.
     frames = torch.tensor(_LONG)
-    rates = model.views.find().rates
-    tokens = int(model.projector.num_tokens_at(modality, frames, rates))
+    tokens = int(model.projector.num_tokens_at(modality, frames, view.rates))
     return _LONG / tokens / model.frontends[modality].frame_rate
 
 

@@ -1,0 +1,1 @@
+"""A page in the browser that recognises a visitor's clips; `page.py` alone needs Gradio."""
