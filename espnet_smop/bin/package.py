@@ -5,6 +5,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from espnet2.utils.types import str2bool
 
 from espnet_smop.checkpoint.hub import upload as upload_package
@@ -34,6 +35,7 @@ def pack(args: argparse.Namespace) -> None:
         inference=inference,
         name=args.name,
         license=args.license,
+        dtype=args.dtype and getattr(torch, args.dtype),
     )
     for name, size in contents(out).items():
         print(f"{size:>14,}  {name}")
@@ -74,6 +76,11 @@ def _pack_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", help="Title of the model card (default: the experiment's name)")
     parser.add_argument("--license", help="Licence for the model card, e.g. apache-2.0")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="Of the weights; float16 halves the package (default: the checkpoint's)",
+    )
 
 
 def _upload_arguments(parser: argparse.ArgumentParser) -> None:

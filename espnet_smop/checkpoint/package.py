@@ -97,6 +97,7 @@ def pack(
     inference: Mapping[str, Any] | None = None,
     name: str | None = None,
     license: str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Path:
     """Make a package of an experiment.
 
@@ -108,9 +109,10 @@ def pack(
         inference: decoding settings to recommend where the experiment's config has none.
         name: title of the model card; None is the experiment's name.
         license: licence identifier for the model card.
+        dtype: to store the weights in, which a model reads into its own; None is the checkpoint's.
 
     Raises:
-        PackageError: a part of the package is missing.
+        PackageError: a part of the package is missing, or a weight is too large for the dtype.
         BaseModelError: a base model to include cannot be found.
     """
     experiment, out = Path(experiment), Path(out)
@@ -120,7 +122,7 @@ def pack(
     def write(directory: Path) -> None:
         config = _config_to_pack(experiment, inference or {})
         sources = named_models(config)
-        _write_weights(checkpoint, directory / WEIGHTS)
+        _write_weights(checkpoint, directory / WEIGHTS, dtype)
         _write_tokenizer(config, experiment, directory)
         if include_bases:
             _copy_bases(config, sources, experiment, directory)
@@ -188,7 +190,7 @@ def _dump(content: Mapping[str, Any], path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _write_weights(checkpoint: Path, out: Path) -> None:
+def _write_weights(checkpoint: Path, out: Path, dtype: torch.dtype | None) -> None:
     if not checkpoint.is_file():
         raise PackageError(f"there is no checkpoint {checkpoint}: train or import the model first")
     state = safe_torch_load(checkpoint, map_location="cpu")
@@ -198,7 +200,15 @@ def _write_weights(checkpoint: Path, out: Path) -> None:
             "checkpoint.pth, which is for resuming"
         )
     # Cloned, because safetensors refuses tensors that share memory.
-    save_file({k: v.detach().clone().contiguous() for k, v in state.items()}, out)
+    weights = {k: v.detach().clone().contiguous() for k, v in state.items()}
+    if dtype is not None:
+        weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
+    for name, weight in weights.items():
+        if not weight.isfinite().all() and state[name].isfinite().all():
+            raise PackageError(
+                f"{name} of {checkpoint} has a value beyond {dtype}: leave --dtype out"
+            )
+    save_file(weights, out)
 
 
 def _write_tokenizer(config: dict[str, Any], experiment: Path, directory: Path) -> None:

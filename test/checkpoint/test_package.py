@@ -127,6 +127,29 @@ def test_packing_lists_what_is_in_it(experiment, tmp_path, capsys):
     assert listed == [sorted((size, file) for file, size in sizes.items())] * 2
 
 
+def test_weights_in_half_precision(experiment, utterance, tmp_path):
+    whole, half = (tmp_path / f"{name}.zip" for name in ("whole", "half"))
+    for out, dtype in ((whole, []), (half, ["--dtype", "float16"])):
+        package_main(["pack", "--exp", str(experiment), "--out", str(out), *dtype])
+    sizes = {p: zipfile.ZipFile(p).getinfo("model.safetensors").file_size for p in (whole, half)}
+    assert 0.5 <= sizes[half] / sizes[whole] < 0.6
+    plain = torch.load(experiment / "valid.acc.ave.pth", weights_only=True)
+    model = AVSRSpeech2Text.from_pretrained(half, **SEARCH).model
+    for name, value in model.state_dict().items():
+        assert value.dtype == plain[name].dtype
+        assert torch.equal(value, plain[name].half().to(value.dtype)), name
+
+
+def test_a_value_beyond_half_precision_is_named(experiment, tmp_path):
+    file = experiment / "valid.acc.ave.pth"
+    state = torch.load(file, weights_only=True)
+    name = next(k for k, v in state.items() if v.is_floating_point())
+    state[name].view(-1)[0] = 7e4
+    torch.save(state, file)
+    with pytest.raises(PackageError, match=f"{name} of .* has a value beyond torch.float16"):
+        pack(experiment, file, tmp_path / "half.zip", dtype=torch.float16)
+
+
 def test_packing_again_gives_the_same_file(experiment, tmp_path):
     first, second = (
         pack(experiment, "valid.acc.ave.pth", tmp_path / f"{n}.zip").read_bytes() for n in "ab"
