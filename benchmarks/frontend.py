@@ -1,45 +1,52 @@
 #!/usr/bin/env python3
-"""Speed of the frontends, as ratios of interleaved runs on one thread (CPU seconds).
+"""Speed of the frontends: seconds of speech per second, of runs that take turns.
 
-    python benchmarks/frontend.py whisper     # `longest` against `30s`
-    python benchmarks/frontend.py avhubert    # against torch.nn.TransformerEncoderLayer
-    python benchmarks/frontend.py tiny        # training a small AV-HuBERT from scratch
+    python benchmarks/frontend.py whisper     # Base: `longest` against `30s`
+    python benchmarks/frontend.py avhubert    # LARGE: batches of equal and of mixed lengths
+    python benchmarks/frontend.py tiny        # training a small AV-HuBERT from scratch, frames/s
+    python benchmarks/frontend.py whisper avhubert --device cuda --compile default reduce-overhead
 
-Durations follow LRS3: log-normal, test with mean 2.3 s (sigma 0.5, clipped to 0.6 … 6.2 s), train
-with mean 10 s (sigma 0.6, clipped to 1 … 24 s). Batches are of similar lengths, as ESPnet's
-samplers make them, with at most 24 s of audio.
+On a CPU times are processor times, of one thread with ``OMP_NUM_THREADS=1``. Durations for Whisper
+follow LRS3: log-normal, test with mean 2.3 s (sigma 0.5, clipped to 0.6 … 6.2 s), train with mean
+10 s (sigma 0.6, clipped to 1 … 24 s). Its batches are of similar lengths, as ESPnet's samplers make
+them, with at most 24 s of audio. `reduce-overhead` is torch.compile with CUDA graphs.
 """
 
 import argparse
+import copy
 import math
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
+from unittest import mock
 
+import timing
 import torch
-from torch import nn
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel, Encoder
-from espnet_smop.frontend.resnet import VideoResNet
+from espnet_smop.base_model import freeze
+from espnet_smop.compiled import compile_layers
+from espnet_smop.frontend.avhubert import AVHuBERTConfig, AVHuBERTModel
 from espnet_smop.frontend.whisper import WhisperFrontend
-from espnet_smop.modality import SAMPLE_RATE
+from espnet_smop.modality import FRAME_RATE, SAMPLE_RATE
 
 _DISTRIBUTIONS = {"test": (2.3, 0.5, 0.6, 6.2), "train": (10.0, 0.6, 1.0, 24.0)}
-
-
-def interleaved(runs: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Return each run's least time in CPU seconds; the runs take turns."""
-    times = {name: math.inf for name in runs}
-    for run in runs.values():
-        run()
-    for _ in range(repeats):
-        for name, run in runs.items():
-            start = time.process_time()
-            run()
-            times[name] = min(times[name], time.process_time() - start)
-    return times
+_TINY = AVHuBERTConfig(
+    encoder_layers=2,
+    encoder_embed_dim=128,
+    encoder_ffn_embed_dim=512,
+    encoder_attention_heads=4,
+    conv_pos=32,
+    conv_pos_groups=16,
+    resnet_relu_type="relu",
+    resnet_stem_channels=16,
+    resnet_stem_stride=4,
+    resnet_channels=[16, 32, 48, 64],
+    resnet_blocks=[1, 1, 1, 1],
+    attention_dropout=0.0,
+)
+Row = dict[str, str | float]
 
 
 def durations(name: str, count: int) -> list[float]:
@@ -60,117 +67,86 @@ def batches(lengths: list[float], seconds: float = 24.0) -> list[list[float]]:
     return groups
 
 
-def whisper(args: argparse.Namespace) -> None:
-    """Measure utterances per second of `longest` and `30s`, with the sizes of Whisper base."""
+def rows(
+    args: argparse.Namespace, runs: dict[str, Callable[[], object]], speech: dict[str, float]
+) -> list[Row]:
+    """Time runs; ``speech`` is what each processes, in seconds."""
+    times = timing.interleaved(runs, args.repeats, args.device, args.deadline)
+    return [
+        {"run": name, "seconds": t, "speech_per_second": speech[name] / t}
+        for name, t in times.items()
+    ]
+
+
+def dtype_of(args: argparse.Namespace) -> torch.dtype:
+    return torch.bfloat16 if args.device == "cuda" else torch.float32
+
+
+def whisper(args: argparse.Namespace) -> list[Row]:
+    """Measure `longest` and `30s`, with the sizes of Whisper Base."""
+    width, layers = (128, 2) if args.tiny else (512, 6)
     config = WhisperConfig(
-        d_model=512, encoder_layers=6, encoder_attention_heads=8, encoder_ffn_dim=2048
+        d_model=width, encoder_layers=layers, encoder_attention_heads=8, encoder_ffn_dim=4 * width
     )
+    dtype = str(dtype_of(args)).removeprefix("torch.")
     with tempfile.TemporaryDirectory() as directory:
         WhisperEncoder(config).save_pretrained(directory)
         frontends = {
-            p: WhisperFrontend(directory, padding=p, dtype="float32") for p in ("longest", "30s")
+            p: WhisperFrontend(directory, padding=p, dtype=dtype).to(args.device).eval()
+            for p in ("longest", "30s")
         }
+    runs, speech = {}, {}
     for name in _DISTRIBUTIONS:
         # A stratified sample, so that few utterances stand for the distribution.
         every = durations(name, args.utterances * 20)[10::20]
         inputs = []
         for group in batches(every):
-            samples = torch.tensor([int(d * SAMPLE_RATE) for d in group])
-            inputs.append((torch.randn(len(group), int(samples.max())), samples))
+            samples = torch.tensor([int(d * SAMPLE_RATE) for d in group], device=args.device)
+            sound = torch.randn(len(group), int(samples.max()), device=args.device)
+            inputs.append((sound, samples))
 
-        def run(padding: str, inputs=inputs) -> None:
-            for speech, samples in inputs:
-                frontends[padding](speech, samples)
+        def run(frontend: WhisperFrontend, inputs=inputs) -> None:
+            for sound, samples in inputs:
+                frontend(sound, samples)
 
-        times = interleaved({p: lambda p=p, run=run: run(p) for p in frontends}, args.repeats)
-        rates = {p: len(every) / t for p, t in times.items()}
-        print(
-            f"whisper base, {name} ({len(every)} of mean {sum(every) / len(every):.1f} s): "
-            f"longest {rates['longest']:.2f}/s, 30s {rates['30s']:.2f}/s, "
-            f"ratio {rates['longest'] / rates['30s']:.1f}"
-        )
+        for padding, frontend in frontends.items():
+            label = f"Whisper, {padding}, {name} set of mean {sum(every) / len(every):.1f} s"
+            runs[label], speech[label] = partial(run, frontend), sum(every)
+    return rows(args, runs, speech)
 
 
-def avhubert(args: argparse.Namespace) -> None:
-    """Measure the transformer against torch's own layers, and the ResNet's memory layouts."""
-    config = AVHuBERTConfig(encoder_layers=4)
-    encoder = Encoder(config).eval()
-    torch.backends.mha.set_fastpath_enabled(False)
-    layer = nn.TransformerEncoderLayer(
-        config.encoder_embed_dim,
-        config.encoder_attention_heads,
-        config.encoder_ffn_embed_dim,
-        activation="gelu",
-        batch_first=True,
-        norm_first=True,
-    )
-    stack = nn.TransformerEncoder(
-        layer, 4, norm=nn.LayerNorm(config.encoder_embed_dim), enable_nested_tensor=False
-    ).eval()
-    x = torch.randn(4, 60, config.encoder_embed_dim)
-    for name, lengths in (("full", [60, 60, 60, 60]), ("padded", [60, 50, 40, 30])):
-        inside = torch.arange(60) < torch.tensor(lengths)[:, None]
-        mask = None if bool(inside.all()) else inside[:, None, None]
-        padded = None if bool(inside.all()) else ~inside
-
-        @torch.no_grad()
-        def ours(mask=mask) -> None:
-            y = x
-            for block in encoder.layers:
-                y = block(y, mask)
-            encoder.layer_norm(y)
-
-        @torch.no_grad()
-        def theirs(padded=padded) -> None:
-            stack(x, src_key_padding_mask=padded)
-
-        times = interleaved({"ours": ours, "torch": theirs}, args.repeats)
-        print(
-            f"4 layers of AV-HuBERT LARGE, {name} batch of 4 x 60: {times['ours'] * 1e3:.0f} ms, "
-            f"TransformerEncoderLayer {times['torch'] * 1e3:.0f} ms, "
-            f"speed ratio {times['torch'] / times['ours']:.2f}"
-        )
-    resnet = VideoResNet(
-        stem_channels=64,
-        stem_stride=2,
-        channels=[64, 128, 256, 512],
-        blocks=[2, 2, 2, 2],
-        relu_type="prelu",
-    ).eval()
-    frames = torch.randn(24, 64, 44, 44)
-    layouts = {
-        "channels-last": frames.contiguous(memory_format=torch.channels_last),
-        "channels-first": frames,
-    }
-
-    @torch.no_grad()
-    def trunk(name: str) -> None:
-        resnet.trunk(resnet.frontend3D[1:](layouts[name]))
-
-    times = interleaved({n: lambda n=n: trunk(n) for n in layouts}, args.repeats)
-    for name, seconds in times.items():
-        print(f"ResNet-18 trunk, {name}: {len(frames) / seconds:.0f} frames/s")
+def compiled(model: AVHuBERTModel, mode: str) -> AVHuBERTModel:
+    """Return a copy of a model whose layers are compiled."""
+    model = copy.deepcopy(model)
+    with mock.patch("torch.compile", partial(torch.compile, mode=mode)):
+        compile_layers(model.encoder.layers, when=lambda: True)
+    return model
 
 
-def tiny(args: argparse.Namespace) -> None:
+def avhubert(args: argparse.Namespace) -> list[Row]:
+    """Measure batches without padding, and with a third of it."""
+    torch.manual_seed(0)
+    with torch.device(args.device):
+        model = AVHuBERTModel(_TINY if args.tiny else AVHuBERTConfig())
+    model = freeze(model.to(dtype_of(args)).eval())
+    models = {"": model, **{f", compiled ({m})": compiled(model, m) for m in args.compile}}
+    times = 8 if args.device == "cuda" else 1
+    runs, speech = {}, {}
+    for kind, frames in (("equal", [60] * 4), ("mixed", [90, 62, 49, 39])):
+        lengths = torch.tensor(frames * times, device=args.device)
+        video = torch.randn(len(lengths), max(frames), 88, 88, device=args.device)
+        for suffix, one in models.items():
+            label = f"AV-HuBERT, {kind} lengths{suffix}"
+            runs[label] = torch.no_grad()(partial(one, video=video, lengths=lengths))
+            speech[label] = times * sum(frames) / FRAME_RATE
+    return rows(args, runs, speech)
+
+
+def tiny(args: argparse.Namespace) -> list[Row]:
     """Measure forward and backward of an AV-HuBERT small enough to train on a CPU."""
-    model = AVHuBERTModel(
-        AVHuBERTConfig(
-            encoder_layers=2,
-            encoder_embed_dim=128,
-            encoder_ffn_embed_dim=512,
-            encoder_attention_heads=4,
-            conv_pos=32,
-            conv_pos_groups=16,
-            resnet_relu_type="relu",
-            resnet_stem_channels=16,
-            resnet_stem_stride=4,
-            resnet_channels=[16, 32, 48, 64],
-            resnet_blocks=[1, 1, 1, 1],
-            attention_dropout=0.0,
-        )
-    )
-    video, lengths = torch.randn(8, 48, 88, 88), torch.full((8,), 48)
+    model = AVHuBERTModel(_TINY).to(args.device)
+    video = torch.randn(8, 48, 88, 88, device=args.device)
+    lengths = torch.full((8,), 48, device=args.device)
 
     def train() -> None:
         model.train()(video=video, lengths=lengths)[-1].square().mean().backward()
@@ -180,20 +156,28 @@ def tiny(args: argparse.Namespace) -> None:
     def infer() -> None:
         model.eval()(video=video, lengths=lengths)
 
-    for name, seconds in interleaved({"train": train, "infer": infer}, args.repeats).items():
-        print(f"tiny AV-HuBERT, {name}: {8 * 48 / seconds:.0f} frames/s")
+    runs = {"small AV-HuBERT, a training step": train, "small AV-HuBERT, inference": infer}
+    return rows(args, runs, dict.fromkeys(runs, 8 * 48 / FRAME_RATE))
+
+
+PARTS = {"whisper": whisper, "avhubert": avhubert, "tiny": tiny}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["whisper", "avhubert", "tiny"])
+    parser.add_argument("parts", choices=PARTS, nargs="+")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--utterances", type=int, default=20)
-    torch.set_num_threads(1)
-    args = parser.parse_args()
-    {"whisper": whisper, "avhubert": avhubert, "tiny": tiny}[args.part](args)
+    parser.add_argument("--utterances", type=int, default=20, help="of each set for Whisper")
+    parser.add_argument("--tiny", action="store_true", help="small models")
+    parser.add_argument("--compile", nargs="+", default=[], help="modes of torch.compile")
+    timing.add_options(parser)
+    args = timing.parsed(parser)
+    found = [row for part in args.parts for row in PARTS[part](args)]
+    cells = [[r["run"], f"{r['seconds']:.3f}", f"{r['speech_per_second']:.1f}"] for r in found]
+    print(timing.markdown(["", "seconds", "speech s/s"], cells))
+    timing.save(args, {"rows": found})
 
 
 if __name__ == "__main__":

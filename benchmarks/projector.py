@@ -11,16 +11,15 @@ one-hot mask and adds its outputs by index.
 """
 
 import argparse
-import json
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 
 import timing
 import torch
+from public_experts import Loop, mlp
 from torch import nn
 
 from espnet_smop.projector.dispatch import DISPATCHES, choose, mix
@@ -28,37 +27,6 @@ from espnet_smop.projector.experts import ExpertPool
 from espnet_smop.projector.router import Router
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "amp": torch.float32}
-
-
-def mlp(width: int, hidden: int, output: int, layer_norm: bool) -> nn.Sequential:
-    layers = [nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, output)]
-    return nn.Sequential(*layers, *([nn.LayerNorm(output)] if layer_norm else []))
-
-
-class Loop(nn.Module):
-    """The algorithm of published code."""
-
-    def __init__(self, args: argparse.Namespace, num_experts: int):
-        super().__init__()
-        self.num_experts, self.top_k, self.output = num_experts, args.top_k, args.output
-        self.gate = nn.Linear(args.width, num_experts, bias=False)
-        self.experts = nn.ModuleList(
-            mlp(args.width, args.hidden, args.output, args.layer_norm) for _ in range(num_experts)
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Project ``(M, D)`` to ``(M, E)``."""
-        probs = self.gate(x).softmax(-1, dtype=torch.float32)
-        weights, selected = probs.topk(self.top_k, dim=-1)
-        weights = (weights / weights.sum(-1, keepdim=True)).to(x.dtype)
-        out = torch.zeros(len(x), self.output, dtype=x.dtype, device=x.device)
-        # (N, K, M)
-        mask = nn.functional.one_hot(selected, self.num_experts).permute(2, 1, 0)
-        for expert, chosen in zip(self.experts, mask, strict=True):
-            choice, token = torch.where(chosen)
-            y = expert(x[token]) * weights[token, choice, None]
-            out.index_add_(0, token, y.to(x.dtype))
-        return out
 
 
 class SMoP(nn.Module):
@@ -176,7 +144,6 @@ def table(results: list[dict], key: str, columns: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument(
         "--precision", default="fp32", choices=PRECISIONS, help="amp: autocast to bf16"
     )
@@ -194,8 +161,8 @@ def main() -> None:
     parser.add_argument("--clock", default="wall", choices=["wall", "process"])
     parser.add_argument("--max_dense_rows", type=int, default=32768, help="N · tokens, on a CPU")
     parser.add_argument("--only", nargs="+", default=[*DISPATCHES, "auto"])
-    parser.add_argument("--json", type=Path, help="write all figures there")
-    args = parser.parse_args()
+    timing.add_options(parser)
+    args = timing.parsed(parser)
     many = 10 if args.device == "cuda" else 1
     args.inner, args.warmup = args.inner or many, args.warmup or many
     torch.set_num_threads(args.threads)
@@ -209,6 +176,8 @@ def main() -> None:
     columns = ["loop", *args.only]
     for num_experts in args.experts:
         for tokens in args.tokens:
+            if results and args.deadline.passed():
+                break
             results.append(compare(args, num_experts, tokens))
             print(table(results[-1:], "training", columns).splitlines()[-1], flush=True)
     for key, title in (
@@ -217,8 +186,7 @@ def main() -> None:
         ("memory", "Peak memory of forward and backward, over that of the loop"),
     ):
         print(f"\n{title}\n\n{table(results, key, columns)}")
-    if args.json:
-        args.json.write_text(json.dumps({"machine": head, "results": results}, indent=1) + "\n")
+    timing.save(args, {"machine": head, "results": results})
 
 
 if __name__ == "__main__":

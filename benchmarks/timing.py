@@ -1,11 +1,39 @@
-"""Shared by the benchmarks: clock, peak memory, growth and Markdown tables."""
+"""Shared by the benchmarks: options, clock, turns, time limit, memory, growth, tables and files."""
 
+import argparse
+import json
+import math
 import os
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every benchmark that runs on a GPU as well."""
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--seconds", type=float, help="begin no other measurement after so long")
+    parser.add_argument("--json", type=Path, help="write all figures there")
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line; ``deadline`` is a `Deadline` from now on."""
+    args = parser.parse_args()
+    args.deadline = Deadline(args.seconds)
+    return args
+
+
+def save(args: argparse.Namespace, figures: Mapping[str, Any]) -> None:
+    """Write figures and the options that gave them, if a file is asked for."""
+    if args.json:
+        settings = {k: v for k, v in vars(args).items() if k not in ("json", "deadline")}
+        text = json.dumps({"settings": settings, **figures}, indent=1, default=str)
+        args.json.write_text(text + "\n")
 
 
 def now(device: str) -> float:
@@ -14,6 +42,44 @@ def now(device: str) -> float:
         return time.process_time()
     torch.cuda.synchronize()
     return time.perf_counter()
+
+
+class Deadline:
+    """A time limit that a benchmark asks about between two measurements.
+
+    Args:
+        seconds: from now on; None is no limit.
+    """
+
+    def __init__(self, seconds: float | None):
+        self.end = math.inf if seconds is None else time.monotonic() + seconds
+
+    def passed(self) -> bool:
+        """Whether it is over."""
+        return time.monotonic() > self.end
+
+
+def interleaved(
+    runs: Mapping[str, Callable[[], object]],
+    repeats: int,
+    device: str = "cpu",
+    deadline: Deadline | None = None,
+) -> dict[str, float]:
+    """Return each run's median of seconds; the runs take turns, after one of each to warm up.
+
+    Once the deadline has passed, no other round begins.
+    """
+    times = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for round_ in range(repeats):
+        if round_ and deadline is not None and deadline.passed():
+            break
+        for name, run in runs.items():
+            start = now(device)
+            run()
+            times[name].append(now(device) - start)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def peak_memory(run: Callable[[], object], device: str) -> float:

@@ -19,7 +19,6 @@ batch in all settings.
 
 import argparse
 import contextlib
-import json
 import statistics
 import tempfile
 from pathlib import Path
@@ -34,22 +33,18 @@ from training_data import (
     PROMPT,
     RATES,
     lrs3_like,
+    padding,
     random_bases,
     task_arguments,
     write_corpus,
 )
+from training_report import report
 from training_steps import Steps
 
 from espnet_smop.corpus.shapes import make_shapes
+from espnet_smop.experiments.memory import activation_bytes
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.train.token_batches import Counts, TokenBatchSampler
-
-
-def padding(batches: list[np.ndarray], values: np.ndarray) -> float:
-    """Return the share of padding."""
-    return 1 - sum(values[b].sum() for b in batches) / sum(
-        len(b) * values[b].max() for b in batches
-    )
 
 
 def measure(args: argparse.Namespace, directory: Path) -> dict:
@@ -100,13 +95,23 @@ def measure(args: argparse.Namespace, directory: Path) -> dict:
 
     steps = Steps(args, model, factory)
     settings = {"ours": [nothing], "reference": list(PUBLIC.values())}
-    if args.effects:
-        settings |= {name: [change] for name, change in {**PUBLIC, **OPTIONS}.items()}
+    choices = {**PUBLIC, **OPTIONS}
+    settings |= {name: [choices[name]] for name in (choices if args.effects else args.compare)}
     settings = {n: c for n, c in settings.items() if n not in args.leave_out}
     times = {name: [] for name in settings}
     memory, split = {}, {}
-    _, same_batch = next(iter(factory(keys["ours"][len(keys["ours"]) // 2 :], 0)))
+    middle = len(keys["ours"]) // 2
+    (_, same_batch), same = next(iter(factory(keys["ours"][middle:], 0))), chosen["ours"][middle]
+    computed = activation_bytes(
+        model,
+        positions=len(same) * int(counts.tokens[same].max()),
+        text=int((text[same] + 1).sum()),
+        frames=len(same) * int(frames[same].max()),
+        recompute=False,
+    )
     for round_ in range(args.rounds + 1):  # the first warms up, and measures what needs no clock
+        if round_ > 1 and args.deadline.passed():
+            break
         for name, changes in settings.items():
             fused = name not in ("reference", "AdamW not fused")
             batches = keys["reference" if name == "reference" else "ours"]
@@ -144,6 +149,7 @@ def measure(args: argparse.Namespace, directory: Path) -> dict:
     return {
         **growth,
         "rows": rows,
+        "computed_mib": computed / 2**20,
         "split": split,
         "waste": waste,
         "matrix_peak": peak,
@@ -153,57 +159,24 @@ def measure(args: argparse.Namespace, directory: Path) -> dict:
     }
 
 
-def report(result: dict) -> str:
-    header = ["", "utterances/s", "speech s/s", "LLM tokens/s", "speed", "peak MiB", "memory"]
-    rows = [
-        [
-            name, f"{r['utterances_per_second']:.2f}", f"{r['speech_per_second']:.1f}",
-            f"{r['tokens_per_second']:.0f}", f"{r['speed']:.2f}", f"{r['peak_mib']:.0f}",
-            f"{r['memory']:.2f}", f"{100 * r['share_of_matrix_peak']:.0f} %",
-        ]
-        for name, r in result["rows"].items()
-    ]  # fmt: skip
-    lines = [timing.markdown([*header, "matrix peak"], rows), ""]
-    parts = list(result["split"]["ours"])
-    rows = [
-        [name, *(f"{100 * shares[part]:.0f}" for part in parts)]
-        for name, shares in result["split"].items()
-    ]
-    lines += [timing.markdown(["share of time in %", *parts], rows), ""]
-    if "growth" in result:
-        rows = [
-            [f"{seconds:g} s", f"{1e3 * r['seconds']:.1f}", f"{r['operations'] / 1e9:.2f}"]
-            for seconds, r in result["growth"]["lengths"].items()
-        ]
-        slopes = (f"{result['growth'][name]:.2f}" for name in ("seconds", "operations"))
-        header = ["utterances of", "ms per second of speech", "GFLOP per second of speech"]
-        lines += [timing.markdown(header, [*rows, ["slope of the totals", *slopes]]), ""]
-    for name, waste in result["waste"].items():
-        lines.append(
-            f"padding of the whole corpus, {name}: frames {100 * waste['frames']:.1f} %, "
-            f"LLM tokens {100 * waste['tokens']:.1f} %"
-        )
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--tiny", action="store_true", help="small models, for a CPU")
     parser.add_argument("--whisper", default="openai/whisper-base.en")
     parser.add_argument("--llm", default="meta-llama/Llama-3.2-1B")
     parser.add_argument("--effects", action="store_true", help="also change one choice at a time")
     parser.add_argument("--growth", action="store_true", help="also how cost grows with length")
+    parser.add_argument("--compare", nargs="+", default=[], help="some of these choices")
     parser.add_argument("--leave_out", nargs="+", default=[], help="settings not to run")
     parser.add_argument("--batch_frames", type=int, help="700 on the CPU, 4,000 on a GPU")
     parser.add_argument("--batches", type=int, help="of each setting: 6 on the CPU, 24 on a GPU")
     parser.add_argument("--corpus", type=int, default=20000, help="utterances to plan batches of")
     parser.add_argument("--rounds", type=int, help="2 on the CPU, 3 on a GPU")
     parser.add_argument("--num_workers", type=int, help="0 on the CPU, 8 on a GPU")
-    parser.add_argument("--json", type=Path, help="write all figures there")
-    args = parser.parse_args()
+    timing.add_options(parser)
+    args = timing.parsed(parser)
     cuda = args.device == "cuda"
     args.batch_frames = args.batch_frames or (4000 if cuda else 700)
     args.batches = args.batches or (24 if cuda else 6)
@@ -220,11 +193,7 @@ def main() -> None:
         f"{args.batch_frames} frames; matrix peak {result['matrix_peak'] / 1e12:.2f} TFLOP/s\n"
     )
     print(report(result))
-    if args.json:
-        settings = {k: v for k, v in vars(args).items() if k != "json"}
-        args.json.write_text(
-            json.dumps({"settings": settings, "device": device, **result}, indent=1) + "\n"
-        )
+    timing.save(args, {"device": device, **result})
 
 
 if __name__ == "__main__":

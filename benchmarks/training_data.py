@@ -85,6 +85,13 @@ def lrs3_like(count: int) -> tuple[np.ndarray, np.ndarray]:
     return (seconds * 25).astype(int), (words * 1.3).astype(int)
 
 
+def padding(batches: list[np.ndarray], values: np.ndarray) -> float:
+    """Return the share of padding."""
+    return 1 - sum(values[b].sum() for b in batches) / sum(
+        len(b) * values[b].max() for b in batches
+    )
+
+
 def write_corpus(directory: Path, frames: dict[str, int], text: dict[str, int]) -> None:
     """Write a formatted data directory of smooth moving pictures and noise."""
     rng = np.random.default_rng(1)

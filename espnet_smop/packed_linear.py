@@ -48,6 +48,7 @@ def gains(weight: torch.Tensor) -> bool:
         and weight.dtype is torch.float32
         and min(weight.shape) >= _SMALLEST
         and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")  # no public interface
     )
 
 

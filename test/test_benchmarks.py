@@ -34,6 +34,57 @@ def test_training(tmp_path):
     assert found["growth"]["operations"] < 1.2
 
 
+def gpu_script(*words):
+    command = ["benchmarks/gpu.sh", "--device", "cpu", "--rehearse", "true", *map(str, words)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=7000, check=False
+    )
+
+
+def test_the_script_for_gpus_is_rehearsed(tmp_path):
+    parts = ["check", "projector", "encoders", "train_1b", "decode"]
+    words = ["--parts", " ".join(parts), "--limit", 1500, "--out", tmp_path, "--machine", "here"]
+    done = gpu_script(*words)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "here.json").read_text())["parts"]
+    assert list(found) == parts
+    assert {part["status"] for part in found.values()} == {"complete"}
+    right = [row["right"] for row in found["check"]["figures"]["rows"]]
+    assert right == [True, True]
+    page = (tmp_path / "here.md").read_text()
+    assert all(f"## {part}: complete" in page for part in parts)
+    assert run("benchmarks/results.py", "show", tmp_path / "here.json").strip() == page.strip()
+
+
+def test_a_page_of_a_machine(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import results
+
+    for name, status in (("b", 0), ("a", 124), ("c", 3)):
+        (tmp_path / f"{name}.run").write_text(
+            f"status {status}\nseconds 7\ncommand python {name}\n"
+        )
+    (tmp_path / "b.md").write_text("| x |\n")
+    (tmp_path / "b.json").write_text('{"rows": [1]}')
+    for i, name in enumerate("bac"):  # in the order in which they ran
+        os.utime(tmp_path / f"{name}.run", (i, i))
+    found = results.collect(tmp_path, "cpu")
+    assert found["machine"]["cpu"] and list(found["parts"]) == ["b", "a", "c"]
+    assert found["parts"]["b"]["figures"] == {"rows": [1]} and not found["parts"]["a"]["page"]
+    page = results.show(found)
+    assert "## b: complete, 7 s\n\n    python b\n\n| x |" in page
+    assert "## a: stopped at its time limit, 7 s" in page and "## c: failed with status 3" in page
+
+
+def test_a_part_stops_at_its_time_limit_and_the_page_says_so(tmp_path):
+    words = ["--parts", "projector", "--limit", 1, "--out", tmp_path, "--machine", "here"]
+    done = gpu_script(*words)
+    assert done.returncode == 1 and "not complete: projector" in done.stderr
+    assert "## projector: stopped at its time limit" in (tmp_path / "here.md").read_text()
+    assert gpu_script("--parts", "tea").returncode == 2
+
+
 def test_start_up():
     lines = run("benchmarks/startup.py", "--utterances", "200", "2000").splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:4]] == ["200", "2,000"]
