@@ -54,11 +54,27 @@ def model_card(
         modalities=modalities,
         projector=config.get("projector"),
         routing=config.get("projector_conf", {}).get("routing"),
+        views=_views(config, modalities),
         bases=[_row(config, part, model) for part, model in base_models.items()],
         class_paths=class_paths,
         prompt=prompt if isinstance(prompt, str) else "`, `".join((prompt or {}).values()),
         results=_sections_below(results),
     )
+
+
+def _views(config: Mapping[str, Any], modalities: Sequence[str]) -> list[str]:
+    """Describe the tasks and the rates to choose from; nothing of a model that has one of each."""
+    tasks = (config.get("model_conf") or {}).get("tasks") or ()
+    downsample = (config.get("projector_conf") or {}).get("downsample") or {}
+    rates = {m: downsample[m] for m in modalities if isinstance(downsample.get(m), list)}
+    views = []
+    if len(tasks) > 1:
+        views.append(f"tasks {', '.join(tasks)} (`--task {next(iter(tasks))}`)")
+    if rates:
+        listed = "; ".join(f"{m} {', '.join(map(str, several))}" for m, several in rates.items())
+        example = ",".join(f"{m}={several[-1]}" for m, several in rates.items())
+        views.append(f"encoder frames per token: {listed} (`--rates {example}`)")
+    return views
 
 
 def _row(config: Mapping[str, Any], part: str, model: str) -> dict[str, str]:

@@ -380,6 +380,43 @@ def test_bases_without_safe_weights_are_not_included(experiment, tmp_path):
     assert not (tmp_path / "p").exists()
 
 
+def test_a_model_of_several_views_is_packed_with_all_of_them(
+    model_args, utterance, tmp_path, capsys
+):
+    experiment = tmp_path / "omni"
+    experiment.mkdir()
+    args = model_args(
+        model_conf={"tasks": {"asr": 1.0, "vsr": 1.5, "avsr": 1.0}},
+        projector_conf={
+            "routing": "dedr", "num_experts": 3, "hidden_size": 16, "per_rate": True,
+            "downsample": {"mode": "avgpool", "audio": [4, 8], "video": [2, 4]},
+        },
+        inference_conf=SEARCH,
+    )  # fmt: skip
+    args.decoder_conf = {**args.decoder_conf, "lora": {"r": 2, "per": "task", "shared": True}}
+    torch.manual_seed(0)
+    model = AVSRTask.build_model(args)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    (experiment / "config.yaml").write_text(yaml.safe_dump(vars(args)))
+    torch.save(model.state_dict(), experiment / "valid.acc.ave.pth")
+    out = pack(experiment, "valid.acc.ave.pth", tmp_path / "packed", include_bases=True)
+    card = (out / "README.md").read_text()
+    assert "tasks asr, vsr, avsr (`--task asr`)" in card
+    assert "audio 4, 8; video 2, 4 (`--rates audio=8,video=4`)" in card
+    scores = set()
+    for task, rates in (
+        ("asr", {"audio": 8}), ("vsr", {"video": 2}), ("vsr", {"video": 4}), ("avsr", {}),
+    ):  # fmt: skip
+        view = {"task": task, "rates": rates}
+        [expected, *_] = from_experiment(experiment, **view)(**utterance)
+        [found, *_] = AVSRSpeech2Text.from_pretrained(out, **view)(**utterance)
+        assert found == expected
+        scores.add(expected[-1].score)
+    assert len(scores) == 4
+
+
 def test_a_card_names_as_base_models_what_is_on_the_hub(experiment, tmp_path, monkeypatch):
     config = yaml.safe_load((experiment / "config.yaml").read_text())
     (tmp_path / "downloads").mkdir()

@@ -1,4 +1,7 @@
 import importlib.util
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,8 +10,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from espnet_smop.base_model import BaseModelError, frozen_keys
+from espnet_smop.decoder.four_bit import BYTES_PER_WEIGHT, num_weights
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.trained_state import TrainedState
+
+BESIDE = os.environ.get("SMOP_BITSANDBYTES", "")
+"""Directory that holds bitsandbytes where the environment does not: imports would slow down."""
 
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="needs pip install bitsandbytes"
@@ -100,6 +107,18 @@ def test_a_step_is_close_and_trains_the_same_parameters(llama, checkpointing):
 
 
 @needs_bitsandbytes
+def test_the_computed_size_is_that_of_the_packed_weights(llama):
+    decoder = build(llama, quantize="nf4")
+    packed = [m.weight for m in decoder.llm.modules() if type(m).__name__ == "Linear4bit"]
+    size = sum(
+        w.numel() + 4 * w.quant_state.state2.absmax.numel() + w.quant_state.absmax.numel()
+        for w in packed
+    )
+    computed = num_weights(build(llama).llm) * BYTES_PER_WEIGHT
+    assert size == pytest.approx(computed, rel=1e-3)
+
+
+@needs_bitsandbytes
 def test_checkpoints_and_fingerprints_are_those_of_the_plain_llm(llama):
     class Model(TrainedState):
         def __init__(self, **options):
@@ -181,3 +200,17 @@ def test_without_the_package_the_error_names_it(llama, monkeypatch):
 def test_an_unknown_format_is_refused(llama):
     with pytest.raises(ValueError, match="quantize is 'int8', expected nf4 or null"):
         LLMDecoder(llama, quantize="int8")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BESIDE, reason="needs SMOP_BITSANDBYTES")
+def test_with_the_package_beside_the_environment():
+    path = os.pathsep.join(filter(None, (BESIDE, os.environ.get("PYTHONPATH", ""))))
+    env = {**os.environ, "PYTHONPATH": path, "SMOP_BITSANDBYTES": ""}
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, __file__], env=env, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert int(passed[1]) >= 7 and "skipped" not in done.stdout
