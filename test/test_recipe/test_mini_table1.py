@@ -1,4 +1,4 @@
-"""local/run_table1.sh and run_width.sh: what they call, what they leave as it is, their tables."""
+"""local/run_{table1,width,omni}.sh: what they call, what they leave as it is, their tables."""
 
 import os
 import shutil
@@ -37,6 +37,21 @@ if [ -d meet ]; then
     [ "$(ls meet | wc -l)" -ge 2 ]
 fi
 cp -r scored/. "${experiment}"
+case "$*" in *"--views "*)
+    for tag in asr_a4 asr_a8 vsr_v2 vsr_v4 avsr_a4_v2 avsr_a4_v4 avsr_a8_v2 avsr_a8_v4; do
+        cp -r "${experiment}/decode" "${experiment}/decode_${tag}"
+    done
+    rm -r "${experiment}/decode"
+    for view in asr/4 asr/8 avsr/4 avsr/8; do
+        tag="${view%/*}_a${view#*/}"
+        case "${view}" in avsr*) tag+=_v2 ;; esac
+        printf '{"utterances": 1, "speech_seconds": 2, "decoding_seconds": %s,
+            "peak_memory_mib": 1, "memory_of": "process", "task": "%s",
+            "rates": {"audio": %s}, "media_tokens": %s}' \
+            $((24 / ${view#*/})) "${view%/*}" "${view#*/}" $((80 / ${view#*/})) \
+            > "${experiment}/decode_${tag}/test/costs.json"
+    done ;;
+esac
 seed="$(grep -oE -- '--seed [0-9]+' <<< "$*" | tail -n 1)"
 sed -i "s/^seed: .*/seed: ${seed#--seed }/" "${experiment}/config.yaml"
 touch -d '1 minute ago' "${experiment}/valid.acc.ave.pth"
@@ -47,6 +62,7 @@ touch "${experiment}/RESULTS.md"
 @pytest.fixture
 def mini(recipe):
     scripts = ["variant.sh", "series.sh", "run_table1.sh", "run_width.sh", "dense_width.py"]
+    scripts += ["run_omni.sh", "compare_views.py"]
     for script in scripts:
         shutil.copy(MINI / "local" / script, recipe.dir / "local" / script)
     (recipe.dir / "base_models").symlink_to(MINI / "base_models")
@@ -190,6 +206,36 @@ def test_widths(mini):
     assert [line.split()[2] for line in compared] == [
         "avsr_dense_same_active_w8", "avsr_dense_same_active_w100",
     ]  # fmt: skip
+
+
+def test_one_model_beside_one_for_each_task(mini):
+    done = table1(mini, "--jobs", "1", "--single_epochs", "12", script="local/run_omni.sh")
+    assert done.returncode == 0, done.stderr
+    _, omni, *single = calls(mini)
+    assert option(omni, "avsr_config") == "conf/train_omni_smop.yaml"
+    assert option(omni, "views").split() == [
+        "asr:4", "asr:8", "vsr:2", "vsr:4", "avsr:4,2", "avsr:4,4", "avsr:8,2", "avsr:8,4",
+    ]  # fmt: skip
+    assert "--avsr_args" not in omni
+    tasks = ["asr", "vsr", "avsr"]
+    assert [option(c, "tasks") for c in single] == tasks
+    systems = ["asr_smop4", "vsr_smop4", "avsr_smop3_dedr"]
+    for call, task, system in zip(single, tasks, systems, strict=True):
+        assert option(call, f"{task}_config") == f"conf/train_{system}.yaml"
+        # 900 steps after the warm start: 30 + 270 x 3.2222
+        expected = "--max_epoch 12 --scheduler_conf cycle_mult=3.2222"
+        assert option(call, "avsr_args") == expected and "--views" not in call
+    lines = done.stdout.splitlines()
+    assert sum(line.count("25.00 [") == 2 for line in lines) == 8 + 3
+    # The stand-in's models of one task are all of AVSR, clean and in noise.
+    assert sum("A - B = +0.00" in line for line in lines) == 3 * 2
+    fast = [line.split() for line in lines if line.endswith("2.00 x")]
+    assert [words[0] for words in fast] == ["ASR", "AVSR"]
+    assert all(words[-4:] == ["5.0", "3", "2.00", "x"] for words in fast)
+    done = table1(mini, "--single_epochs", "12", script="local/run_omni.sh")
+    assert done.returncode == 0 and calls(mini) == []
+    done = table1(mini, "--single_epochs", "3", script="local/run_omni.sh")
+    assert done.returncode == 2 and "--single_epochs is a number above 3" in done.stderr
 
 
 def test_errors(mini):

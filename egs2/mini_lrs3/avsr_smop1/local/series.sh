@@ -55,9 +55,10 @@ fi
 experiments=()
 configs=()
 arguments=()
+views=()
 
 # Adds expdir/avsr_NAME, or expdir/avsr_NAME_seedN for another seed than the corpus's.
-add_experiment() { # NAME CONFIG SEED [ARGUMENTS OF THE TRAINING]
+add_experiment() { # NAME CONFIG SEED [ARGUMENTS OF THE TRAINING [VIEWS TO DECODE]]
     local suffix="" args="${avsr_args}${4:+ $4}"
     if [ "$3" != "${seed}" ]; then
         suffix="_seed$3"
@@ -66,6 +67,7 @@ add_experiment() { # NAME CONFIG SEED [ARGUMENTS OF THE TRAINING]
     experiments+=("${expdir}/avsr_$1${suffix}")
     configs+=("$2")
     arguments+=("${args# }")
+    views+=("${5:-}")
 }
 
 is_scored() { # EXPERIMENT
@@ -74,11 +76,14 @@ is_scored() { # EXPERIMENT
 
 # Runs stages of one experiment.
 run_one() { # INDEX [OPTION VALUE]…
-    local args=()
+    local args=() task="${configs[$1]##*/train_}"
+    task="${task%%_*}"
+    case "${task}" in asr | vsr) ;; *) task=avsr ;; esac
     [ -z "${arguments[$1]}" ] || args=(--avsr_args "${arguments[$1]}")
-    ./run.sh --tasks avsr --size "${size}" --seed "${seed}" --ngpu "${ngpu}" \
+    [ -z "${views[$1]}" ] || args+=(--views "${views[$1]}")
+    ./run.sh --tasks "${task}" --size "${size}" --seed "${seed}" --ngpu "${ngpu}" \
         --datadir "${datadir}" --dumpdir "${dumpdir}" --expdir "${expdir}" \
-        --avsr_config "${configs[$1]}" --skip_stages 16 --summary false \
+        --"${task}"_config "${configs[$1]}" --skip_stages 16 --summary false \
         "${args[@]}" "${@:2}" --avsr_exp "${experiments[$1]}"
 }
 

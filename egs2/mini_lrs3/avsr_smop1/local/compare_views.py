@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""One model's views beside models of one task: seconds of each, and whether a task is worse.
+
+Called by ``local/run_omni.sh``, with experiments in the order in which it lists them::
+
+    local/compare_views.py EXP…
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet2.torch_utils.safe_torch_load import safe_torch_load
+
+from espnet_smop.results.error_rates import describe_difference
+from espnet_smop.results.systems import System, conditions, read_systems
+from espnet_smop.text_table import text_table
+
+UNKNOWN = "–"
+
+
+def training_seconds(experiment: Path) -> float | None:
+    """Return what training and validation took, as the trainer noted; None without its notes."""
+    path = experiment / "checkpoint.pth"
+    if not path.is_file():
+        return None
+    epochs = safe_torch_load(path, map_location="cpu")["reporter"]["stats"].values()
+    parts = (part for epoch in epochs for part in (epoch["train"], epoch["valid"]))
+    return sum(part["time"].total_seconds() for part in parts)
+
+
+def finest(systems: Sequence[System], of: System) -> System | None:
+    """Return the view with most tokens of an experiment's task; None without rates to choose."""
+    views = [s for s in systems if (s.path, s.task) == (of.path, of.task) and s.view is not None]
+    views = [s for s in views if s.view.rates]
+    return max(views, key=lambda s: s.costs.tokens_per_second, default=None)
+
+
+def costs(systems: Sequence[System]) -> str:
+    """Return a table of systems; ``faster`` is against the view with most tokens of the task."""
+    rows = []
+    for system in systems:
+        trained = training_seconds(system.path)
+        row = [system.task, system.name, UNKNOWN if trained is None else f"{trained:,.0f}"]
+        if system.costs is None:
+            rows.append([*row, UNKNOWN, UNKNOWN, UNKNOWN])
+            continue
+        took = system.costs.decoding_seconds
+        slowest = finest(systems, system) or system
+        ratio = f"{slowest.costs.decoding_seconds / took:.2f} x"
+        rows.append([*row, f"{system.costs.tokens_per_second:.1f}", f"{took:,.0f}", ratio])
+    header = ["task", "system", "training s", "tokens/s", "decoding s", "faster"]
+    return text_table(header, rows, align="llrrrr")
+
+
+def comparisons(systems: Sequence[System]) -> list[str]:
+    """Compare each model of one task with the finest view of the model listed before it."""
+    lines, views = [], {}
+    for system in systems:
+        if (view := finest(systems, system)) is not None:
+            views[system.task] = view
+        elif (view := views.get(system.task)) is not None:
+            for condition in conditions([system]):
+                scores = view.at(condition), system.at(condition)
+                if None not in scores:
+                    text = describe_difference(*scores, metric="wer")
+                    lines.append(f"{view.name} (A), {system.name} (B), {condition}: {text}")
+    return lines
+
+
+if __name__ == "__main__":
+    found = read_systems([Path(p) for p in sys.argv[1:]], metric="wer", unit="utterance")
+    print(costs(found), *comparisons(found), sep="\n")
