@@ -9,6 +9,7 @@ import yaml
 
 from espnet_smop import __version__
 from espnet_smop.modality import MODALITIES
+from espnet_smop.views import TASKS
 
 
 def model_card(
@@ -65,11 +66,12 @@ def model_card(
 def _views(config: Mapping[str, Any], modalities: Sequence[str]) -> list[str]:
     """Describe the tasks and the rates to choose from; nothing of a model that has one of each."""
     tasks = (config.get("model_conf") or {}).get("tasks") or ()
+    tasks = [task for task in TASKS if task in tasks]
     downsample = (config.get("projector_conf") or {}).get("downsample") or {}
     rates = {m: downsample[m] for m in modalities if isinstance(downsample.get(m), list)}
     views = []
     if len(tasks) > 1:
-        views.append(f"tasks {', '.join(tasks)} (`--task {next(iter(tasks))}`)")
+        views.append(f"tasks {', '.join(tasks)} (`--task {tasks[0]}`)")
     if rates:
         listed = "; ".join(f"{m} {', '.join(map(str, several))}" for m, several in rates.items())
         example = ",".join(f"{m}={several[-1]}" for m, several in rates.items())

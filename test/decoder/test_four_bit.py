@@ -109,7 +109,8 @@ def test_a_step_is_close_and_trains_the_same_parameters(llama, checkpointing):
 @needs_bitsandbytes
 def test_the_computed_size_is_that_of_the_packed_weights(llama):
     decoder = build(llama, quantize="nf4")
-    packed = [m.weight for m in decoder.llm.modules() if type(m).__name__ == "Linear4bit"]
+    linear = importlib.import_module("bitsandbytes").nn.Linear4bit
+    packed = [m.weight for m in decoder.llm.modules() if type(m) is linear]
     size = sum(
         w.numel() + 4 * w.quant_state.state2.absmax.numel() + w.quant_state.absmax.numel()
         for w in packed
