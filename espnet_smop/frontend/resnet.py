@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 _STEM_FRAMES = 5
 _FRAMES_AT_ONCE = 256
+_WINDOWS_AT_ONCE = 64  # of five frames each: 10 MB of float32
 
 
 class BasicBlock(nn.Module):
@@ -109,14 +110,17 @@ class VideoResNet(nn.Module):
         # BatchNorm needs all frames at once in training. Otherwise small portions are faster,
         # because they fit into the cache, and long videos need little more memory than short ones.
         portion = len(places) if self.training else _FRAMES_AT_ONCE
-        encoded = torch.cat(
-            [self._encode(windows[row, frame]) for row, frame in _columns(places, portion)]
-        )
+        encoded = torch.cat([self._encode(windows, part) for part in places.split(max(portion, 1))])
         out = encoded.new_zeros(*inside.shape, self.output_size)
         return out.masked_scatter(inside[..., None], encoded)
 
-    def _encode(self, windows: torch.Tensor) -> torch.Tensor:
-        """Map frames with their neighbours ``(N, H, W, 5)`` to ``(N, C)``."""
+    def _encode(self, windows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Map the windows ``(B, T, H, W, 5)`` at ``places`` (N, 2) to ``(N, C)``."""
+        x = torch.cat([self._stem(windows[tuple(p.T)]) for p in places.split(_WINDOWS_AT_ONCE)])
+        return self.trunk(self.frontend3D[1:](x)).mean(dim=(2, 3))
+
+    def _stem(self, windows: torch.Tensor) -> torch.Tensor:
+        """Map ``(N, H, W, 5)`` to ``(N, C, H', W')``."""
         stem = self.frontend3D[0]
         x = F.conv3d(
             windows.permute(0, 3, 1, 2)[:, None],
@@ -124,9 +128,4 @@ class VideoResNet(nn.Module):
             stride=stem.stride,
             padding=(0, *stem.padding[1:]),
         )
-        x = self.frontend3D[1:](x.squeeze(2))  # (N, C, H', W')
-        return self.trunk(x).mean(dim=(2, 3))
-
-
-def _columns(places: torch.Tensor, portion: int) -> list[tuple[torch.Tensor, ...]]:
-    return [part.unbind(1) for part in places.split(max(portion, 1))]
+        return x.squeeze(2)

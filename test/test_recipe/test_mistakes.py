@@ -71,7 +71,7 @@ SCRIPTS = [
     ("lrs3", ["sh", "run.sh", "--stage", "99"], "run.sh: there is no stage 99"),
     ("lrs3", ["sh", "avsr_smop.sh", "--stage", "99"], "--train_set is required"),
     ("lrs3", ["local/run_paper.sh", "--tabel", "1"], "run_paper.sh: there is no option --tabel;"),
-    ("lrs3", ["sh", "local/run_paper.sh", "--table", "9"], "there are tables 1 and 2"),
+    ("lrs3", ["sh", "local/run_paper.sh", "--table", "9"], "has no table9, only table1 table2"),
     ("lrs3", ["local/data.sh", "--lsr3", "x"], "no option --lsr3; did you mean --lrs3?"),
     ("lrs3", ["local/base_models.sh", "--model", "x"], "there is no option --model"),
     ("lrs2", ["./run.sh", "--gpu", "2"], "run.sh: there is no option --gpu; did you mean --ngpu?"),
