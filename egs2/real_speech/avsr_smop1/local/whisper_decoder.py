@@ -25,7 +25,7 @@ from espnet_smop.bin.results import main as results
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.fileio.sound import read_sound
 from espnet_smop.fileio.table import read_table
-from espnet_smop.frontend.whisper import WhisperFrontend
+from espnet_smop.frontend.whisper import WhisperFrontend, encode
 
 START = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
 END = "<|endoftext|>"
@@ -36,7 +36,8 @@ class OwnDecoder:
     """Whisper's decoder on what the frontend computes."""
 
     def __init__(self, model: Path, padding: str):
-        self.frontend = WhisperFrontend(str(model), padding=padding)
+        self.frontend = WhisperFrontend(str(model), padding=padding, dtype="float32")
+        self.padding = padding
         self.model = WhisperForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model / "tokenizer.json"))
         ids = self.tokenizer.get_vocab()
@@ -50,13 +51,18 @@ class OwnDecoder:
         """Return the words of waveforms ``(samples,)`` at 16 kHz."""
         lengths = torch.tensor([len(s) for s in samples])
         speech = pad_sequence([torch.from_numpy(s) for s in samples], batch_first=True)
-        features, _ = self.frontend(speech, lengths)
+        if self.padding == "30s":
+            # With the silence, which the frontend cuts off: the decoder finds the end by it.
+            mel = self.frontend.log_mel(speech, lengths, self.frontend.max_samples)
+            (features,) = encode(self.frontend.encoder, mel)
+        else:
+            features, _ = self.frontend(speech, lengths)
         said = torch.tensor([self.start] * len(samples))
         step, cache = said, None
         for _ in range(MAX_TOKENS):
             out = self.model.model.decoder(
                 input_ids=step,
-                encoder_hidden_states=features.float(),
+                encoder_hidden_states=features,
                 past_key_values=cache,
                 use_cache=True,
             )
