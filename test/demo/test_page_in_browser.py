@@ -147,11 +147,11 @@ def visitor(browser, server):
 
 
 def expected(recogniser, clip):
-    """Return what `Visitor.cards` should show."""
+    """Return what `Visitor.cards` should show; a browser shows several spaces as one."""
     titles = ("Sound and lips", "Sound alone", "Lips alone")
     [piece] = recogniser(clip, None).pieces
     return {
-        title: f"0.0 – {s.end:.1f} s\n{s.text or '(no words)'}"
+        title: f"0.0 – {s.end:.1f} s\n{' '.join(s.text.split()) or '(no words)'}"
         for title, s in zip(titles, piece.transcripts.values(), strict=True)
     }
 
