@@ -12,7 +12,8 @@ NOTEBOOK = Path(__file__).resolve().parents[1] / "docs/notebooks/first_steps.ipy
 def outputs(cells):
     """Return the printed text and the pictures of a notebook's cells."""
     found = [o for cell in cells if cell["cell_type"] == "code" for o in cell["outputs"]]
-    text = "".join("".join(o["text"]) for o in found if o["output_type"] == "stream")
+    printed = (o for o in found if o.get("name") == "stdout")  # warnings go to stderr
+    text = "".join("".join(o["text"]) for o in printed)
     return text, [o["data"]["image/png"] for o in found if "image/png" in o.get("data", {})]
 
 
