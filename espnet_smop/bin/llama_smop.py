@@ -16,7 +16,7 @@ from espnet_smop.checkpoint.llama_smop.settings import (
     Options,
 )
 from espnet_smop.command import add_output_dir, call_subcommand, run
-from espnet_smop.decoder.mome import MOME
+from espnet_smop.decoder.mome import MOME, PLACES
 
 _SHOWN = (
     "model_conf",
@@ -126,7 +126,7 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--mome_place",
-        choices=("mhsa", "ffn", "layer"),
+        choices=tuple(PLACES),
         default=MOME["place"],
         help=f"Where MoME's mixtures of adapters are in each layer (default: {MOME['place']})",
     )

@@ -42,7 +42,7 @@ from espnet_smop.corpus.landmarks import (
     find_beside,
 )
 from espnet_smop.corpus.media import MediaError
-from espnet_smop.corpus.readers.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from espnet_smop.corpus.readers.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES, media_below
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.inference import (
     AVSRSpeech2Text,
@@ -106,7 +106,7 @@ def find_jobs(words: Sequence[str], out: Path | None, form: str) -> list[Job]:
     """
     media: dict[Path, Path] = {}  # → its path within the output directory
     for path in map(Path, words):
-        found = _media_below(path)
+        found = media_below(path, _SUFFIXES)
         media |= {file: file.relative_to(path) for file in found} or {path: Path(path.name)}
     if out == STANDARD_OUTPUT or (out is None and list(media) == [Path(words[0])]):
         if form in SUBTITLES and len(media) > 1:
@@ -123,15 +123,6 @@ def find_jobs(words: Sequence[str], out: Path | None, form: str) -> list[Job]:
     if not any(job.media.is_file() for job in jobs):
         raise _no_media(jobs[0].media)
     return jobs
-
-
-def _media_below(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        # Hidden files are partial ones, or what other systems note about a file.
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
 
 
 def _no_media(path: Path) -> MediaError:

@@ -203,11 +203,11 @@ def _write_weights(checkpoint: Path, out: Path, dtype: torch.dtype | None) -> No
     weights = {k: v.detach().clone().contiguous() for k, v in state.items()}
     if dtype is not None:
         weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
-    for name, weight in weights.items():
-        if not weight.isfinite().all() and state[name].isfinite().all():
-            raise PackageError(
-                f"{name} of {checkpoint} has a value beyond {dtype}: leave --dtype out"
-            )
+        for name, weight in weights.items():
+            if not weight.isfinite().all() and state[name].isfinite().all():
+                raise PackageError(
+                    f"{name} of {checkpoint} has a value beyond {dtype}: leave --dtype out"
+                )
     save_file(weights, out)
 
 

@@ -144,7 +144,7 @@ class MoME(nn.Module):
         load_balancing_weight: float,
     ):
         super().__init__()
-        one_of("mome.place", place, _PLACES)
+        one_of("mome.place", place, PLACES)
         one_of("mome.router", router, (SHARED, "per_rate"))
         check_positive_int("mome.num_experts", num_experts)
         check_positive_int("mome.bottleneck", bottleneck)
@@ -164,7 +164,7 @@ class MoME(nn.Module):
             for mixture in self.layers:
                 mixture.add_routers({SHARED: most})
         for mixture, layer in zip(self.layers, layers, strict=True):
-            _PLACES[place](layer, mixture)
+            PLACES[place](layer, mixture)
 
     @classmethod
     def of(cls, conf: Mapping[str, Any], layers: Sequence[nn.Module], size: int) -> "MoME":
@@ -263,7 +263,7 @@ def _around_layer(layer: nn.Module, mixture: MixtureOfAdapters) -> None:
     layer.register_forward_hook(partial(hook, mixture))
 
 
-_PLACES: dict[str, Callable[[nn.Module, MixtureOfAdapters], None]] = {
+PLACES: dict[str, Callable[[nn.Module, MixtureOfAdapters], None]] = {
     "mhsa": _beside_attention,
     "ffn": _beside_mlp,
     "layer": _around_layer,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_smop.corpus.landmarks import find_beside
-from espnet_smop.corpus.readers.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from espnet_smop.corpus.readers.folder import AUDIO_SUFFIXES, VIDEO_SUFFIXES, media_below
 
 
 def find_examples(folder: Path, *, video: bool, count: int = 6) -> list[Path]:
@@ -23,7 +23,7 @@ def find_examples(folder: Path, *, video: bool, count: int = 6) -> list[Path]:
         ValueError: there is none.
     """
     suffixes = VIDEO_SUFFIXES if video else (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+    found = media_below(folder, suffixes)
     if not found:
         raise ValueError(f"--example {folder}: has no file in {', '.join(suffixes)}")
     count = min(count, len(found))

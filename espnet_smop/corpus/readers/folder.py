@@ -35,6 +35,18 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".m4a", ".mp3", ".ogg")
 """Of files that hold sound, in the order in which they are preferred."""
 
 
+def media_below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Return the files in a folder and those below it that have one of these suffixes, in order.
+
+    Hidden files are left out: they are partial ones, or what other systems note about a file.
+    """
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    )
+
+
 class FolderReader(CorpusReader):
     """A folder of NAME.mp4 (or .wav) with NAME.txt beside it, in a folder for each speaker.
 
