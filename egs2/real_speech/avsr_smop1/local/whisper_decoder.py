@@ -21,11 +21,12 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, WhisperForConditionalGeneration
 
-from espnet_smop.bin.results import main as results
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.fileio.sound import read_sound
 from espnet_smop.fileio.table import read_table
 from espnet_smop.frontend.whisper import WhisperFrontend, encode
+from espnet_smop.results.sclite import find_sclite
+from espnet_smop.results.score import score
 
 START = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
 END = "<|endoftext|>"
@@ -99,10 +100,11 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
         with atomic_write(out / "text") as file:
             file.writelines(f"{key} {text}\n" for key, text in sorted(texts.items()))
-        results(
-            ["score", "--ref", str(data_dir / "text"), "--hyp", str(out / "text"),
-             "--utt2spk", str(data_dir / "utt2spk"), "--output_dir", str(out)]
+        rates = score(
+            ref=data_dir / "text", hyp=out / "text", utt2spk=data_dir / "utt2spk", out_dir=out,
+            metrics=["wer", "cer"], sclite=find_sclite(), sclite_options=[],
         )  # fmt: skip
+        print(out, *(f"{metric.upper()} {rate:.1f}" for metric, rate in rates.items()))
 
 
 if __name__ == "__main__":
