@@ -5,10 +5,12 @@ within a clip would only compete). Failures are `MediaError`s of one line: file,
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from espnet_smop.fileio.video import open_file
@@ -25,6 +27,9 @@ _DRIFT_FRAMES = 2
 _LONGEST_GAP_SECONDS = 10.0
 # Formats that name other files or addresses, which would be read in their place.
 _PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
+
+# Pixel formats whose first plane is luma, a byte a pixel.
+_LUMA_FIRST = frozenset({"yuv420p", "yuvj420p"})
 
 
 class MediaError(RuntimeError):
@@ -125,7 +130,8 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, float]:
             # Joined recordings may change their kind of sound on the way.
             if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
                 chunks += _rest(resampler)
-                resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+                # What AAC decodes to: mono at this rate passes unchanged.
+                resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
             try:
                 chunks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
             except av.FFmpegError as e:
@@ -183,29 +189,62 @@ class Picture:
         time: seconds on the container's clock.
     """
 
-    def __init__(self, index: int, time: float, frame, reformatter):
+    def __init__(self, index: int, time: float, frame, converter: "_Converter"):
         self.index = index
         self.time = time
         self._frame = frame
-        self._reformatter = reformatter
+        self._converter = converter
 
     def grey(self) -> np.ndarray:
         """Return it as uint8 ``(H, W)``."""
-        return self._as("gray")
+        return self._upright(self._converter.grey(self._frame))
 
     def rgb(self) -> np.ndarray:
         """Return it as uint8 ``(H, W, 3)``."""
-        return self._as("rgb24")
+        return self._upright(self._converter.convert(self._frame, "rgb24"))
 
     @property
     def num_bytes(self) -> int:
         """Memory that the decoded frame takes."""
         return sum(plane.buffer_size for plane in self._frame.planes)
 
-    def _as(self, form: str) -> np.ndarray:
-        picture = self._reformatter.reformat(self._frame, format=form).to_ndarray()
+    def _upright(self, picture: np.ndarray) -> np.ndarray:
         turns = round(self._frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+
+class _Converter:
+    """Converts a stream's frames to grey and RGB."""
+
+    def __init__(self) -> None:
+        self._reformatter = av.video.reformatter.VideoReformatter()
+
+    def convert(self, frame: av.VideoFrame, form: str) -> np.ndarray:
+        return self._reformatter.reformat(frame, format=form).to_ndarray()
+
+    def grey(self, frame: av.VideoFrame) -> np.ndarray:
+        """Return uint8 ``(H, W)``, by a table of luma values where that gives what FFmpeg does."""
+        table = None
+        if frame.format.name in _LUMA_FIRST:
+            table = _grey_of_luma(frame.format.name, frame.color_range, frame.colorspace)
+        if table is None:
+            return self.convert(frame, "gray")
+        luma = frame.planes[0]
+        picture = np.frombuffer(luma, np.uint8).reshape(frame.height, luma.line_size)
+        return cv2.LUT(picture[:, : frame.width], table)
+
+
+@functools.cache
+def _grey_of_luma(form: str, color_range: int, colorspace: int) -> np.ndarray | None:
+    """Return what FFmpeg makes of each luma value, uint8 ``(256,)``; None if colour matters."""
+    found = []
+    for chroma in (60, 200):
+        ramp = np.full((24, 16), chroma, np.uint8)
+        ramp[:16] = np.arange(256).reshape(16, 16)
+        frame = av.VideoFrame.from_ndarray(ramp, format=form)
+        frame.color_range, frame.colorspace = color_range, colorspace
+        found.append(frame.reformat(format="gray").to_ndarray().ravel())
+    return found[0] if np.array_equal(*found) else None
 
 
 class Video:
@@ -259,14 +298,14 @@ def read_pictures(path: str | Path) -> Iterator[Picture]:
             )
         stream = streams[0]
         rate = float(stream.average_rate or stream.guessed_rate or FRAME_RATE)
-        reformatter = av.video.reformatter.VideoReformatter()
+        converter = _Converter()
         count = 0
 
         def pictures() -> Iterator[Picture]:
             nonlocal count
             for frame in _decode(path, container, stream):
                 time = frame.time if frame.time is not None else count / rate
-                yield Picture(count, time, frame, reformatter)
+                yield Picture(count, time, frame, converter)
                 count += 1
 
         # Damaged headers announce a picture a day.

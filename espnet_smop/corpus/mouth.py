@@ -58,6 +58,8 @@ def fill_missing(landmarks: np.ndarray) -> np.ndarray:
     found = np.flatnonzero(np.isfinite(landmarks).all(axis=(1, 2)))
     if not len(found):
         raise NoFaceError("no face found in any frame")
+    if len(found) == len(landmarks):
+        return landmarks
     points = landmarks.reshape(len(landmarks), -1)
     frames = np.arange(len(landmarks))
     filled = [np.interp(frames, found, column[found]) for column in points.T]

@@ -71,8 +71,8 @@ def write_video(
         stream.pix_fmt = "gray"
         stream.codec_context.color_range = av.video.reformatter.ColorRange.JPEG  # 0 to 255
         stream.codec_context.thread_count = 1
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
+        for picture in np.ascontiguousarray(frames):
+            container.mux(stream.encode(av.VideoFrame.from_numpy_buffer(picture, format="gray")))
         container.mux(stream.encode())
 
 

@@ -115,3 +115,24 @@ def test_a_header_of_a_picture_a_day_is_not_believed(tmp_path):
     data[scale : scale + 4] = (2**21 + 1).to_bytes(4, "little")
     clip.write_bytes(data)
     assert 0 < sum(1 for _ in media.read_pictures(clip)) <= 6 * 250
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p"])
+@pytest.mark.parametrize("color_range", [0, 1, 2])
+@pytest.mark.parametrize("colorspace", [1, 2, 5])  # BT.709, none given, BT.470
+def test_grey_is_what_ffmpeg_makes_of_the_picture(tmp_path, pix_fmt, color_range, colorspace):
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 162, 94, pix_fmt
+        stream.codec_context.color_range = color_range
+        stream.codec_context.colorspace = colorspace
+        noise = np.random.default_rng(0).integers(0, 256, (3, 94, 162, 3), dtype=np.uint8)
+        for picture in noise:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        expected = [
+            frame.reformat(format="gray").to_ndarray() for frame in container.decode(video=0)
+        ]
+    np.testing.assert_array_equal([p.grey() for p in media.read_pictures(path)], expected)
