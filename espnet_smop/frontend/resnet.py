@@ -128,4 +128,7 @@ class VideoResNet(nn.Module):
             stride=stem.stride,
             padding=(0, *stem.padding[1:]),
         )
-        return x.squeeze(2)
+        x = x.squeeze(2)
+        # On a CPU pooling takes a seventh of the time with the channels last. What follows keeps
+        # the layout, in which small convolutions are faster too.
+        return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
