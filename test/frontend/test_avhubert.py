@@ -275,3 +275,13 @@ def test_portions_of_frames_give_the_same_bits(tiny, monkeypatch):
         monkeypatch.setattr("espnet_smop.frontend.resnet._FRAMES_AT_ONCE", 3)
         (portions,) = model(video=video, lengths=lengths)
     assert torch.equal(whole, portions)
+
+
+def test_any_frames_may_be_real(tiny):
+    resnet = AVHuBERTModel.from_pretrained(tiny).feature_extractor_video.resnet
+    video = torch.randn(3, 6, 88, 88)
+    inside = torch.tensor([[1, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 1, 1]]).bool()
+    with torch.no_grad():
+        every = resnet(video, torch.ones_like(inside))
+        close(resnet(video, inside), torch.where(inside[..., None], every, 0.0))
+        assert not resnet(video, torch.zeros_like(inside)).any()
