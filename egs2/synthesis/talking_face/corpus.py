@@ -38,7 +38,7 @@ from talking_face.sound import record
 from talking_face.speakers import FIRST_PRETRAINER, PRETRAINING_VOICES, Speaker, speaker
 from talking_face.speech import SAMPLE_RATE, Segment, Utterance, synthesise
 
-VERSION = 2  # of what is made from the same settings
+VERSION = 3  # of what is made from the same settings
 _SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 
 

@@ -2,8 +2,11 @@
 
 A face is painted once on the 256 × 256 canvas of the reference face to which mouth crops are
 aligned; each frame stretches its lower half with the jaw, draws the mouth, and films the canvas
-with a camera that moves, blurs and adds noise.
+with a camera that moves, blurs and adds noise. All of this happens in planar YUV 4:2:0: a canvas of
+luma, and one of chroma with half the rows and columns.
 """
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -19,6 +22,9 @@ _CENTRE = (129.5, 124.0)  # canvas point that is filmed in the middle of the fra
 _SHIFT = 4  # fractional bits of drawn coordinates
 _MOUTH = (slice(130, 202), slice(88, 172))  # rows and columns that a mouth can reach
 _JAW = (slice(142, 232), slice(56, 204))  # rows and columns that the jaw's opening stretches
+_MOUTH_CHROMA, _JAW_CHROMA = (
+    tuple(slice(part.start // 2, part.stop // 2) for part in parts) for parts in (_MOUTH, _JAW)
+)
 _HALF_WIDTH, _GAP, _UPPER, _LOWER = 21.5, 20.0, 5.2, 6.8  # the mean mouth; gap when wide open
 _MOUTH_Y = 156.8
 _SIDE = np.linspace(-1, 1, 25)  # across the mouth, from its right corner (left in the picture)
@@ -45,7 +51,8 @@ class Face:
         height = (y + rows.start - 150) / (chin - 150)
         pull = np.where(height < 1, np.clip(height, 0, 1) ** 1.3, np.clip(2.4 - 1.4 * height, 0, 1))
         pull *= np.exp(-(((x + columns.start - _CENTRE[0]) / (52 * look.face_width)) ** 4))
-        self._jaw_x, self._jaw_y, self._jaw_pull = x, y, pull.astype(np.float32)
+        self._jaw = x, y, pull.astype(np.float32)
+        self._jaw_chroma = tuple(np.ascontiguousarray(m[::2, ::2]) / 2 for m in self._jaw)
 
     def film(
         self, path: np.ndarray, difficulty: Difficulty, rng: np.random.Generator
@@ -61,32 +68,35 @@ class Face:
         gain = look.contrast * float(np.exp(rng.normal(0, difficulty.brightness)))
         mouth = _Mouth(path, look, gain)
         opened, shut = (
-            cv2.convertScaleAbs(canvas, alpha=gain) for canvas in (self._open, self._shut)
+            _planes(cv2.convertScaleAbs(canvas, alpha=gain)) for canvas in (self._open, self._shut)
         )
         blinks = _blinks(frames, rng)
         grain = rng.normal(0, look.noise, (2 * FRAME_SIZE, 2 * FRAME_SIZE)).astype(np.int16)
+        lighter, darker = (np.clip(g, 0, 255).astype(np.uint8) for g in (grain, -grain))
         corners = rng.integers(0, FRAME_SIZE, (frames, 2))
+        softness = cv2.getGaussianKernel(5, look.blur)
 
+        half = FRAME_SIZE // 2
+        colours = np.empty((half, half, 4), np.uint8)
+        to_chroma = camera * [1, 1, 0.5]
         video = np.empty((frames, FRAME_SIZE * 3 // 2, FRAME_SIZE), np.uint8)
         for t in range(frames):
-            still = shut if blinks[t] else opened
-            canvas = still.copy()
-            canvas[_JAW] = cv2.remap(
-                still[_JAW],
-                self._jaw_x,
-                self._jaw_y - self._jaw_pull * mouth.drop[t],
-                cv2.INTER_LINEAR,
-            )
-            mouth.draw(canvas[_MOUTH], t)
-            frame = cv2.warpAffine(
-                canvas, camera[t], (FRAME_SIZE, FRAME_SIZE), borderMode=cv2.BORDER_REPLICATE
-            )
-            cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420, dst=video[t])
-            luma = video[t, :FRAME_SIZE]  # its colours are half as sharp anyway
-            cv2.GaussianBlur(luma, (5, 5), look.blur, dst=luma)
+            luma, chroma = (plane.copy() for plane in (shut if blinks[t] else opened))
+            _stretch(luma[_JAW], self._jaw, mouth.drop[t])
+            mouth.draw(luma[_MOUTH], t)
+            picture = video[t, :FRAME_SIZE]
+            _shoot(luma, camera[t], picture)
+            cv2.sepFilter2D(picture, -1, softness, softness, picture)
             row, column = corners[t]
-            grains = grain[row : row + FRAME_SIZE, column : column + FRAME_SIZE]
-            cv2.add(luma, grains, dst=luma, dtype=cv2.CV_8U)
+            part = slice(row, row + FRAME_SIZE), slice(column, column + FRAME_SIZE)
+            cv2.add(picture, lighter[part], picture)
+            cv2.subtract(picture, darker[part], picture)
+
+            _stretch(chroma[_JAW_CHROMA], self._jaw_chroma, mouth.drop[t])
+            mouth.colour(chroma[_MOUTH_CHROMA], t)
+            _shoot(chroma, to_chroma[t], colours)
+            for channel, plane in enumerate(video[t, FRAME_SIZE:].reshape(2, half, half)):
+                cv2.extractChannel(colours, channel, plane)
 
         points = np.repeat(self._points[None], frames, 0)
         lowered = np.sin(np.linspace(0, np.pi, 17)) ** 2
@@ -145,30 +155,33 @@ class _Mouth:
         self._shine = _fixed(
             np.stack([x_outer, inner_bottom + 0.45 * (outer_bottom - inner_bottom)], 2)[:, shine]
         )
-        self._gap = gap[:, 0]
+        self._is_open = (gap[:, 0] >= 0.6).tolist()
 
         # Upper teeth are fixed to the skull; protruding lips hide them.
         shown = np.clip(1 - rounding, 0, 1)
         upper_edge = np.maximum(middle + 0.8 - 4.0 * (1 - shown), top - 1)
-        self._upper_teeth = (upper_edge + np.clip(tuck, 0, 1) * (bottom - upper_edge))[:, 0]
         rest = np.maximum(bottom - upper_edge, 0)
-        self._lower_teeth = (bottom - 0.85 * path[:, TEETH, None] * shown * rest)[:, 0]
+        upper_teeth = upper_edge + np.clip(tuck, 0, 1) * (bottom - upper_edge)
+        lower_teeth = bottom - 0.85 * path[:, TEETH, None] * shown * rest
+        teeth = np.round(np.concatenate([upper_teeth, lower_teeth], 1) - _MOUTH[0].start)
+        rows = self._inner[:, :, 1] >> _SHIFT
+        # The first and last rows between the lips, and where teeth end and begin.
+        lower_edge = np.maximum(teeth[:, 1], teeth[:, 0] + 1)
+        limits = np.stack([rows.min(1) - 1, rows.max(1) + 3, teeth[:, 0], lower_edge], 1)
+        self._rows = np.maximum(limits, 0).astype(int).tolist()
         tongue = path[:, TONGUE, None]
-        self._tongue = np.concatenate(
-            [bottom + 1 - tongue * 0.55 * gap, inner_half * 0.6, 2.0 + 0.22 * gap], 1
-        )
-        self._tip = np.concatenate(
-            [middle + 0.35 * gap, inner_half * 0.42, np.clip(tongue - 0.45, 0, 1) * 0.5 * gap], 1
-        )
+        self._tongue = _ellipses(bottom + 1 - tongue * 0.55 * gap, inner_half * 0.6, 2 + 0.22 * gap)
+        tip = np.clip(tongue - 0.45, 0, 1) * 0.5 * gap
+        self._tip = _ellipses(middle + 0.35 * gap, inner_half * 0.42, tip)
         lip, skin = np.array(look.lip, float), np.array(look.skin, float)
-        self._upper_colour = _shade(lip, 0.86 * gain)
-        self._lower_colour = _shade(lip, gain)
-        self._shine_colour = _shade(lip * 0.8 + 50, gain)
-        self._seam_colour = _shade(0.45 * lip + 0.1 * skin, gain)
-        self._dark = _shade(np.array([22, 18, 40]), gain)
-        self._pink = _shade(np.array([92, 84, 172]), 0.85 * gain)
-        self._upper_white = _shade(np.array([190, 205, 212]), gain)
-        self._lower_white = _shade(np.array([160, 175, 182]), gain)
+        self._upper_colour = _yuv(lip, 0.86 * gain)
+        self._lower_colour = _yuv(lip, gain)
+        self._shine_colour = _yuv(lip * 0.8 + 50, gain)
+        self._seam_colour = _yuv(0.45 * lip + 0.1 * skin, gain)
+        self._dark = _yuv(np.array([22, 18, 40]), gain)
+        self._pink = _yuv(np.array([92, 84, 172]), 0.85 * gain)
+        self._upper_white = _yuv(np.array([190, 205, 212]), gain)
+        self._lower_white = _yuv(np.array([160, 175, 182]), gain)
 
     @staticmethod
     def _landmarks(
@@ -184,31 +197,73 @@ class _Mouth:
         return np.concatenate([top, bottom, inside, below], 1)
 
     def draw(self, patch: np.ndarray, t: int) -> None:
-        """Draw frame ``t`` into ``patch``, the canvas's ``_MOUTH`` part, in place."""
-        fill = {"lineType": cv2.LINE_AA, "shift": _SHIFT}
-        cv2.fillPoly(patch, [self._upper[t]], self._upper_colour, **fill)
-        cv2.fillPoly(patch, [self._lower[t]], self._lower_colour, **fill)
-        cv2.polylines(patch, [self._shine[t]], False, self._shine_colour, 2, **fill)
-        cv2.polylines(patch, [self._seam[t]], False, self._seam_colour, 1, **fill)
-        if self._gap[t] < 0.6:
+        """Draw frame ``t`` into ``patch``, the ``_MOUTH`` part of the canvas's luma, in place."""
+        aa = cv2.LINE_AA
+        cv2.fillPoly(patch, [self._upper[t]], self._upper_colour[0], aa, _SHIFT)
+        cv2.fillPoly(patch, [self._lower[t]], self._lower_colour[0], aa, _SHIFT)
+        cv2.polylines(patch, [self._shine[t]], False, self._shine_colour[0], 2, aa, _SHIFT)
+        cv2.polylines(patch, [self._seam[t]], False, self._seam_colour[0], 1, aa, _SHIFT)
+        if not self._is_open[t]:
             return
-        mask = np.zeros(patch.shape[:2], np.uint8)
-        cv2.fillPoly(mask, [self._inner[t]], 255, **fill)
-        inside = np.empty_like(patch)
-        inside[:] = self._dark
-        _ellipse(inside, self._tongue[t], self._pink)
-        row = _MOUTH[0].start
-        upper = round(self._upper_teeth[t] - row)
-        lower = round(self._lower_teeth[t] - row)
-        inside[: max(upper, 0)] = self._upper_white
-        inside[max(lower, upper + 1) :] = self._lower_white
-        if self._tip[t, 2] > 0.3:
-            _ellipse(inside, self._tip[t], self._pink)
-        rows = self._inner[t, :, 1] >> _SHIFT
-        open_rows = slice(max(rows.min() - 1, 0), rows.max() + 3)
-        patch, inside = patch[open_rows], inside[open_rows]
-        weight = mask[open_rows, :, None].astype(np.float32) / 255
-        patch[:] = (patch + weight * (inside.astype(np.float32) - patch)).astype(np.uint8)
+        first, last, upper, lower = self._rows[t]
+        mask = np.zeros(patch.shape, np.uint8)
+        cv2.fillPoly(mask, [self._inner[t]], 255, aa, _SHIFT)
+        inside = np.full(patch.shape, self._dark[0], np.uint8)
+        _ellipse(inside, self._tongue[t], self._pink[0])
+        inside[:upper] = self._upper_white[0]
+        inside[lower:] = self._lower_white[0]
+        if self._tip[t][3] > 0.3 * (1 << _SHIFT):
+            _ellipse(inside, self._tip[t], self._pink[0])
+        patch, inside = patch[first:last], inside[first:last]
+        change = cv2.subtract(inside, patch, dtype=cv2.CV_16S)
+        change = cv2.multiply(change, mask[first:last], scale=1 / 255, dtype=cv2.CV_16S)
+        cv2.add(patch, change, patch, dtype=cv2.CV_8U)
+
+    def colour(self, patch: np.ndarray, t: int) -> None:
+        """Draw what is seen of frame ``t`` in the canvas's chroma: the lips, and between them."""
+        shift = _SHIFT + 1
+        cv2.fillPoly(patch, [self._upper[t]], self._upper_colour[1], cv2.LINE_AA, shift)
+        cv2.fillPoly(patch, [self._lower[t]], self._lower_colour[1], cv2.LINE_AA, shift)
+        if not self._is_open[t]:
+            return
+        cv2.fillPoly(patch, [self._inner[t]], self._upper_white[1], cv2.LINE_AA, shift)
+        # The tongue, between the teeth; where the lip hides it, colours hardly differ.
+        x, y, *axes = self._tongue[t]
+        _, _, upper, lower = (row // 2 for row in self._rows[t])
+        if upper < lower:
+            shape = x, y - (upper << shift), *axes
+            _ellipse(patch[upper:lower], shape, self._pink[1], shift)
+
+
+def _stretch(patch: np.ndarray, jaw: tuple[np.ndarray, ...], drop: float) -> None:
+    """Lower the jaw in a plane's ``_JAW`` part, in place."""
+    x, y, pull = jaw
+    patch[:] = cv2.remap(patch, x, y - pull * drop, cv2.INTER_LINEAR)
+
+
+def _shoot(canvas: np.ndarray, camera: np.ndarray, picture: np.ndarray) -> None:
+    """Film a plane of the canvas."""
+    size = picture.shape[1::-1]
+    cv2.warpAffine(canvas, camera, size, picture, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+
+
+def _planes(picture: np.ndarray) -> list[np.ndarray]:
+    """Return luma, uint8 ``(H, W)``, and chroma, uint8 ``(H/2, W/2, 4)``, of a BGR picture.
+
+    Chroma is in the first two channels: OpenCV warps four faster than two.
+    """
+    height, width = picture.shape[:2]
+    yuv = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420)
+    chroma = np.zeros((height // 2, width // 2, 4), np.uint8)
+    chroma[:, :, :2] = yuv[height:].reshape(2, height // 2, width // 2).transpose(1, 2, 0)
+    return [yuv[:height], chroma]
+
+
+def _yuv(colour: np.ndarray, gain: float) -> list[tuple[int, ...]]:
+    """Return a colour as `_planes` has it."""
+    picture = np.full((2, 2, 3), _shade(colour, gain), np.uint8)
+    luma, chroma = _planes(picture)
+    return [(int(luma[0, 0]),), tuple(chroma[0, 0].tolist())]
 
 
 def _polygon(x_top, y_top, x_bottom, y_bottom) -> np.ndarray:
@@ -224,16 +279,20 @@ def _fixed(points: np.ndarray) -> np.ndarray:
     return np.round((points - origin) * (1 << _SHIFT)).astype(np.int32)
 
 
-def _ellipse(patch: np.ndarray, shape: np.ndarray, colour: tuple[int, ...]) -> None:
-    """Draw an ellipse of ``shape`` (row of its centre, half width, half height) in the middle."""
-    one = 1 << _SHIFT
-    centre = (_CENTRE[0] - _MOUTH[1].start) * one, (shape[0] - _MOUTH[0].start) * one
-    cv2.ellipse(
-        patch,
-        (round(centre[0]), round(centre[1])),
-        (round(shape[1] * one), round(shape[2] * one)),
-        0, 0, 360, colour, -1, cv2.LINE_AA, _SHIFT,
-    )  # fmt: skip
+def _ellipses(row: np.ndarray, half_width: np.ndarray, half_height: np.ndarray) -> list:
+    """Return ellipses in the middle of the mouth, in fixed point: (x, y, …) of each frame."""
+    row, half_width, half_height = np.broadcast_arrays(row, half_width, half_height)
+    x = np.full_like(row, _CENTRE[0] - _MOUTH[1].start)
+    shapes = np.concatenate([x, row - _MOUTH[0].start, half_width, half_height], 1)
+    return np.round(shapes * (1 << _SHIFT)).astype(int).tolist()
+
+
+def _ellipse(
+    patch: np.ndarray, shape: Sequence[int], colour: tuple[int, ...], shift: int = _SHIFT
+) -> None:
+    x, y, half_width, half_height = shape
+    axes = half_width, half_height
+    cv2.ellipse(patch, (x, y), axes, 0, 0, 360, colour, -1, cv2.LINE_AA, shift)
 
 
 def _shade(colour: np.ndarray | tuple[int, ...], gain: float) -> tuple[int, int, int]:

@@ -58,7 +58,7 @@ def write_mp4(path: Path, video: np.ndarray, samples: np.ndarray | None, crf: in
             sound.bit_rate = 96_000
             sound.options = {"aac_coder": "fast"}
         for picture in video:
-            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+            frame = av.VideoFrame.from_numpy_buffer(picture, format="yuv420p")
             container.mux(pictures.encode(frame))
         container.mux(pictures.encode(None))
         if samples is not None:
