@@ -89,6 +89,7 @@ def encode(
     mel: torch.Tensor,
     lengths: torch.Tensor | None = None,
     *,
+    frames: int | None = None,
     all_layers: bool = False,
 ) -> list[torch.Tensor]:
     """Run a Whisper encoder on spectrograms of any length up to its maximum.
@@ -100,6 +101,7 @@ def encode(
         encoder: the encoder, frozen or not.
         mel: log-mel spectrograms ``(B, num_mels, 2 T)``.
         lengths: output frames ``(B,)`` that are attended; None attends all.
+        frames: T, where the layers need fewer frames than the convolutions; None is all.
         all_layers: return every layer's hidden states, not the last one's alone.
 
     Returns:
@@ -108,6 +110,8 @@ def encode(
     """
     x = F.gelu(encoder.conv1(mel.to(encoder.conv1.weight.dtype)))
     x = F.gelu(encoder.conv2(x)).transpose(1, 2)
+    # The sum would keep the convolution's layout, which each layer would copy again and again.
+    x = x[:, :frames].contiguous()
     x = x + encoder.embed_positions.weight[: x.shape[1]]
     x = F.dropout(x, p=encoder.dropout, training=encoder.training)
     mask = None
@@ -255,7 +259,7 @@ class WhisperFrontend(AbsAVFrontend):
                 # Two more output frames hold all that the last one's receptive field sees.
                 needed = min((frames + 2) * SAMPLES_PER_FRAME, self.max_samples)
                 mel = self.log_mel(speech, samples, needed)
-                layers = encode(self.encoder, mel, lengths, all_layers=all_layers)
+                layers = encode(self.encoder, mel, lengths, frames=frames, all_layers=all_layers)
             inside = torch.arange(frames, device=speech.device) < lengths[:, None]
             return [x[:, :frames] * inside[..., None] for x in layers], lengths
 
