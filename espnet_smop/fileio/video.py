@@ -4,8 +4,10 @@ Clips are stored one file each, so access is random and a broken file costs one 
 makes ESPnet's map-style and iterable datasets read ``video.scp,video,video``; call it before a
 dataset is built (``AVSRTask`` does).
 
-Stored is grey H.264 at constant quality (crf 15): a third of lossless FFV1's space or less, decoded
-faster, at 47 dB PSNR, where the published preparations went through crf 20 and colour.
+Stored is grey H.264 at constant quality (crf 17): a third of lossless FFV1's space or less, decoded
+faster, at 47 dB PSNR, where the published preparations went through crf 20 and colour. x264's
+superfast encodes in half of veryfast's time, which was half of a whole clip's, and takes a tenth
+more space at the same PSNR.
 `benchmarks/video_storage.py` measures the candidates.
 """
 
@@ -23,7 +25,12 @@ SUFFIX = ".mkv"
 """Of the files that `write_video` makes."""
 CODEC = "libx264"
 # Without mbtree: on grey pictures it decides otherwise from call to call, and so pictures vary.
-OPTIONS = {"crf": "15", "preset": "veryfast", "tune": "fastdecode", "x264-params": "mbtree=0"}
+OPTIONS = {
+    "crf": "17",
+    "preset": "superfast",
+    "tune": "fastdecode",
+    "x264-params": "mbtree=0:bframes=0",
+}
 
 
 class VideoFileError(RuntimeError):
