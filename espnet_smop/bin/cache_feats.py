@@ -4,15 +4,15 @@ r"""Compute the features of frozen frontends once, for training that reads them 
 Example::
 
     python -m espnet_smop.bin.cache_feats --config conf/train_vsr_smop4.yaml --modality video \
-        --data_dir dump/raw/train dump/raw/valid --output_dir dump/feats \
-        --preprocessor_conf flip_probability=0.0 --preprocessor_conf random_crop=false \
-        --preprocessor_conf video_mask=null
+        --train_dir dump/raw/train --data_dir dump/raw/valid --output_dir dump/feats \
+        --preprocessor_conf "feats_copies={video: 2}"
 
 Training reads it as data ``dump/feats/train_video/feats.scp,video_feats,kaldi_ark``.
 
-A modality is refused if its features vary from epoch to epoch (augmentation, noise, LoRA in the
-encoder) or if the projector fuses its layers. An existing cache of the same model, settings and
-data is kept; any other is refused.
+Features that noise or augmentation change in every epoch are refused, unless
+``preprocessor_conf.feats_copies`` says how many versions of each training utterance to store. A
+modality is also refused if training changes its encoder or the projector fuses its layers. An
+existing cache of the same model, settings and data is kept; any other is refused.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from espnet_smop.tasks.cached_features import (
     varying_settings,
 )
 from espnet_smop.tasks.registered import FRONTEND_CHOICES
+from espnet_smop.train.lock import waiting_lock
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
@@ -47,7 +48,14 @@ def main(cmd: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--config", required=True, help="training config")
     parser.add_argument(
-        "--data_dir", required=True, nargs="+", type=Path, help="prepared data directories"
+        "--train_dir",
+        nargs="+",
+        default=[],
+        type=Path,
+        help="prepared data directories of training, in feats_copies versions if the config has it",
+    )
+    parser.add_argument(
+        "--data_dir", nargs="+", default=[], type=Path, help="other prepared data directories"
     )
     add_output_dir(parser, "parent directory of the caches, <name of data_dir>_<modality> each")
     parser.add_argument(
@@ -70,8 +78,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
         "modality into this file: its name and 'cached', or the reason why it is not",
     )
     options, overrides = parser.parse_known_args(cmd)
-    if len({d.name for d in options.data_dir}) < len(options.data_dir):
-        parser.error("--data_dir: two directories have the same name")
+    names = [d.name for d in (*options.train_dir, *options.data_dir)]
+    if not names:
+        parser.error("give --train_dir, --data_dir or both")
+    if len(set(names)) < len(names):
+        parser.error("two data directories have the same name")
     args = AVSRTask.get_parser().parse_args(["--config", options.config, *overrides])
     has = [m for m in FRONTEND_CHOICES if getattr(args, f"{m}_frontend") is not None]
     report = ""
@@ -99,24 +110,32 @@ def cache_modality(
     args: argparse.Namespace, modality: str, frontend: AbsAVFrontend, options: argparse.Namespace
 ) -> None:
     """Make or check the caches of a modality, and print the paths of their ``feats.scp``."""
-    model = describe(args, modality, frontend.fingerprints())
-    for data_dir in options.data_dir:
+    prints = frontend.fingerprints()
+    for data_dir in (*options.train_dir, *options.data_dir):
+        train = data_dir in options.train_dir
         out = options.out / f"{data_dir.name}_{modality}"
+        model = describe(args, modality, prints, train=train)
         description = model | describe_data(data_dir, modality)
-        if options.check or out.exists():
-            scp = open_cache(out, description)
-        else:
-            features = compute_features(
-                args,
-                frontend.to(options.device),
-                modality,
-                data_dir,
-                batch_size=options.batch_size,
-                device=options.device,
-            )
-            count = len(read_table(data_dir / MODALITIES[modality].scp))
-            progress = tqdm(features, desc=out.name, total=count, unit="utt", mininterval=10)
-            scp = write_cache(out, progress, description)
+        if options.check:
+            print(open_cache(out, description), flush=True)
+            continue
+        # Another training may be making it.
+        with waiting_lock(options.out / f".{out.name}.lock"):
+            if out.exists():
+                scp = open_cache(out, description)
+            else:
+                features = compute_features(
+                    args,
+                    frontend.to(options.device),
+                    modality,
+                    data_dir,
+                    train=train,
+                    batch_size=options.batch_size,
+                    device=options.device,
+                )
+                count = len(read_table(data_dir / MODALITIES[modality].scp))
+                progress = tqdm(features, desc=out.name, total=count, unit="utt", mininterval=10)
+                scp = write_cache(out, progress, description)
         print(scp, flush=True)
 
 

@@ -230,7 +230,12 @@ class AVSRTask(AbsTask):
             FeatureCacheError: the features are of another model, or lack an utterance.
         """
         options = super().build_iter_options(args, distributed_option, mode)
-        check_caches(args, options.data_path_and_name_and_type, options.shape_files)
+        check_caches(
+            args,
+            options.data_path_and_name_and_type,
+            options.shape_files,
+            train=mode == "train",
+        )
         return options
 
     @classmethod

@@ -2,11 +2,16 @@
 
 The data names ``speech_feats`` and ``video_feats`` (ESPnet's ``kaldi_ark``) replace ``speech`` and
 ``video``; ``python -m espnet_smop.bin.cache_feats`` computes the features.
+
+Features that vary from epoch to epoch, because of noise or augmentation, are not stored, unless
+``preprocessor_conf.feats_copies`` says how many versions of each training utterance are enough.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,7 @@ from espnet_smop.fileio.table import read_table
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 from espnet_smop.frontend.precomputed import FeatureCacheError, open_cache
 from espnet_smop.modality import MODALITIES
+from espnet_smop.train.noise import load as load_noise
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 
 _BY_FEATS_NAME = {modality.feats_name: name for name, modality in MODALITIES.items()}
@@ -66,11 +72,18 @@ def varying_settings(
     if args.preprocessor != "avsr":
         return [f"preprocessor {args.preprocessor} may change the {modality} in every epoch"]
     preprocessor = AVSRPreprocessor(train=True, **args.preprocessor_conf)
-    reasons = [
-        f"preprocessor_conf.{name} is on (set {str(off).lower() if off is not None else 'null'})"
-        for name, off in _VARYING[modality].items()
-        if getattr(preprocessor, name) != off
-    ]
+    reasons = []
+    if modality not in preprocessor.feats_copies:
+        reasons += [
+            f"preprocessor_conf.{name} is on (set {'null' if off is None else str(off).lower()}, or "
+            "feats_copies)"
+            for name, off in _VARYING[modality].items()
+            if getattr(preprocessor, name) != off
+        ]
+    elif modality == "audio" and args.preprocessor_conf.get("noise_in_validation"):
+        reasons.append(
+            "preprocessor_conf.noise_in_validation is on, but validation has features without noise"
+        )
     if getattr(args, f"{modality}_frontend_conf").get("lora") is not None:
         reasons.append(f"{modality}_frontend_conf.lora trains the encoder")
     if getattr(args, f"{modality}_frontend_conf").get("own_statistics"):
@@ -104,7 +117,7 @@ def check_replaceable(args: argparse.Namespace, modality: str, frontend: AbsAVFr
 
 
 def describe(
-    args: argparse.Namespace, modality: str, fingerprints: Mapping[str, str]
+    args: argparse.Namespace, modality: str, fingerprints: Mapping[str, str], *, train: bool
 ) -> dict[str, Any]:
     """Return everything that the features of a modality depend on, except for the data.
 
@@ -112,6 +125,7 @@ def describe(
         args: of the training.
         modality: ``audio`` or ``video``.
         fingerprints: of the frontend's base models.
+        train: whether they are of the training set, whose utterances may have several copies.
     """
     conf = dict(getattr(args, f"{modality}_frontend_conf"))
     conf.pop("model", None)  # its fingerprint counts, not its place
@@ -120,6 +134,7 @@ def describe(
     cut = preprocessor.video_multiple if modality == "video" else 1
     return {
         **({"video_multiple": cut} if cut != 1 else {}),
+        **(_describe_copies(args, modality) if train else {}),
         "fingerprints": dict(fingerprints),
         "frontend": getattr(args, f"{modality}_frontend"),
         "settings": conf,
@@ -128,10 +143,25 @@ def describe(
     }
 
 
+def _describe_copies(args: argparse.Namespace, modality: str) -> dict[str, Any]:
+    """Return the number of augmented copies, and the settings that they differ by."""
+    preprocessor = AVSRPreprocessor(train=True, **{**args.preprocessor_conf, "noise": None})
+    if modality not in preprocessor.feats_copies:
+        return {}
+    varying = {name: getattr(preprocessor, name) for name in _VARYING[modality]}
+    noise = args.preprocessor_conf.get("noise")
+    if "noise" in varying and noise is not None:
+        content = hashlib.sha256(load_noise(noise["file"]).tobytes()).hexdigest()[:16]
+        varying["noise"] = {**noise, "file": content}
+    return {"copies": preprocessor.feats_copies[modality], **varying}
+
+
 def check_caches(
     args: argparse.Namespace,
     data_path_and_name_and_type: Iterable[tuple[str, str, str]],
     shape_files: Iterable[str],
+    *,
+    train: bool,
 ) -> None:
     """Check that cached features equal what the model's frontends would compute.
 
@@ -139,6 +169,7 @@ def check_caches(
         args: of the training, with the ``base_fingerprints`` of the model that was built.
         data_path_and_name_and_type: the data of training or validation.
         shape_files: they have the ids of the utterances that are used.
+        train: whether these are the data of training.
 
     Raises:
         FeatureCacheError: a cache is of other base models or settings, or lacks an utterance; the
@@ -156,7 +187,7 @@ def check_caches(
             for name, value in args.base_fingerprints.items()
             if name.startswith(part)
         }
-        open_cache(scp.parent, describe(args, modality, prints), ignore={"data"})
+        open_cache(scp.parent, describe(args, modality, prints, train=train), ignore={"data"})
         cached = read_table(scp).keys()
         for file in shape_files:
             missing = sorted(read_table(file).keys() - cached)
@@ -182,18 +213,51 @@ def compute_features(
     modality: str,
     data_dir: Path,
     *,
+    train: bool,
     batch_size: int,
     device: str,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each utterance's id and features ``(T, D)``, longest utterances first."""
+    """Yield each utterance's id and features ``(T, D)``, longest utterances first.
+
+    Utterances of the training set have ``feats_copies`` versions, one after the other:
+    ``(copies T, D)``. A copy depends on the utterance's id and the copy's number alone, so that
+    trainings with different seeds share them.
+    """
     name = MODALITIES[modality].data_name
     source = [MODALITIES[modality].source(data_dir)]
-    conf = {**args.preprocessor_conf, "noise": None}
-    dataset = ESPnetDataset(source, preprocess=AVSRPreprocessor(train=False, **conf))
+    copies = AVSRPreprocessor(train=False, **args.preprocessor_conf).feats_copies.get(modality)
+    if train and copies:
+        preprocess = AVSRPreprocessor(train=True, **args.preprocessor_conf)
+    else:
+        copies = 1
+        preprocess = AVSRPreprocessor(train=False, **{**args.preprocessor_conf, "noise": None})
+    dataset = ESPnetDataset(source, preprocess=preprocess)
     collate = CommonCollateFn(float_pad_value=0.0)
     uids = longest_first(read_table(source[0][0]), read_durations(source))
+
+    def utterance(uid: str, copy: int) -> tuple[str, dict[str, np.ndarray]]:
+        with _random_state(f"{uid} {copy}"):
+            return dataset[uid]
+
+    def features_of(batch: list[str], copy: int) -> list[np.ndarray]:
+        _, data = collate([utterance(uid, copy) for uid in batch])
+        features, lengths = frontend(data[name].to(device), data[f"{name}_lengths"].to(device))
+        features = features.float().cpu().numpy()
+        return [x[:n] for x, n in zip(features, lengths.tolist(), strict=True)]
+
     for start in range(0, len(uids), batch_size):
-        batch_uids, batch = collate([dataset[uid] for uid in uids[start : start + batch_size]])
-        features, lengths = frontend(batch[name].to(device), batch[f"{name}_lengths"].to(device))
-        for uid, x, n in zip(batch_uids, features.float().cpu(), lengths.tolist(), strict=True):
-            yield uid, x[:n].numpy()
+        batch = uids[start : start + batch_size]
+        versions = [features_of(batch, copy) for copy in range(copies)]
+        for uid, *own in zip(batch, *versions, strict=True):
+            yield uid, np.concatenate(own)
+
+
+@contextlib.contextmanager
+def _random_state(key: str) -> Iterator[None]:
+    """Let NumPy's global random state, which augmentation uses, depend on ``key`` alone."""
+    state = np.random.get_state()
+    np.random.seed(zlib.crc32(key.encode()))
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

@@ -1,4 +1,4 @@
-"""A lock that lets only one process train in an experiment's directory."""
+"""Locks between processes: one trains in an experiment's directory, one makes a feature cache."""
 
 import contextlib
 import errno
@@ -47,6 +47,20 @@ def experiment_lock(directory: str | Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
+        yield
+
+
+@contextlib.contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Lock the file ``path``, which is made if need be, after waiting for its holder to end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        except OSError as e:
+            if e.errno not in _NO_LOCKS:
+                raise
+            logging.warning("%s: the file system has no locks; start one training at a time", path)
         yield
 
 

@@ -1,6 +1,6 @@
 """Turns an utterance's data into the model's input."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from espnet_smop.train.noise import NoiseAdder
 
 VIDEO_MEAN, VIDEO_STD = 0.421, 0.165
 """Of grey mouth crops in [0, 1], as in the training of the published AV-HuBERT weights."""
-_FEATS = {modality.feats_name for modality in MODALITIES.values()}
+_BY_FEATS_NAME = {modality.feats_name: name for name, modality in MODALITIES.items()}
 
 
 def normalise_speech(speech: np.ndarray) -> np.ndarray:
@@ -40,6 +40,9 @@ class AVSRPreprocessor(AbsAVPreprocessor):
         speech_mask: the same for the waveform.
         feats_mask: the same for precomputed features of either modality, ``max_width`` and
             ``stride`` in their frames (Whisper has 50 a second, AV-HuBERT 25).
+        feats_copies: for each modality, such as ``{audio: 3, video: 2}``, how many differently
+            augmented copies of a training utterance its precomputed features consist of. A step
+            reads one of them at random.
         speech_normalise: zero mean and unit variance per utterance, after adding noise.
         video_multiple: cut videos to a multiple of this many frames, as the public Llama-AVSR code
             does before it encodes and downsamples.
@@ -48,7 +51,7 @@ class AVSRPreprocessor(AbsAVPreprocessor):
         noise_in_validation: add noise in validation as well.
 
     Raises:
-        ValueError: a value is out of its range, or a mask has an unknown key.
+        ValueError: a value is out of its range, or a mask or the copies have an unknown key.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class AVSRPreprocessor(AbsAVPreprocessor):
         video_mask: dict[str, float] | None = {"max_width": 0.4, "stride": 1.0},  # noqa: B006
         speech_mask: dict[str, float] | None = {"max_width": 0.4, "stride": 1.0},  # noqa: B006
         feats_mask: dict[str, int] | None = None,
+        feats_copies: Mapping[str, int] | None = None,
         speech_normalise: bool = True,
         video_multiple: int = 1,
         noise: dict[str, Any] | None = None,
@@ -75,12 +79,20 @@ class AVSRPreprocessor(AbsAVPreprocessor):
         for name, mask in masks.items():
             if mask is not None and set(mask) != {"max_width", "stride"}:
                 raise ValueError(f"{name} is {mask}, expected {{max_width: …, stride: …}} or null")
+        feats_copies = feats_copies or {}
+        for modality, copies in feats_copies.items():
+            if modality not in MODALITIES or not isinstance(copies, int) or copies < 1:
+                raise ValueError(
+                    f"feats_copies is {dict(feats_copies)}, expected {{{'|'.join(MODALITIES)}: "
+                    "1 or more}"
+                )
         self.encode_text = encode_text
         self.flip_probability = flip_probability
         self.random_crop = random_crop
         self.video_mask = video_mask
         self.speech_mask = speech_mask
         self.feats_mask = feats_mask
+        self.feats_copies = feats_copies
         self.speech_normalise = speech_normalise
         self.video_multiple = video_multiple
         self.noise = None
@@ -111,8 +123,8 @@ class AVSRPreprocessor(AbsAVPreprocessor):
                 out[name] = self._video(uid, value)
             elif name == "text":
                 out[name] = np.asarray(self.encode_text(value), dtype=np.int64)
-            elif name in _FEATS and self.train and self.feats_mask is not None:
-                out[name] = adaptive_time_mask(value, **self.feats_mask)
+            elif name in _BY_FEATS_NAME and self.train:
+                out[name] = self._train_feats(_BY_FEATS_NAME[name], value)
             else:
                 out[name] = value
         return out
@@ -136,6 +148,15 @@ class AVSRPreprocessor(AbsAVPreprocessor):
         if self.train and self.speech_mask is not None:
             speech = adaptive_time_mask(speech, **_in_units(self.speech_mask, SAMPLE_RATE))
         return speech
+
+    def _train_feats(self, modality: str, feats: np.ndarray) -> np.ndarray:
+        """Take one of the copies ``(copies T, D)``, and mask it."""
+        copies = self.feats_copies.get(modality, 1)
+        if copies > 1:
+            feats = np.split(feats, copies)[np.random.randint(copies)]
+        if self.feats_mask is not None:
+            feats = adaptive_time_mask(feats, **self.feats_mask)
+        return feats
 
     def _video(self, uid: str, video: np.ndarray) -> np.ndarray:
         if len(video) == 0:

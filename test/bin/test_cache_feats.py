@@ -124,8 +124,8 @@ def test_a_report_says_what_is_cached_and_why_the_rest_is_not(config, dump_dir, 
     command += ["--out", str(out)]
     main([*command, "--report", str(report)])
     assert report.read_text() == (
-        "audio preprocessor_conf.noise is on (set null); preprocessor_conf.speech_mask is on "
-        "(set null)\nvideo cached\n"
+        "audio preprocessor_conf.noise is on (set null, or feats_copies); "
+        "preprocessor_conf.speech_mask is on (set null, or feats_copies)\nvideo cached\n"
     )
     assert [p.name for p in out.iterdir()] == [f"{dump_dir.name}_video"]
     # Arguments win over the config, as in training

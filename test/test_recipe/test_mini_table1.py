@@ -245,8 +245,6 @@ def test_errors(mini):
     assert "not 'x'" in mini.run("--seed", "x", script="local/run_table1.sh").stderr
     assert "--seeds are" in mini.run("--seeds", "1 x", script="local/run_table1.sh").stderr
     assert "--jobs is" in mini.run("--jobs", "two", script="local/run_table1.sh").stderr
-    done = mini.run("--feats_cache", "cache", script="local/run_table1.sh")
-    assert "--feats_cache needs --jobs 1" in done.stderr
     assert "--widths are" in mini.run("--widths", "0", script="local/run_width.sh").stderr
     assert "needs a value" in mini.run("--size", script="local/run_table1.sh").stderr
     assert calls(mini) == []

@@ -151,8 +151,9 @@ Training
                         \"--max_epoch 5 --projector_conf routing=jejr\".
   --feats_cache DIR     Compute the features of frozen frontends once, for train and valid, store
                         them in DIR and train on them. A cache of the same base models, settings
-                        and data is reused. A modality with noise or augmentation is not cached:
-                        its features differ in every epoch (default: no cache).
+                        and data is reused. Noise and augmentation differ in every epoch: with
+                        them a modality is not cached, unless preprocessor_conf.feats_copies says
+                        how many versions of an utterance are enough (default: no cache).
   --avsr_tag TAG        The experiment is expdir/avsr_TAG (default: from config and arguments).
   --avsr_exp DIR        The experiment's directory, whatever the tag.
   --avsr_stats_dir DIR  Shape files (default expdir/avsr_stats).
@@ -662,8 +663,8 @@ cache_feats() { # MODALITY…
     OMP_NUM_THREADS="${num_threads}" "${cuda_cmd_array[@]}" \
         --gpu "$((ngpu > 0 ? 1 : 0))" --num_threads "${num_threads}" "${avsr_exp}/feats_cache.log" \
         "${python}" -m espnet_smop.bin.cache_feats --config "${avsr_config}" --modality "$@" \
-        --data_dir "${data_feats}/${train_set}" "${data_feats}/${valid_set}" \
-        --out "${feats_cache}" --report "${report}" "${avsr_args_array[@]}"
+        --train_dir "${data_feats}/${train_set}" --data_dir "${data_feats}/${valid_set}" \
+        --out "${feats_cache}" --report "${report}" "${noise_args[@]}" "${avsr_args_array[@]}"
     while read -r name state; do
         if [ "${state}" = cached ]; then
             cached+="${name} "

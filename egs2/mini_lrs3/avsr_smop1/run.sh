@@ -126,6 +126,7 @@ for task in ${tasks}; do
     config="$(config_of "${config}" "${train_changes[@]}" "${paths[@]}")"
     ./avsr_smop.sh "${driver_args[@]}" \
         --datadir "${datadir}" --dumpdir "${dumpdir}" --expdir "${expdir}" \
+        --feats_cache "${dumpdir}/feats" \
         --local_data_opts "--size ${size} --seed ${seed} --corpus ${corpus} --nj ${cores}" \
         --base_models_opts "${base_models_opts}" "${gpu_args[@]}" "${smoke_args[@]}" \
         --modality "${task}" --avsr_config "${config}" --inference_config "${inference_config}" \

@@ -44,9 +44,6 @@ for one_seed in ${seeds}; do
     [[ ${one_seed} =~ ^[0-9]+$ ]] || smop_option_error "--seeds are numbers, not '${one_seed}'"
 done
 [[ ${jobs} =~ ^[0-9]+$ ]] || smop_option_error "--jobs is a number, not '${jobs}'"
-if [[ " ${other_args[*]} " == *" --feats_cache "* ]] && [ "${jobs}" != 1 ]; then
-    smop_option_error "--feats_cache needs --jobs 1: experiments side by side would write it together"
-fi
 # shellcheck source=scripts/utils/gpu_args.sh
 . scripts/utils/gpu_args.sh
 # shellcheck source=path.sh
