@@ -11,8 +11,9 @@ Training reads it as data ``dump/feats/train_video/feats.scp,video_feats,kaldi_a
 
 Features that noise or augmentation change in every epoch are refused, unless
 ``preprocessor_conf.feats_copies`` says how many versions of each training utterance to store. A
-modality is also refused if training changes its encoder or the projector fuses its layers. An
-existing cache of the same model, settings and data is kept; any other is refused.
+modality is also refused if training changes its encoder. If the projector fuses the encoder's
+layers, all hidden states are stored, in ``train_video_layers``. An existing cache of the same
+model, settings and data is kept; any other is refused.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from espnet_smop.tasks.cached_features import (
     compute_features,
     describe,
     describe_data,
+    needs_layers,
     varying_settings,
 )
 from espnet_smop.tasks.registered import FRONTEND_CHOICES
@@ -75,7 +77,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
         "--report",
         type=Path,
         help="skip a modality that cannot be cached instead of refusing it, and write a line per "
-        "modality into this file: its name and 'cached', or the reason why it is not",
+        "modality into this file: its name and 'cached as NAME', where DATA_DIR_NAME is the cache, "
+        "or the reason why it is not",
     )
     options, overrides = parser.parse_known_args(cmd)
     names = [d.name for d in (*options.train_dir, *options.data_dir)]
@@ -100,10 +103,15 @@ def main(cmd: Sequence[str] | None = None) -> None:
             )
         if not reasons:
             cache_modality(args, modality, frontend, options)
-        report += f"{modality} {'; '.join(reasons) or 'cached'}\n"
+        report += f"{modality} {'; '.join(reasons) or f'cached as {cache_name(args, modality)}'}\n"
     if options.report is not None:
         with atomic_write(options.report) as file:
             file.write(report)
+
+
+def cache_name(args: argparse.Namespace, modality: str) -> str:
+    """Return the name of a modality's caches, which follows that of the data directory."""
+    return f"{modality}_layers" if needs_layers(args, modality) else modality
 
 
 def cache_modality(
@@ -113,7 +121,7 @@ def cache_modality(
     prints = frontend.fingerprints()
     for data_dir in (*options.train_dir, *options.data_dir):
         train = data_dir in options.train_dir
-        out = options.out / f"{data_dir.name}_{modality}"
+        out = options.out / f"{data_dir.name}_{cache_name(args, modality)}"
         model = describe(args, modality, prints, train=train)
         description = model | describe_data(data_dir, modality)
         if options.check:

@@ -20,6 +20,7 @@ from espnet_smop.frontend.abs_frontend import AbsAVFrontend
 
 # Kaldi's kTwoByteAuto: 16-bit integers between the matrix's extremes, half of float32's size.
 _TWO_BYTES = 3
+_FLOAT32 = None
 _DESCRIPTION = "cache.json"
 
 
@@ -67,25 +68,26 @@ class PrecomputedFeatures(AbsAVFrontend):
         Raises:
             ValueError: these are not features of the frontend's width.
         """
-        if input.dim() != 3 or input.shape[-1] != self._output_size:
-            raise ValueError(
-                f"expected precomputed features (batch, frames, {self._output_size}), but got "
-                f"{tuple(input.shape)}: make the feature cache with this frontend"
-            )
+        self._check(input, self._output_size)
         return input, input_lengths
 
     def layers(
         self, input: torch.Tensor, input_lengths: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Raise an error: a cache holds only the last layer.
+        """Return the L + 1 hidden states ``(B, T, D)`` that lie side by side in the features.
 
         Raises:
-            ValueError: always.
+            ValueError: these are not the hidden states of all layers.
         """
-        raise ValueError(
-            "precomputed features are of the encoder's last layer, but projector_conf.fusion needs "
-            "all layers: train without --feats_cache"
-        )
+        self._check(input, (self._num_layers + 1) * self._output_size)
+        return list(input.split(self._output_size, dim=-1)), input_lengths
+
+    def _check(self, input: torch.Tensor, width: int) -> None:
+        if input.dim() != 3 or input.shape[-1] != width:
+            raise ValueError(
+                f"expected precomputed features (batch, frames, {width}), but got "
+                f"{tuple(input.shape)}: make the feature cache with this frontend and projector"
+            )
 
 
 def write_cache(
@@ -94,6 +96,9 @@ def write_cache(
     description: dict[str, Any],
 ) -> Path:
     """Write a cache atomically.
+
+    Values of the last layer, which are normalised, have 16 bits. Those of hidden states have 32:
+    some of their dimensions are a thousand times larger than others.
 
     Args:
         directory: must not exist yet.
@@ -108,6 +113,7 @@ def write_cache(
     """
     import kaldiio
 
+    method = _FLOAT32 if "layers" in description else _TWO_BYTES
     final = Path(directory).absolute()
     if final.exists():
         raise FeatureCacheError(f"{final} exists already: remove it to make it again")
@@ -119,7 +125,7 @@ def write_cache(
                 ark.write(f"{uid} ".encode())
                 offsets[uid] = ark.tell()
                 array = np.asarray(array, dtype=np.float32)
-                kaldiio.matio.write_array(ark, array, compression_method=_TWO_BYTES)
+                kaldiio.matio.write_array(ark, array, compression_method=method)
         lines = [f"{uid} {final / 'feats.ark'}:{offsets[uid]}\n" for uid in sorted(offsets)]
         (temporary / "feats.scp").write_text("".join(lines), encoding="utf-8")
         (temporary / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")

@@ -39,6 +39,11 @@ _VARYING = {
 }
 
 
+def needs_layers(args: argparse.Namespace, modality: str) -> bool:
+    """Return whether the projector fuses all layers of a modality's encoder."""
+    return (args.projector_conf.get("fusion") or {}).get(modality) is not None
+
+
 def has_precomputed(args: argparse.Namespace, modality: str) -> bool:
     """Return whether training and validation read precomputed features of a modality.
 
@@ -75,8 +80,8 @@ def varying_settings(
     reasons = []
     if modality not in preprocessor.feats_copies:
         reasons += [
-            f"preprocessor_conf.{name} is on (set {'null' if off is None else str(off).lower()}, or "
-            "feats_copies)"
+            f"preprocessor_conf.{name} is on "
+            f"(set {'null' if off is None else str(off).lower()}, or feats_copies)"
             for name, off in _VARYING[modality].items()
             if getattr(preprocessor, name) != off
         ]
@@ -90,10 +95,6 @@ def varying_settings(
         reasons.append(
             f"{modality}_frontend_conf.own_statistics: the experiment's checkpoint has some of the "
             "encoder's weights, which a cache is made without"
-        )
-    if (args.projector_conf.get("fusion") or {}).get(modality) is not None:
-        reasons.append(
-            f"projector_conf.fusion.{modality} wants all layers, of which a cache has one"
         )
     if not reasons and frontend is not None and frontend.is_trained:
         reasons.append(f"training changes the {modality}_frontend")
@@ -135,6 +136,7 @@ def describe(
     return {
         **({"video_multiple": cut} if cut != 1 else {}),
         **(_describe_copies(args, modality) if train else {}),
+        **({"layers": "all"} if needs_layers(args, modality) else {}),
         "fingerprints": dict(fingerprints),
         "frontend": getattr(args, f"{modality}_frontend"),
         "settings": conf,
@@ -219,6 +221,7 @@ def compute_features(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each utterance's id and features ``(T, D)``, longest utterances first.
 
+    With fusion in the projector these are the hidden states of all layers, ``(T, (L + 1) D)``.
     Utterances of the training set have ``feats_copies`` versions, one after the other:
     ``(copies T, D)``. A copy depends on the utterance's id and the copy's number alone, so that
     trainings with different seeds share them.
@@ -231,24 +234,31 @@ def compute_features(
     else:
         copies = 1
         preprocess = AVSRPreprocessor(train=False, **{**args.preprocessor_conf, "noise": None})
-    dataset = ESPnetDataset(source, preprocess=preprocess)
+
+    def versions(uid: str, signals: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        made = {}
+        for copy in map(str, range(copies)):
+            with _random_state(f"{uid} {copy}"):
+                made[copy] = preprocess(uid, signals)[name]
+        return made
+
+    def encode(x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if not needs_layers(args, modality):
+            return frontend(x, lengths)
+        layers, lengths = frontend.layers(x, lengths)
+        return torch.cat(layers, dim=-1), lengths
+
+    dataset = ESPnetDataset(source, preprocess=versions)
     collate = CommonCollateFn(float_pad_value=0.0)
     uids = longest_first(read_table(source[0][0]), read_durations(source))
-
-    def utterance(uid: str, copy: int) -> tuple[str, dict[str, np.ndarray]]:
-        with _random_state(f"{uid} {copy}"):
-            return dataset[uid]
-
-    def features_of(batch: list[str], copy: int) -> list[np.ndarray]:
-        _, data = collate([utterance(uid, copy) for uid in batch])
-        features, lengths = frontend(data[name].to(device), data[f"{name}_lengths"].to(device))
-        features = features.float().cpu().numpy()
-        return [x[:n] for x, n in zip(features, lengths.tolist(), strict=True)]
-
     for start in range(0, len(uids), batch_size):
-        batch = uids[start : start + batch_size]
-        versions = [features_of(batch, copy) for copy in range(copies)]
-        for uid, *own in zip(batch, *versions, strict=True):
+        batch_uids, batch = collate([dataset[uid] for uid in uids[start : start + batch_size]])
+        found: list[list[np.ndarray]] = [[] for _ in batch_uids]
+        for copy in map(str, range(copies)):
+            x, lengths = encode(batch[copy].to(device), batch[f"{copy}_lengths"].to(device))
+            for own, features, n in zip(found, x.float().cpu(), lengths.tolist(), strict=True):
+                own.append(features[:n].numpy())
+        for uid, own in zip(batch_uids, found, strict=True):
             yield uid, np.concatenate(own)
 
 

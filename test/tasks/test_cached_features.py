@@ -1,6 +1,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from espnet2.train.distributed_utils import DistributedOption
@@ -8,6 +9,7 @@ from espnet2.train.distributed_utils import DistributedOption
 from espnet_smop.bin.cache_feats import main as cache_feats
 from espnet_smop.frontend.precomputed import FeatureCacheError
 from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.train.preprocessor import AVSRPreprocessor
 
 QUIET = {"speech_mask": None, "video_mask": None, "flip_probability": 0.0, "random_crop": False}
 INPUTS = {"audio": ("wav.scp,speech,sound", "speech"), "video": ("video.scp,video,video", "video")}
@@ -84,7 +86,10 @@ def test_a_cache_of_this_model_is_accepted(command, caches):
         ({"preprocessor_conf": QUIET | {"random_crop": True}}, "random_crop is on"),
         ({"preprocessor_conf": QUIET | {"video_multiple": 2}}, "video_multiple"),
         ({"video_frontend_conf": {"own_statistics": True}}, "own_statistics: the experiment's"),
-        ({"projector_conf": {"fusion": {"video": "dci"}}}, r"fusion\.video wants all layers"),
+        (
+            {"projector_conf": {"fusion": {"video": "dci"}}},
+            r"layers \(none in the cache",
+        ),
         ({"video_frontend_conf": {"dtype": "bfloat16"}}, r"dtype \(torch.float32 in the cache"),
     ],
 )
@@ -119,6 +124,19 @@ def test_utterances_that_the_cache_lacks_are_named(command, caches):
     scp.write_text("".join(lines[1:]))
     with pytest.raises(FeatureCacheError, match="and 1 more of"):
         options(command("exp", cached=("video",)))
+
+
+def test_training_takes_one_of_the_copies():
+    feats = np.arange(24, dtype=np.float32).reshape(12, 2)
+    conf = {"feats_copies": {"audio": 3}}
+    train, valid = (AVSRPreprocessor(train, **conf) for train in (True, False))
+    found = {train("uid", {"speech_feats": feats})["speech_feats"].tobytes() for _ in range(50)}
+    assert found == {feats[i : i + 4].tobytes() for i in (0, 4, 8)}
+    assert valid("uid", {"speech_feats": feats})["speech_feats"] is feats
+    assert train("uid", {"video_feats": feats})["video_feats"] is feats
+    for wrong in ({"audio": 0}, {"sound": 2}, {"audio": 1.5}):
+        with pytest.raises(ValueError, match="feats_copies is"):
+            AVSRPreprocessor(True, feats_copies=wrong)
 
 
 def test_what_only_the_built_frontend_tells_is_refused(model_args, monkeypatch):

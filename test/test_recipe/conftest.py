@@ -59,7 +59,9 @@ elif module == "data_dir shapes":
     (value("--out_dir") / "duration_shape").write_text("u 1\\n")
 elif module == "cache_feats":
     told = here / "cache_report"
-    report = told.read_text() if told.exists() else "audio cached\\nvideo cached\\n"
+    report = "audio cached as audio\\nvideo cached as video\\n"
+    if told.exists():
+        report = told.read_text()
     value("--report").write_text(report)
 elif module == "launch" and (here / "real_launch").exists():
     os.environ["PYTHONPATH"] = {str(ROOT)!r}

@@ -148,7 +148,7 @@ def test_arguments_with_quotes_and_their_tag(recipe):
 
 def test_training_reads_cached_features(recipe):
     assert recipe.run("--stop_stage", "10").returncode == 0
-    (recipe.dir / "env/cache_report").write_text("audio noise is on\nvideo cached\n")
+    (recipe.dir / "env/cache_report").write_text("audio noise is on\nvideo cached as video\n")
     done = recipe.run("--stage", "11", "--stop_stage", "11", "--feats_cache", "feature cache",
                       "--avsr_args", "--projector_conf top_k=1")  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -656,7 +656,8 @@ if begin_stage 10 "shape files in ${avsr_stats_dir}"; then
     done
 fi
 
-# Makes or checks the feature caches; puts the modalities that the config allows it for in `cached`.
+# Makes or checks the feature caches; puts their names into `cached`, by modality, where the config
+# allows them.
 cache_feats() { # MODALITY…
     local name state report="${avsr_exp}/feats_cache.txt"
     log "features of ${train_set} and ${valid_set} in ${feats_cache}"
@@ -666,11 +667,10 @@ cache_feats() { # MODALITY…
         --train_dir "${data_feats}/${train_set}" --data_dir "${data_feats}/${valid_set}" \
         --out "${feats_cache}" --report "${report}" "${noise_args[@]}" "${avsr_args_array[@]}"
     while read -r name state; do
-        if [ "${state}" = cached ]; then
-            cached+="${name} "
-        else
-            log "${name} features are not cached, training computes them: ${state}"
-        fi
+        case "${state}" in
+            "cached as "*) cached[${name}]="${state#cached as }" ;;
+            *) log "${name} features are not cached, training computes them: ${state}" ;;
+        esac
     done < "${report}"
 }
 
@@ -678,8 +678,8 @@ cache_feats() { # MODALITY…
 add_input() { # KIND SET MODALITY FILE,NAME,TYPE
     local data="${data_feats}/$2/$4" name
     name="$(cut -d, -f2 <<< "$4")"
-    if [[ " ${cached}" == *" $3 "* ]]; then
-        data="${feats_cache}/$2_$3/feats.scp,${name}_feats,kaldi_ark"
+    if [ -n "${cached[$3]:-}" ]; then
+        data="${feats_cache}/$2_${cached[$3]}/feats.scp,${name}_feats,kaldi_ark"
     fi
     opts+=("--$1_data_path_and_name_and_type" "${data}")
 }
@@ -691,7 +691,7 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
         [ "${ngpu}" -gt 0 ] || num_threads="${SMOP_CORES}"
     fi
     mkdir -p "${avsr_exp}"
-    cached=""
+    declare -A cached=()
     if [ -n "${feats_cache}" ]; then
         # shellcheck disable=SC2086 # one or two words
         cache_feats ${modalities}
