@@ -117,8 +117,12 @@ class VideoResNet(nn.Module):
     def _encode(self, frames: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """Map the windows of ``frames`` (M, H, W) that begin at ``places`` (N,) to ``(N, C)``."""
         portions = places.split(_WINDOWS_AT_ONCE)
-        x = torch.cat([self._stem(x) for part in portions for x in _windows(frames, part)])
-        return self.trunk(self.frontend3D[1:](x)).mean(dim=(2, 3))
+        stems = (self._stem(x) for part in portions for x in _windows(frames, part))
+        if self.training:
+            x = self.frontend3D[1:](torch.cat([*stems]))
+        else:  # pooled portion by portion, which takes less memory
+            x = torch.cat([self.frontend3D[1:](x) for x in stems])
+        return self.trunk(x).mean(dim=(2, 3))
 
     def _stem(self, frames: torch.Tensor) -> torch.Tensor:
         """Map ``(N, n + 4, H, W)`` to ``(N · n, C, H', W')``."""
