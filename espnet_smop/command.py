@@ -12,12 +12,34 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from espnet2.utils.types import str2bool
+from espnet_smop.views import TASKS, parse_rates
 
 DEBUG = "--debug"
 """Anywhere on a command line, it prints the traceback of an error."""
 _OF_RECIPES = ("kaldiio", "matplotlib", "tensorboard")
 """Packages that `pip install .` leaves out: those of the extra ``recipes``."""
+_BOOLEANS = dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True) | dict.fromkeys(
+    ("false", "f", "no", "n", "off", "0"), False
+)
+
+
+def str2bool(text: str) -> bool:
+    """Return the value of an option that is ``true`` or ``false``.
+
+    The same as ESPnet's `str2bool`, whose module imports setuptools: half of the time that a small
+    command takes.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return _BOOLEANS[text.lower()]
+    except KeyError:
+        raise ValueError(f"expected true or false, not '{text}'") from None
+
+
+def _is_boolean(action: argparse.Action) -> bool:
+    return getattr(action.type, "__name__", "") == str2bool.__name__  # or ESPnet's
 
 
 class CommandHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -36,7 +58,7 @@ class CommandHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefault
         return super()._get_help_string(action)
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        if action.type is str2bool:
+        if _is_boolean(action):
             return "{true,false}"
         return super()._get_default_metavar_for_optional(action)
 
@@ -96,13 +118,9 @@ class CommandParser(argparse.ArgumentParser):
         for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
             completed.append(word)
             action = self._option_string_actions.get(word)
-            if action is not None and action.type is str2bool and not _is_boolean(following):
+            if action and _is_boolean(action) and following.lower() not in _BOOLEANS:
                 completed.append("true")
         return completed
-
-
-def _is_boolean(word: str) -> bool:
-    return word.lower() in ("true", "false", "yes", "no", "on", "off", "0", "1", "y", "n")
 
 
 def device(name: str) -> str:
@@ -144,8 +162,6 @@ def rates(text: str) -> dict[str, int]:
     Raises:
         argparse.ArgumentTypeError: it is something else.
     """
-    from espnet_smop.views import parse_rates  # imports PyTorch
-
     try:
         return parse_rates(text)
     except ValueError as e:
@@ -154,8 +170,6 @@ def rates(text: str) -> dict[str, int]:
 
 def add_view_options(parser: argparse._ActionsContainer) -> None:
     """Add ``--task`` and ``--rates``, for recognition with a model of several."""
-    from espnet_smop.views import TASKS  # imports PyTorch
-
     parser.add_argument(
         "--task",
         choices=tuple(TASKS),

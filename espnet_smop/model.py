@@ -15,7 +15,8 @@ from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput
 from espnet_smop.train.modality_dropout import ModalityDropout
 from espnet_smop.train.warm_start import CTCWarmStart, embedding_rms
 from espnet_smop.trained_state import TrainedState
-from espnet_smop.views import View, Views, tasks_of
+from espnet_smop.view_steps import Views
+from espnet_smop.views import View, tasks_of
 
 Encoded = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, list[torch.Tensor]]]
 """By modality: features, their lengths, hidden states of all layers."""

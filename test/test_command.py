@@ -3,10 +3,17 @@ import sys
 
 import numpy as np
 import pytest
-from espnet2.utils.types import str2bool
+from espnet2.utils import types
 
 from espnet_smop.base_model import locate
-from espnet_smop.command import CommandHelp, CommandParser, call_subcommand, device, run
+from espnet_smop.command import (
+    CommandHelp,
+    CommandParser,
+    call_subcommand,
+    device,
+    run,
+    str2bool,
+)
 
 
 def absent(cmd):
@@ -150,3 +157,15 @@ def test_what_only_recipes_need_is_named_with_its_remedy(monkeypatch):
         run(main, ["--debug"])
     with pytest.raises(ModuleNotFoundError, match="nowhere"):
         run(lambda _: __import__("nowhere"), [])
+
+
+def test_a_boolean_is_what_espnet_takes_for_one():
+    for text in ("true", "T", "Yes", "y", "on", "1", "False", "f", "no", "N", "off", "0"):
+        assert str2bool(text) is types.str2bool(text)
+    for read in (str2bool, types.str2bool):
+        with pytest.raises(ValueError):
+            read("maybe")
+    parser = argparse.ArgumentParser(formatter_class=CommandHelp)
+    parser.add_argument("--one", type=str2bool, help="ours")
+    parser.add_argument("--two", type=types.str2bool, help="ESPnet's")
+    assert parser.format_help().count("{true,false}") == 4  # each in usage and list

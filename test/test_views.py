@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from espnet_smop.tasks.avsr import AVSRTask
-from espnet_smop.views import View, Views, tasks_of
+from espnet_smop.view_steps import Views
+from espnet_smop.views import View, tasks_of
 
 TASKS = {"asr": 1.0, "vsr": 1.5, "avsr": 1.0}
 RATES = {"audio": (4, 16), "video": (2, 5)}

@@ -20,10 +20,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2.utils.types import str2bool
 from tqdm import tqdm
 
-from espnet_smop.command import CommandParser, add_output_dir, device, run
+from espnet_smop.command import CommandParser, add_output_dir, device, run, str2bool
 from espnet_smop.fileio.atomic import atomic_write
 from espnet_smop.fileio.table import read_table
 from espnet_smop.frontend.abs_frontend import AbsAVFrontend

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from espnet2.utils.types import str2bool
 
-from espnet_smop.command import call_subcommand, run
+from espnet_smop.command import call_subcommand, run, str2bool
 from espnet_smop.config import load_config, merge, modalities_of, named_models, parse_assignment
 
 # Files of a base model; weights in other frameworks' formats are not fetched.

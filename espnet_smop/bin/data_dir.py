@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet2.utils.nested_dict_action import NestedDictAction
-from espnet2.utils.types import str2bool
 
-from espnet_smop.command import add_output_dir, call_subcommand, run
+from espnet_smop.command import add_output_dir, call_subcommand, run, str2bool
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.babble import write_babble
 from espnet_smop.corpus.combine import combine

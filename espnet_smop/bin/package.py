@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from espnet2.utils.types import str2bool
 
 from espnet_smop.checkpoint.hub import upload as upload_package
 from espnet_smop.checkpoint.package import contents
 from espnet_smop.checkpoint.package import pack as pack_experiment
-from espnet_smop.command import call_subcommand, run
+from espnet_smop.command import call_subcommand, run, str2bool
 from espnet_smop.config import load_config
 
 

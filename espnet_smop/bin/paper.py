@@ -15,11 +15,9 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from espnet2.utils.types import str2bool
 from tqdm import tqdm
 
-from espnet_smop.bin import unchecked_imports
-from espnet_smop.command import call_subcommand, run
+from espnet_smop.command import call_subcommand, run, str2bool
 from espnet_smop.experiments.paper import (
     Decoding,
     Experiment,
@@ -81,10 +79,9 @@ def dry_run_all(args: argparse.Namespace) -> int:
         python -m espnet_smop.bin.paper dry_run conf/paper.yaml --machine 1x24gb --throughput 30
     """
     # Needs the task and its models, which the other commands do without.
-    with unchecked_imports():
-        from espnet_smop.base_model import BaseModelError
-        from espnet_smop.experiments.dry_run import DryRunError, dry_run, what_is_missing
-        from espnet_smop.experiments.memory import RESERVED
+    from espnet_smop.base_model import BaseModelError
+    from espnet_smop.experiments.dry_run import DryRunError, dry_run, what_is_missing
+    from espnet_smop.experiments.memory import RESERVED
 
     paper = read(args.paper)
     chosen = _experiments(paper, args)

@@ -14,9 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2.utils.types import str2bool
-
-from espnet_smop.command import Subcommand, add_output_dir, call_subcommand, run
+from espnet_smop.command import Subcommand, add_output_dir, call_subcommand, run, str2bool
 from espnet_smop.corpus.prepare import check_ids, summary, write_set
 from espnet_smop.corpus.readers import READERS, CorpusReader, corpus_dir, reader_class
 from espnet_smop.corpus.readers.any_lrs3 import AnyLRS3Reader

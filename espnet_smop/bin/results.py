@@ -10,9 +10,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet2.utils.types import str2bool
-
-from espnet_smop.command import add_output_dir, call_subcommand, device, run
+from espnet_smop.command import add_output_dir, call_subcommand, device, run, str2bool
 from espnet_smop.results.decodes import Score
 from espnet_smop.results.error_rates import (
     describe_difference,

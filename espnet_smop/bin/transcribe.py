@@ -23,7 +23,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from espnet2.utils.types import str2bool
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers.utils.logging import disable_progress_bar
@@ -34,6 +33,7 @@ from espnet_smop.command import (
     add_output_dir,
     model_options,
     run,
+    str2bool,
 )
 from espnet_smop.corpus.landmarks import (
     LandmarkError,

@@ -4,8 +4,6 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from espnet2.torch_utils.safe_torch_load import safe_torch_load
-
 from espnet_smop.experiments.paper import Cell, Decoding, Experiment, Result
 from espnet_smop.results.decodes import CLEAN, Score, find_decodes
 from espnet_smop.text_table import text_table
@@ -135,6 +133,9 @@ def _last_validation(experiment: Path) -> dict[str, float]:
     path = experiment / "checkpoint.pth"
     if not path.is_file():
         return {}
+    # Imports torch, which takes seconds.
+    from espnet2.torch_utils.safe_torch_load import safe_torch_load
+
     try:
         epochs = safe_torch_load(path, map_location="cpu")["reporter"]["stats"]
         return epochs[max(epochs)]["valid"]

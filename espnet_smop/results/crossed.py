@@ -20,7 +20,6 @@ does.
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy import stats
 
 from espnet_smop.results.intervals import Comparison, paired, totals
 
@@ -52,6 +51,8 @@ def crossed(
     Raises:
         ValueError: lengths differ, or there are no seeds, utterances or words.
     """
+    from scipy import stats  # takes a second, which merging and scoring need not wait for
+
     seeds = len(errors_a)
     if seeds != len(errors_b) or not seeds:
         raise ValueError(f"{seeds} seeds of A and {len(errors_b)} of B: give as many, at least one")

@@ -17,7 +17,6 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 UNITS = ("utterance", "speaker")
 """What the bootstrap can draw; the first is the default of every command."""
@@ -113,6 +112,8 @@ def _draw(
     totals: np.ndarray, statistic: Callable[..., np.ndarray], num_samples: int, seed: int
 ) -> np.ndarray:
     """Return the statistic of each drawn set."""
+    from scipy import stats  # takes a second, which merging and scoring need not wait for
+
     units = totals.shape[1]
     if units == 1:  # each drawn set is the same, which scipy refuses
         return statistic(*totals, axis=-1)[None]

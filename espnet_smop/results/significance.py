@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from espnet_smop.results.alignment import operation
 
@@ -50,6 +49,8 @@ def matched_pairs(a: Sequence[Alignment], b: Sequence[Alignment]) -> MatchedPair
     Raises:
         ValueError: the alignments are not of the same references.
     """
+    from scipy import stats  # takes a second, which merging and scoring need not wait for
+
     differences = [
         errors_a - errors_b
         for one, other in zip(a, b, strict=True)

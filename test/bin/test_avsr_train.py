@@ -9,7 +9,7 @@ import torch
 
 from espnet_smop.bin.avsr_train import main
 from espnet_smop.tasks.avsr import AVSRTask
-from espnet_smop.views import Views
+from espnet_smop.view_steps import Views
 
 pytestmark = pytest.mark.slow
 

@@ -6,10 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from espnet2.utils.types import str2bool
 
 import espnet_smop.bin
-from espnet_smop.command import CommandHelp, device
+from espnet_smop.command import CommandHelp, device, str2bool
 from espnet_smop.results.intervals import UNIT_HELP, UNITS
 
 EGS2 = Path(__file__).resolve().parents[2] / "egs2"

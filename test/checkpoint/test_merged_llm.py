@@ -14,7 +14,7 @@ from espnet_smop.base_model import BaseModelError, frozen_keys
 from espnet_smop.bin.merge_lora import main
 from espnet_smop.checkpoint.merged_llm import write_merged
 from espnet_smop.decoder.llm import LLMDecoder
-from espnet_smop.views import Views
+from espnet_smop.view_steps import Views
 
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from espnet_smop.decoder.llm import LLMDecoder
-from espnet_smop.views import Views
+from espnet_smop.view_steps import Views
 
 TASKS = {"asr": 1.0, "vsr": 1.0, "avsr": 1.0}
 RATES = {"audio": (4, 16), "video": (2, 5)}

@@ -6,7 +6,7 @@ from espnet_smop.decoder import merged_lora as module
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.decoder.merged_lora import merged_lora
 from espnet_smop.packed_linear import PackedLinear
-from espnet_smop.views import Views
+from espnet_smop.view_steps import Views
 
 LORA = {"r": 4, "alpha": 8}
 TASKS = {"asr": 1.0, "vsr": 1.0, "avsr": 1.0}

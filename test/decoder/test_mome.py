@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from espnet_smop.base_model import frozen_keys
 from espnet_smop.decoder.llm import LLMDecoder
 from espnet_smop.decoder.mome import MixtureOfAdapters
-from espnet_smop.views import Views
+from espnet_smop.view_steps import Views
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mome_adapter.pt"
 TEXTS = ["place blue at f two now", "lay", "set red with q zero again"]

@@ -9,7 +9,7 @@ from espnet_smop.experiments.memory import activation_bytes, frozen_bytes
 from espnet_smop.lora import inject_lora
 from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.tasks.avsr import AVSRTask
-from espnet_smop.views import Views
+from espnet_smop.view_steps import Views
 
 
 def kept_bytes(module, run):

@@ -11,8 +11,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
-from espnet2.utils.types import str2bool
-
+from espnet_smop.command import str2bool
 from espnet_smop.corpus.landmarks import find_beside
 from espnet_smop.corpus.media import MediaError, stream_types
 from espnet_smop.corpus.readers.abs_reader import CorpusReader
