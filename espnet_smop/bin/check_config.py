@@ -22,7 +22,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_smop.bin import unchecked_imports
 from espnet_smop.command import CommandParser, run
 from espnet_smop.experiments.check_data import preparation_problems
 
@@ -96,9 +95,8 @@ def main(cmd: Sequence[str] | None = None) -> int:
     }
     if args.exp_dir is not None or training:
         # Not before: --help, and data alone, need not wait for torch.
-        with unchecked_imports():
-            from espnet_smop.experiments.check import decoding_problems_of, training_problems
-            from espnet_smop.tasks.avsr import AVSRTask
+        from espnet_smop.experiments.check import decoding_problems_of, training_problems
+        from espnet_smop.tasks.avsr import AVSRTask
     if args.exp_dir is not None:
         problems += decoding_problems_of(args.exp_dir, **decoding)
     elif training:
