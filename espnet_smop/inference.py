@@ -37,12 +37,14 @@ from espnet_smop.corpus.mouth import NoFaceError, crop, crop_transforms
 from espnet_smop.corpus.pauses import cut_at_pauses
 from espnet_smop.decoder.abs_decoder import GENERATION_DEFAULTS, Hypothesis
 from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
+from espnet_smop.model import Encoded
 from espnet_smop.packed_linear import pack_linears
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.tasks.registered import decoder_choices
 from espnet_smop.tasks.settings import check_none, conf_problems, text_numbers
+from espnet_smop.train.abs_preprocessor import AbsAVPreprocessor
 from espnet_smop.train.noise import NoiseAdder
-from espnet_smop.views import TASKS, choose_task, parse_rates, tasks_of
+from espnet_smop.views import TASKS, View, choose_task, parse_rates, tasks_of
 
 Result = list[tuple[str, list[str], list[int], float]]
 """n-best list of (text, tokens, token ids, score)."""
@@ -121,8 +123,7 @@ class AVSRSpeech2Text:
         rates = parse_rates(rates) if isinstance(rates, str) else rates
         self.view = self.model.views.find(task, rates)
         self.media_tokens = 0
-        AVSRTask.set_noise(self.train_args, noise)
-        self.preprocess = AVSRTask.build_preprocess_fn(self.train_args, train=False)
+        self.preprocess = self.preprocessor(noise)
         self.collate = AVSRTask.build_collate_fn(self.train_args, train=False)
         self.device = device
         self.generation = {**DEFAULTS, **self.train_args.inference_conf, **generation}
@@ -195,18 +196,41 @@ class AVSRSpeech2Text:
         [nbest] = self.hypotheses(batch, allow_missing=allow_missing)
         return [self.result(hypothesis) for hypothesis in nbest]
 
-    @torch.no_grad()
+    def preprocessor(self, noise: dict[str, Any] | None) -> AbsAVPreprocessor | None:
+        """Return the preprocessor of evaluation under a noise, or none; the class explains it."""
+        AVSRTask.set_noise(self.train_args, noise)
+        return AVSRTask.build_preprocess_fn(self.train_args, train=False)
+
     def hypotheses(
         self, batch: dict[str, torch.Tensor], *, allow_missing: bool = False
     ) -> list[list[Hypothesis]]:
         """Return the n-best lists of a batch of preprocessed and collated utterances."""
-        batch = {name: value.to(self.device) for name, value in batch.items()}
-        inputs = (batch.get(n) for n in ("speech", "speech_lengths", "video", "video_lengths"))
         view = self.view
         if allow_missing:
             given = [m.name for m in MODALITIES.values() if m.data_name in batch]
             view = self.model.views.for_modalities(view, given)
-        projected = self.model.project(*inputs, allow_missing=allow_missing, view=view)
+        encoded = self.encode(batch, modalities=view.modalities, allow_missing=allow_missing)
+        return self.search(encoded, view)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        batch: dict[str, torch.Tensor],
+        *,
+        modalities: Collection[str] | None = None,
+        allow_missing: bool = False,
+    ) -> Encoded:
+        """Return the encoders' features of a batch, by default of the view's modalities."""
+        batch = {name: value.to(self.device) for name, value in batch.items()}
+        inputs = (batch.get(n) for n in ("speech", "speech_lengths", "video", "video_lengths"))
+        modalities = self.view.modalities if modalities is None else modalities
+        return self.model.encode(*inputs, allow_missing=allow_missing, modalities=modalities)
+
+    @torch.no_grad()
+    def search(self, encoded: Encoded, view: View | None = None) -> list[list[Hypothesis]]:
+        """Return the n-best lists of what :meth:`encode` returned, by default for the view."""
+        view = view or self.view
+        projected = self.model.project_encoded(encoded, view)
         self.media_tokens += sum(int(n.sum()) for n in projected.lengths.values())
         with self.model.decoder.active(view):
             return self.model.decoder.generate(

@@ -10,15 +10,15 @@ Example::
 """
 
 import argparse
+import collections
+import contextlib
 import logging
-import resource
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from espnet2.fileio.datadir_writer import DatadirWriter
 from espnet2.legacy.utils.cli_utils import get_commandline_args
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
@@ -32,25 +32,17 @@ from espnet_smop.fileio.atomic import atomic_directory, check_replaceable
 from espnet_smop.fileio.durations import longest_first, read_durations
 from espnet_smop.fileio.table import read_table
 from espnet_smop.inference import DEFAULTS, AVSRSpeech2Text, modalities_to_decode
-from espnet_smop.modality import FRAME_RATE, MODALITIES, SAMPLE_RATE
+from espnet_smop.modality import MODALITIES
+from espnet_smop.noise_levels import (
+    Decoded,
+    InputsAtLevels,
+    NoiseLevel,
+    decode_at_levels,
+    noise_level,
+)
 from espnet_smop.results.costs import DecodingCosts
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.tasks.settings import check_none, gpu_problems
-
-
-def duration_in_samples(batch: dict[str, torch.Tensor]) -> int:
-    """Return the total duration of a batch in samples at 16 kHz."""
-    if "speech_lengths" in batch:
-        return int(batch["speech_lengths"].sum())
-    return int(batch["video_lengths"].sum()) * SAMPLE_RATE // FRAME_RATE
-
-
-def peak_memory(device: str) -> tuple[float, str]:
-    """Return the peak memory in MiB, and whether it is that of the ``GPU`` or the ``process``."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20, "GPU"
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kib / 2**10, "process"
 
 
 def inference(
@@ -66,7 +58,7 @@ def inference(
     seed: int,
     num_workers: int,
     noise: str | None,
-    snr: float | None,
+    levels: Sequence[NoiseLevel],
     noise_seed: int,
     task: str | None = None,
     rates: Mapping[str, int] | None = None,
@@ -74,80 +66,112 @@ def inference(
 ) -> None:
     """Decode all utterances; write ESPnet's n-best directories and ``costs.json``.
 
-    ``output_dir`` is created when decoding has finished.
+    ``output_dir`` is created when decoding has finished; several levels have a directory each in
+    it.
 
     Raises:
         ValueError: an argument or an input file is wrong.
     """
-    if snr is not None and noise is None:
-        raise ValueError("--snr needs --noise FILE")
+    noises = _noises(levels, noise, noise_seed)
     check_none(gpu_problems(ngpu, "decode"))
-    check_replaceable(output_dir, "1best_recog")
+    check_replaceable(output_dir, "1best_recog", "clean/1best_recog", "snr*/1best_recog")
     modalities = modalities_to_decode(Path(avsr_train_config), task)
     _check_data_names(modalities, data_path_and_name_and_type, allow_variable_data_keys)
     keys = _ids([path for path, _, _ in data_path_and_name_and_type], key_file)
     set_all_random_seed(seed)
-    device = "cuda" if ngpu > 0 else "cpu"
     speech2text = AVSRSpeech2Text(
         avsr_train_config,
         avsr_model_file,
-        device=device,
-        noise={"file": noise, "snr": snr, "seed": noise_seed} if snr is not None else None,
+        device="cuda" if ngpu > 0 else "cpu",
+        noise=next(filter(None, noises.values()), None),  # checked before the model is loaded
         task=task,
         rates=rates,
         **{name: value for name, value in generation.items() if value is not None},
     )
+    inputs = InputsAtLevels(
+        {level: speech2text.preprocessor(conf) for level, conf in noises.items()},
+        speech2text.collate,
+    )
     dataset = ESPnetDataset(
-        list(data_path_and_name_and_type), preprocess=speech2text.preprocess, float_dtype="float32"
+        list(data_path_and_name_and_type), preprocess=inputs.prepare, float_dtype="float32"
     )
     AVSRTask.check_task_requirements(dataset, allow_variable_data_keys, False, inference=True)
     keys = longest_first(keys, read_durations(data_path_and_name_and_type))
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
     loader = DataLoader(
-        dataset, batch_sampler=batches, collate_fn=speech2text.collate, num_workers=num_workers
+        dataset, batch_sampler=batches, collate_fn=inputs.collate, num_workers=num_workers
     )
+    with atomic_directory(output_dir) as directory:
+        several = len(noises) > 1
+        places = {level: directory / level if several else directory for level in noises}
+        decoded = decode_at_levels(speech2text, loader)
+        decoded = _with_progress(decoded, utterances=len(keys), levels=len(noises))
+        for level, (costs, unfinished) in _write(decoded, places, speech2text).items():
+            costs.write(places[level])
+            _summarise(costs, unfinished, level=f"{level}: " if several else "")
 
+
+def _noises(
+    levels: Sequence[NoiseLevel], file: str | None, seed: int
+) -> dict[str, dict[str, Any] | None]:
+    """Return each level's arguments of a NoiseAdder, None for clean speech."""
+    noises = {}
+    for name, snr in levels:
+        if name in noises:
+            raise ValueError(f"--snr has {name.removeprefix('snr')} twice: leave one out")
+        if snr is not None and file is None:
+            raise ValueError("--snr needs --noise FILE")
+        noises[name] = None if snr is None else {"file": file, "snr": snr, "seed": seed}
+    return noises
+
+
+def _with_progress(
+    decoded: Iterable[Decoded], *, utterances: int, levels: int
+) -> Iterator[Decoded]:
+    """Yield what is decoded; log how many utterances, each at all levels, are done."""
+    unit = "utterances" if levels == 1 else f"utterances at {levels} noise levels"
+    total = utterances * levels
+    done, start = 0, time.perf_counter()
+    for part in decoded:
+        yield part
+        done += len(part.uids)
+        left = (time.perf_counter() - start) / done * (total - done)
+        logging.info("%d of %d %s, %.0f s left", done, total, unit, left)
+
+
+def _write(
+    decoded: Iterable[Decoded], places: Mapping[str, Path], speech2text: AVSRSpeech2Text
+) -> dict[str, tuple[DecodingCosts, int]]:
+    """Write n-best directories; return each level's costs and number of unfinished texts."""
     nbest = speech2text.generation["nbest"]
-    done, unfinished, speech_seconds, start = 0, 0, 0.0, time.perf_counter()
-    with atomic_directory(output_dir) as directory, DatadirWriter(directory) as writer:
-        for uids, batch in loader:
-            samples = duration_in_samples(batch)
-            # These two lines are what ESPnet's calculate_rtf.py pairs
-            logging.info("speech length: %d", samples)
-            results = speech2text.hypotheses(batch)
-            logging.info("best hypo: %s", " | ".join(r[0].text for r in results))
-            for uid, hypotheses in zip(uids, results, strict=True):
+    costs: dict[str, list[DecodingCosts]] = {level: [] for level in places}
+    unfinished = collections.Counter()
+    with contextlib.ExitStack() as stack:
+        writers = {k: stack.enter_context(DatadirWriter(place)) for k, place in places.items()}
+        for part in decoded:
+            for uid, hypotheses in zip(part.uids, part.nbest, strict=True):
                 for n, hypothesis in enumerate(hypotheses[:nbest], start=1):
                     text, tokens, ids, score = speech2text.result(hypothesis)
-                    recog = writer[f"{n}best_recog"]
+                    recog = writers[part.level][f"{n}best_recog"]
                     recog["token"][uid] = " ".join(tokens)
                     recog["token_int"][uid] = " ".join(map(str, ids))
                     recog["score"][uid] = str(score)
                     recog["text"][uid] = text
-                unfinished += not hypotheses[0].finished
-            done += len(uids)
-            speech_seconds += samples / SAMPLE_RATE
-            left = (time.perf_counter() - start) / done * (len(keys) - done)
-            logging.info("%d of %d utterances, %.0f s left", done, len(keys), left)
-        decoding_seconds = time.perf_counter() - start
-        costs = DecodingCosts(
-            done,
-            speech_seconds,
-            decoding_seconds,
-            *peak_memory(device),
-            task=speech2text.view.task,
-            rates=dict(speech2text.view.rates),
-            media_tokens=speech2text.media_tokens,
-        )
-        costs.write(directory)
+                unfinished[part.level] += not hypotheses[0].finished
+            costs[part.level].append(part.costs)
+    return {k: (DecodingCosts.total(parts), unfinished[k]) for k, parts in costs.items()}
+
+
+def _summarise(costs: DecodingCosts, unfinished: int, *, level: str) -> None:
     if unfinished:
         logging.warning(
-            "%d of %d hypotheses reached max_new_tokens without an end of text (loops?)",
-            unfinished, done,
+            "%s%d of %d hypotheses reached max_new_tokens without an end of text (loops?)",
+            level, unfinished, costs.utterances,
         )  # fmt: skip
     logging.info(
-        "RTF: %.4f (%.1f s for %.1f s of speech), peak memory: %.0f MiB of the %s",
-        costs.rtf, decoding_seconds, speech_seconds, costs.peak_memory_mib, costs.memory_of,
+        "%sRTF: %.4f (%.1f s for %.1f s of speech), peak memory: %.0f MiB of the %s",
+        level, costs.rtf, costs.decoding_seconds, costs.speech_seconds,
+        costs.peak_memory_mib, costs.memory_of,
     )  # fmt: skip
 
 
@@ -212,9 +236,11 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--noise", type=str_or_none, help="Noise file at 16 kHz")
     group.add_argument(
         "--snr",
-        type=lambda x: None if x.lower() in ("", "none", "clean") else float(x),
+        type=noise_level,
+        nargs="+",
         default=argparse.SUPPRESS,  # not given differs from none
-        help="Signal-to-noise ratio in dB of --noise; none for clean speech",
+        help="Signal-to-noise ratio in dB of --noise; none for clean speech. Several, such as none "
+        "5 -5, are decoded at once, into OUTPUT_DIR/{clean,snr5,snr-5}",
     )
     group.add_argument(
         "--noise_seed", type=int, default=0, help="Seed that selects the stretches of noise"
@@ -249,12 +275,14 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args.pop("config", None)
     if args["noise"] is not None and "snr" not in args:
         raise ValueError("--noise needs --snr, the ratio in dB, or --snr none for clean speech")
-    args.setdefault("snr", None)
+    snrs = args.pop("snr", None)
+    snrs = snrs if isinstance(snrs, list) else [snrs]  # a config may give one, or numbers
+    levels = [x if isinstance(x, NoiseLevel) else noise_level(str(x)) for x in snrs]
     logging.basicConfig(
         level=args.pop("log_level"),
         format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s",
     )
-    inference(**args)
+    inference(levels=levels, **args)
 
 
 if __name__ == "__main__":

@@ -40,21 +40,23 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
         yield file
 
 
-def check_replaceable(directory: str | Path, sign: str) -> None:
+def check_replaceable(directory: str | Path, *signs: str) -> None:
     """Refuse to replace a directory with other content than what a command writes itself.
 
     Args:
         directory: may be missing or empty.
-        sign: a file or directory that the command's own output has.
+        signs: files or directories, of which the command's own output has one; patterns of them.
 
     Raises:
         ValueError: the directory has files, but not this one.
     """
     directory = Path(directory)
-    if directory.exists() and not (directory / sign).exists() and any(directory.iterdir()):
+    if not directory.exists() or not any(directory.iterdir()):
+        return
+    if not any(True for sign in signs for _ in directory.glob(sign)):
         raise ValueError(
-            f"{directory} would be replaced, but it has other files (no {sign}): choose another "
-            "--output_dir"
+            f"{directory} would be replaced, but it has other files (no {signs[0]}): choose "
+            "another --output_dir"
         )
 
 

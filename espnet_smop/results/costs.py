@@ -17,8 +17,12 @@ class DecodingCosts:
     Attributes:
         utterances: number of utterances decoded.
         speech_seconds: their duration in seconds.
-        decoding_seconds: wall-clock time in seconds, loading excluded, added up over jobs.
-        peak_memory_mib: peak memory in MiB; of several jobs, the largest.
+        decoding_seconds: wall-clock time in seconds, loading the model excluded, added up over
+            jobs. Noise levels that are decoded together share the reading of the data and the
+            encoding of what noise does not change: it counts for each in full, as if that level
+            were decoded alone, so that levels add up to more than the time that passed.
+        peak_memory_mib: peak memory in MiB of the process, whatever else it decodes; of several
+            jobs, the largest.
         memory_of: ``GPU`` or ``process``: what ``peak_memory_mib`` was measured on.
         task: of the view that decoded; empty in files of earlier versions, like all below.
         rates: modality → encoder frames per token; empty if there is one rate.

@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from espnet_smop.command import run
 from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import read_video
 from espnet_smop.inference import AVSRSpeech2Text
+from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.results.costs import DecodingCosts
 from espnet_smop.tasks.avsr import AVSRTask
 
@@ -45,10 +47,16 @@ def read(directory: Path) -> dict[str, dict[str, str]]:
     return files
 
 
-@pytest.mark.parametrize("noise", [False, True])
-def test_the_batch_size_does_not_matter(experiment, dump_dir, tmp_path, noise):
-    soundfile.write(tmp_path / "n.wav", np.random.default_rng(0).normal(size=32000) * 0.1, 16000)
-    more = ("--noise", str(tmp_path / "n.wav"), "--snr", "0") if noise else ()
+@pytest.fixture
+def noise(tmp_path):
+    path = tmp_path / "n.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(size=32000) * 0.1, 16000)
+    return ("--noise", str(path))
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_the_batch_size_does_not_matter(experiment, dump_dir, tmp_path, noise, noisy):
+    more = (*noise, "--snr", "0") if noisy else ()
     results = []
     for size in (1, 8):
         output = tmp_path / f"batch {size}"
@@ -66,6 +74,71 @@ def test_the_batch_size_does_not_matter(experiment, dump_dir, tmp_path, noise):
             assert float(score) == pytest.approx(float(eight["score"][uid]), abs=1e-4)
     first, second = (results[0][n]["score"] for n in range(2))
     assert all(float(first[uid]) >= float(second[uid]) for uid in first)
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("--contrast", "0.5"), ("--task", "asr", "--rates", "audio=4")]
+)
+def test_levels_together_are_as_each_alone(
+    experiment, of_all_tasks, dump_dir, tmp_path, noise, more
+):
+    def run(name, *levels):
+        model = of_all_tasks if "--task" in more else experiment
+        settings = ("--beam_size", "3", "--nbest", "2", "--batch_size", "5", *more)
+        words = arguments(model, dump_dir, tmp_path / name, *settings, *noise, "--snr", *levels)
+        main(of_task(words, ["audio"] if "--task" in more else ["audio", "video"]))
+
+    levels = {"clean": "none", "snr5": "5", "snr-2.50": "-2.50"}
+    run("all", *levels.values())
+    scores = set()
+    for name, level in levels.items():
+        run(name, level)
+        alone, together = tmp_path / name, tmp_path / "all" / name
+        for n in (1, 2):
+            files = sorted(p.name for p in (together / f"{n}best_recog").iterdir())
+            assert files == ["score", "text", "token", "token_int"]
+            for file in files:
+                path = f"{n}best_recog/{file}"
+                assert (together / path).read_bytes() == (alone / path).read_bytes()
+        scores.add((alone / "1best_recog/score").read_text())
+        a, b = DecodingCosts.read(alone), DecodingCosts.read(together)
+        assert a.decoding_seconds > 0 and b.decoding_seconds > 0
+        changing = {"decoding_seconds": 0, "peak_memory_mib": 0}
+        assert dataclasses.replace(a, **changing) == dataclasses.replace(b, **changing)
+    assert len(scores) == 3
+    assert sorted(p.name for p in (tmp_path / "all").iterdir()) == sorted(levels)
+
+
+def test_levels_share_the_video_and_are_counted(
+    experiment, dump_dir, tmp_path, noise, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO)
+    encoded = []
+    encode = ESPnetAVSRModel.encode
+    monkeypatch.setattr(
+        ESPnetAVSRModel, "encode",
+        lambda self, *inputs, modalities, **options: encoded.extend(modalities)
+        or encode(self, *inputs, modalities=modalities, **options),
+    )  # fmt: skip
+    out = tmp_path / "out"
+    words = arguments(experiment, dump_dir, out, "--beam_size", "1", *noise)
+    main([*words, "--snr", "clean", "0", "5"])
+    assert encoded == 2 * ["audio", "video", "audio", "audio"]  # batches of 8 and 4
+    messages = [record.getMessage() for record in caplog.records]
+    done = [m.split(",")[0] for m in messages if " utterances at 3 noise levels" in m]
+    assert [int(m.split()[0]) for m in done] == [8, 16, 24, 28, 32, 36]
+    assert done[-1] == "36 of 36 utterances at 3 noise levels"
+    assert [m.split(":")[0] for m in messages if ": RTF: " in m] == ["clean", "snr0", "snr5"]
+    for start, end in (("speech length: ", 6), ("best hypo: ", 6)):
+        assert sum(m.startswith(start) for m in messages) == end
+
+    # An earlier output is replaced, whatever its levels.
+    main([*words, "--snr", "5"])
+    assert sorted(p.name for p in out.iterdir()) == ["1best_recog", "costs.json"]
+    main([*words, "--snr", "5", "0"])
+    assert sorted(p.name for p in out.iterdir()) == ["snr0", "snr5"]
+    main([*words, "--snr", "clean", "-5"])
+    assert sorted(p.name for p in out.iterdir()) == ["clean", "snr-5"]
 
 
 @pytest.mark.parametrize("contrast", [None, 1.5])
@@ -108,6 +181,9 @@ def test_the_log_has_the_lines_that_espnet_measures_rtf_with(
     ("more", "message"),
     [
         (("--snr", "0"), "--snr needs --noise"),
+        (("--snr", "clean", "0"), "--snr needs --noise"),
+        (("--noise", "none.wav", "--snr", "clean", "0"), "none.wav does not exist"),
+        (("--noise", "none.wav", "--snr", "0", "5", "0"), "--snr has 0 twice"),
         (("--noise", "none.wav", "--snr", "0"), "none.wav does not exist"),
         (("--noise", "none.wav"), "--noise needs --snr"),
         (("--key_file", "DIR/keys"), "wav.scp lacks 1 of the 2 ids in"),
@@ -137,9 +213,22 @@ def test_zero_decibel_is_not_clean():
     required = ["--output_dir", "o", "--data_path_and_name_and_type", "a,b,c"]
     required += ["--avsr_train_config", "c"]
     parse = get_parser().parse_args
-    assert parse([*required, "--snr", "0"]).snr == 0.0
-    assert parse([*required, "--snr", "-5"]).snr == -5.0
-    assert parse([*required, "--snr", "clean"]).snr is None
+    assert parse([*required, "--snr", "0"]).snr == [("snr0", 0.0)]
+    assert parse([*required, "--snr", "-5"]).snr == [("snr-5", -5.0)]
+    assert parse([*required, "--snr", "clean"]).snr == [("clean", None)]
+    assert parse([*required, "--snr", "none", "2.5"]).snr == [("clean", None), ("snr2.5", 2.5)]
+
+
+@pytest.mark.parametrize(
+    ("snr", "decoded"),
+    [("-5", ["1best_recog", "costs.json"]), ("clean", ["1best_recog", "costs.json"]),
+     ("[clean, -5]", ["clean", "snr-5"])],
+)  # fmt: skip
+def test_a_config_names_levels(experiment, dump_dir, tmp_path, noise, snr, decoded):
+    (tmp_path / "decode.yaml").write_text(f"snr: {snr}\nbeam_size: 1\n")
+    words = ("--config", str(tmp_path / "decode.yaml"), *noise)
+    main(arguments(experiment, dump_dir, tmp_path / "out", *words))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == decoded
 
 
 def test_the_experiment_says_how_it_is_decoded_unless_told_otherwise(
@@ -150,7 +239,7 @@ def test_the_experiment_says_how_it_is_decoded_unless_told_otherwise(
     (experiment / "config.yaml").write_text(yaml.safe_dump(config))
     seen = []
     monkeypatch.setattr(
-        AVSRSpeech2Text, "hypotheses", lambda self, batch: seen.append(self.generation) or 1 / 0
+        AVSRSpeech2Text, "search", lambda self, encoded: seen.append(self.generation) or 1 / 0
     )
     for more in ((), ("--beam_size", "2")):
         with pytest.raises(ZeroDivisionError):

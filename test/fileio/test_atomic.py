@@ -57,3 +57,7 @@ def test_only_own_output_is_replaced(tmp_path):
         check_replaceable(tmp_path, "own")
     (tmp_path / "own").mkdir()
     check_replaceable(tmp_path, "own")
+    with pytest.raises(ValueError, match=r"\(no a\)"):
+        check_replaceable(tmp_path, "a", "b*/own")
+    (tmp_path / "b1/own").mkdir(parents=True)
+    check_replaceable(tmp_path, "a", "b*/own")
