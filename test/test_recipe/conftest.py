@@ -74,13 +74,20 @@ elif module == "launch":
 elif module == "package pack":
     value("--out").write_text("packed")
 elif module == "avsr_inference":
-    out = value("--output_dir") / "1best_recog"
-    out.mkdir(parents=True)
     keys = [line.split()[0] for line in value("--key_file").read_text().splitlines()]
     lost = here / "lose"
     keys = [k for k in keys if not lost.exists() or k != lost.read_text()]
-    for name in ("text", "token", "token_int", "score"):
-        (out / name).write_text("".join(f"{{k}} HELLO WORLD\\n" for k in keys))
+    levels = []
+    for word in args[args.index("--snr") + 1 :] if "--snr" in args else []:
+        if word.startswith("--"):
+            break
+        levels.append("clean" if word == "clean" else "snr" + word)
+    for level in levels if len(levels) > 1 else [""]:
+        out = value("--output_dir") / level / "1best_recog"
+        out.mkdir(parents=True)
+        for name in ("text", "token", "token_int", "score"):
+            (out / name).write_text("".join(f"{{k}} HELLO WORLD\\n" for k in keys))
+        (out.parent / "level").write_text(level)
 """
 
 DATA = """#!/usr/bin/env bash

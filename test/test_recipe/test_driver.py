@@ -62,10 +62,18 @@ def test_all_stages_from_corpus_to_results(recipe):
     assert values(analysis, "--model") == ["valid.acc.ave.pth"]
     text = (recipe.dir / EXP / "test" / "text").read_text().splitlines()
     assert [line.split()[0] for line in text] == [f"test-s1-{k}" for k in range(1, 6)]
-    noisy = [a for a in recipe.calls("avsr_inference") if "--snr" in a]
-    assert len(noisy) == 2
-    assert values(noisy[0], "--noise") == ["dump/noise/babble.wav"]
-    assert values(noisy[0], "--snr") == ["-5"]
+    # Both levels in one call of each job
+    decodings = recipe.calls("avsr_inference")
+    assert len(decodings) == 2
+    assert values(decodings[0], "--noise") == ["dump/noise/babble.wav"]
+    assert decodings[0][decodings[0].index("--snr") + 1 :][:3] == ["clean", "-5", "--key_file"]
+    for dset, level in (("test", "clean"), ("test_babble_snr-5", "snr-5")):
+        logdir = recipe.dir / EXP / dset / "logdir"
+        assert sorted(p.name for p in logdir.iterdir()) == [
+            "avsr_inference.1.log", "avsr_inference.2.log", "keys.1.scp", "keys.2.scp",
+            "output.1", "output.2",
+        ]  # fmt: skip
+        assert (logdir / "output.2/level").read_text() == level
     results = (recipe.dir / "exp/avsr_train/RESULTS.md").read_text()
     for dset in ("test", "test_babble_snr-5"):
         row = f"|decode_avsr_model_valid.acc.ave/{dset}|5|10|100.0|0.0|0.0|0.0|0.0|0.0|"
@@ -180,6 +188,27 @@ def test_a_lost_hypothesis_is_an_error_that_names_it(recipe):
     assert "lacks 1 of 5 ids: test-s1-3" in done.stderr
     assert "resume with --stage 12" in done.stderr
     assert "Stage 13" not in done.stdout
+
+
+def test_a_failed_decoding_of_several_levels_leaves_the_earlier_ones(recipe):
+    assert recipe.run("--stop_stage", "11").returncode == 0
+    decode = ("--stage", "12", "--stop_stage", "13", "--snrs")
+    assert recipe.run(*decode, "clean 0").returncode == 0
+    dirs = [recipe.dir / EXP / name for name in ("test", "test_babble_snr0")]
+    (recipe.dir / "env/fail avsr_inference").touch()
+    assert recipe.run(*decode, "clean 0").returncode == 1
+    (recipe.dir / "env/fail avsr_inference").unlink()
+    for path, snr in zip(dirs, ("clean", "0"), strict=True):
+        assert (path / "text").exists() and (path / "score_wer/result.txt").exists()
+        done = recipe.run("--stage", "13", "--stop_stage", "13", "--snrs", snr)
+        assert f"{EXP}/{path.name}/logdir.new: run stage 12 again" in done.stderr
+    # A level given twice is decoded once.
+    done = recipe.run(*decode, "0 clean 0")
+    assert done.returncode == 0, done.stderr
+    assert "test 0 clean: 5 utterances by 2 jobs" in done.stdout
+    for path in dirs:
+        assert len(list(path.glob("logdir/output.*"))) == 2
+        assert not (path / "logdir.new").exists()
 
 
 def test_a_failing_job_says_which_log(recipe):

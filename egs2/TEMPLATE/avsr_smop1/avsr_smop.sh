@@ -777,6 +777,21 @@ list_decodes() {
     done
 }
 
+# Moves the outputs of jobs that decoded several levels to the directories of these, with the logs.
+part_levels() { # uses levels, dirs, new, num_jobs
+    local i job name to
+    for i in "${!levels[@]}"; do
+        name="${levels[i]}"
+        [ "${name}" = clean ] || name="snr${name}"
+        to="${dirs[i]}/logdir.new"
+        for ((job = 1; job <= num_jobs; job++)); do
+            mv "${new}/levels.${job}/${name}" "${to}/output.${job}"
+        done
+        [ "${i}" -eq 0 ] || cp "${new}"/{keys.*.scp,avsr_inference.*.log} "${to}"
+    done
+    rmdir "${new}"/levels.*
+}
+
 if begin_stage 12 "decoding in ${avsr_exp}/${inference_tag}"; then
     if [ -n "${download_model}" ]; then
         model_dir="$("${python}" -c 'import sys
@@ -804,8 +819,20 @@ except BaseModelError as e:
     fi
     need_model
     decodes="$(list_decodes)"
-    while read -r -u 3 dset snr view modalities dir; do
+    # One call for all levels of a test set and view: the model is loaded and the video is encoded
+    # once.
+    groups="$(awk '!seen[$1, $3]++ { print $1, $3, $4 }' <<< "${decodes}")"
+    while read -r -u 3 dset view modalities; do
         need_modalities 3 "${dset}" "${modalities//+/ }"
+        levels=()
+        dirs=()
+        while read -r -u 4 set_of_level level view_of_level _ dir; do
+            if [ "${set_of_level} ${view_of_level}" = "${dset} ${view}" ] \
+                && [[ " ${levels[*]} " != *" ${level} "* ]]; then
+                levels+=("${level}")
+                dirs+=("${dir}")
+            fi
+        done 4<<< "${decodes}"
         opts=()
         if [ "${view}" != - ]; then
             opts+=(--task "${view%%:*}")
@@ -818,34 +845,43 @@ except BaseModelError as e:
         if [[ ${modalities} == *video* ]]; then
             opts+=(--data_path_and_name_and_type "${data_feats}/${dset}/video.scp,video,video")
         fi
-        if [ "${snr}" != clean ]; then
+        if [ "${levels[*]}" != clean ]; then
             need 7 "${noise}"
-            opts+=(--noise "${noise}" --snr "${snr}")
+            opts+=(--noise "${noise}" --snr "${levels[@]}")
         fi
         count="$(wc -l < "${data_feats}/${dset}/text")"
         num_jobs=$((inference_nj < count ? inference_nj : count))
-        # An earlier decoding is replaced when this one has succeeded.
-        new="${dir}/logdir.new"
-        rm -rf "${new}"
-        mkdir -p "${new}"
+        # Earlier decodings are replaced when this one has succeeded.
+        for dir in "${dirs[@]}"; do
+            rm -rf "${dir}/logdir.new"
+            mkdir -p "${dir}/logdir.new"
+        done
+        new="${dirs[0]}/logdir.new"
+        out=output
+        if [ "${#levels[@]}" -gt 1 ]; then out=levels; fi
         SMOP_JOBS="${num_jobs}" SMOP_DIR="${new}" awk '{
             print $1, $1 > (ENVIRON["SMOP_DIR"] "/keys." (NR - 1) % ENVIRON["SMOP_JOBS"] + 1 ".scp")
         }' "${data_feats}/${dset}/text"
-        log "${dset} ${snr}: ${count} utterances by ${num_jobs} jobs, logs in ${new}"
+        log "${dset} ${levels[*]}: ${count} utterances by ${num_jobs} jobs, logs in ${new}"
         "${inference_cmd_array[@]}" --gpu "${inference_ngpu}" \
             JOB=1:"${num_jobs}" "${new}/avsr_inference.JOB.log" \
             "${python}" -m espnet_smop.bin.avsr_inference --ngpu "${inference_ngpu}" "${opts[@]}" \
             --key_file "${new}/keys.JOB.scp" --avsr_train_config "${avsr_exp}/config.yaml" \
             --avsr_model_file "${avsr_exp}/${inference_avsr_model}" \
-            --output_dir "${new}/output.JOB" --config "${inference_config}" \
+            --output_dir "${new}/${out}.JOB" --config "${inference_config}" \
             "${inference_args_array[@]}"
-        "${python}" -m espnet_smop.bin.results merge --ref "${data_feats}/${dset}/text" \
-            --log_dir "${new}" --num_jobs "${num_jobs}" --out_dir "${new}/merged"
-        rm -rf "${dir}/logdir" "${dir}"/{text,token,token_int,score,costs.json} "${dir}"/score_{wer,cer}
-        mv "${new}"/merged/* "${dir}"
-        rmdir "${new}/merged"
-        mv "${new}" "${dir}/logdir"
-    done 3<<< "${decodes}"
+        if [ "${out}" = levels ]; then part_levels; fi
+        for dir in "${dirs[@]}"; do
+            new="${dir}/logdir.new"
+            "${python}" -m espnet_smop.bin.results merge --ref "${data_feats}/${dset}/text" \
+                --log_dir "${new}" --num_jobs "${num_jobs}" --out_dir "${new}/merged"
+            rm -rf "${dir}/logdir" "${dir}"/{text,token,token_int,score,costs.json} \
+                "${dir}"/score_{wer,cer}
+            mv "${new}"/merged/* "${dir}"
+            rmdir "${new}/merged"
+            mv "${new}" "${dir}/logdir"
+        done
+    done 3<<< "${groups}"
 fi
 
 if begin_stage 13 "scoring in ${avsr_exp}/${inference_tag}"; then
