@@ -1,5 +1,6 @@
 """Recognition with a trained model: of waveforms and mouth crops, and of whole media files."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -236,6 +237,13 @@ class AVSRSpeech2Text:
             return self.model.decoder.generate(
                 projected.tokens, projected.lengths, **self.generation
             )
+
+    @contextlib.contextmanager
+    def repeated(self) -> Iterator[None]:
+        """Let many searches for the view merge the LLM's adapters once, within the context."""
+        decoder = self.model.decoder
+        with decoder.active(self.view), decoder.repeated():
+            yield
 
     def result(self, hypothesis: Hypothesis) -> tuple[str, list[str], list[int], float]:
         """Return a hypothesis as text, tokens, token ids and score."""

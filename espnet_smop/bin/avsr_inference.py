@@ -101,7 +101,7 @@ def inference(
     loader = DataLoader(
         dataset, batch_sampler=batches, collate_fn=inputs.collate, num_workers=num_workers
     )
-    with atomic_directory(output_dir) as directory:
+    with atomic_directory(output_dir) as directory, speech2text.repeated():
         several = len(noises) > 1
         places = {level: directory / level if several else directory for level in noises}
         decoded = decode_at_levels(speech2text, loader)

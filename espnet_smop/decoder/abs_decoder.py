@@ -105,6 +105,13 @@ class AbsAVDecoder(AbsDecoder):
         """
         return contextlib.nullcontext()
 
+    def repeated(self) -> contextlib.AbstractContextManager:
+        """Return a context in which calls of `generate` may share what depends on the weights.
+
+        Weights and active view do not change in it. By default the calls share nothing.
+        """
+        return contextlib.nullcontext()
+
     @abstractmethod
     def forward(
         self,

@@ -201,6 +201,10 @@ class LLMDecoder(AbsAVDecoder):
         """See ``AbsAVDecoder``: choose the adapters of a view."""
         return self.active_view(view)
 
+    def repeated(self) -> AbstractContextManager:
+        """See ``AbsAVDecoder``: adapters are merged once."""
+        return merged_lora(self.llm)
+
     def fingerprints(self) -> dict[str, str]:
         """Return the fingerprint of the frozen LLM."""
         return {"llm": self._fingerprint}

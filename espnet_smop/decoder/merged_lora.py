@@ -19,19 +19,32 @@ def merged_lora(llm: nn.Module) -> Iterator[None]:
     weights that have adapters. Layers in four bits are left alone, because they could not hold the
     sum.
 
+    A context within another one, for the same adapters, has nothing to do: a decoding of many
+    batches merges them once, while the LLM's weights stay as they are.
+
     In bfloat16 the sum is rounded once. Logits of a Llama with 8 layers of width 512 and random
     weights then differ from those in float32 by 1.75 to 1.76 %, against 1.70 to 1.74 % with
     adapters beside the layers, for updates of 0.5 to 7 % of the weights: the error is that of
     bfloat16, merged or not.
+
+    Raises:
+        RuntimeError: other adapters are merged already.
     """
     merged: list[tuple[LoraLayer, nn.Module]] = []
     try:
         for layer in llm.modules():
             base = getattr(layer, "base_layer", None)
-            if not isinstance(layer, Linear) or not _is_plain(base) or layer.merged:
+            if not isinstance(layer, Linear):
                 continue
             adapters = [name for name in layer.active_adapters if name in layer.lora_A]
-            if adapters and not layer.disable_adapters:
+            adapters = [] if layer.disable_adapters else adapters
+            if layer.merged:
+                if layer.merged_adapters != adapters:
+                    raise RuntimeError(
+                        f"adapters {layer.merged_adapters} are merged, but {adapters} are active: "
+                        "end the context `merged_lora` of the former first"
+                    )
+            elif adapters and _is_plain(base):
                 merged.append((layer, base))
                 layer.base_layer = _with(layer, adapters)
                 layer.merged_adapters = adapters

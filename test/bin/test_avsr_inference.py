@@ -10,6 +10,7 @@ import yaml
 
 from espnet_smop.bin.avsr_inference import get_parser, main
 from espnet_smop.command import run
+from espnet_smop.decoder import merged_lora
 from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import read_video
 from espnet_smop.inference import AVSRSpeech2Text
@@ -113,8 +114,9 @@ def test_levels_share_the_video_and_are_counted(
     experiment, dump_dir, tmp_path, noise, monkeypatch, caplog
 ):
     caplog.set_level(logging.INFO)
-    encoded = []
-    encode = ESPnetAVSRModel.encode
+    encoded, merged = [], []
+    encode, merge = ESPnetAVSRModel.encode, merged_lora._with
+    monkeypatch.setattr(merged_lora, "_with", lambda *args: merged.append(args[0]) or merge(*args))
     monkeypatch.setattr(
         ESPnetAVSRModel, "encode",
         lambda self, *inputs, modalities, **options: encoded.extend(modalities)
@@ -124,6 +126,7 @@ def test_levels_share_the_video_and_are_counted(
     words = arguments(experiment, dump_dir, out, "--beam_size", "1", *noise)
     main([*words, "--snr", "clean", "0", "5"])
     assert encoded == 2 * ["audio", "video", "audio", "audio"]  # batches of 8 and 4
+    assert len(merged) == len(set(merged)) > 0  # each layer's adapters once
     messages = [record.getMessage() for record in caplog.records]
     done = [m.split(",")[0] for m in messages if " utterances at 3 noise levels" in m]
     assert [int(m.split()[0]) for m in done] == [8, 16, 24, 28, 32, 36]

@@ -101,3 +101,31 @@ def test_a_search_uses_merged_adapters_and_finds_the_same(make_llm, media, monke
     beside = decoder.generate(tokens, lengths, **settings)
     assert products
     assert [h[0].ids for h in merged] == [h[0].ids for h in beside]
+
+
+def test_a_decoding_merges_once(make_llm, monkeypatch):
+    decoder, (view, other, _) = build(make_llm, per="task")
+    made = []
+    together = module._with
+    monkeypatch.setattr(module, "_with", lambda *args: made.append(1) or together(*args))
+    modules = dict(decoder.named_modules())
+    with decoder.active(view):
+        expected, products = run(decoder)
+        with merged_lora(decoder.llm):
+            once, alone = len(made), run(decoder)
+    with decoder.active(view), decoder.repeated():
+        for _ in range(2):
+            with decoder.active(view), merged_lora(decoder.llm):
+                found = run(decoder)
+            assert torch.equal(found[0], alone[0]) and found[1] == 0
+        assert len(made) == 2 * once > 0
+        with (
+            decoder.active(other),
+            pytest.raises(RuntimeError, match=r"\['asr'\] are merged, but \['vsr'\] are active"),
+            merged_lora(decoder.llm),
+        ):
+            pass
+        assert torch.equal(run(decoder)[0], alone[0])
+    assert dict(decoder.named_modules()) == modules
+    with decoder.active(view):
+        assert torch.equal(run(decoder)[0], expected) and run(decoder)[1] == products
