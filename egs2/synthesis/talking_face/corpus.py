@@ -67,7 +67,7 @@ class Size:
     joined: int = 1
 
 
-DEFAULT = Size(train=1200, valid=60, test=600, speakers=(20, 4, 8))
+DEFAULT = Size(train=900, valid=60, test=600, speakers=(20, 4, 8))
 SMOKE = Size(train=32, valid=8, test=12, speakers=(3, 2, 3))
 PRETRAINING = Size(pretrain=10000, train=28, valid=200, test=28, long=40, joined=4, pretrainers=280)
 PRETRAINING_SMOKE = Size(

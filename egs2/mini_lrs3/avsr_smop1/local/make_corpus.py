@@ -18,7 +18,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--size",
         default="default",
-        help="default (1,200 training and 600 test utterances), smoke (32 and 12), a number of"
+        help="default (900 training and 600 test utterances), smoke (32 and 12), a number of"
         " training and validation utterances, or pretraining (10,000 for base models)",
     )
     parser.add_argument(
