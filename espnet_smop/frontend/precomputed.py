@@ -68,7 +68,7 @@ class PrecomputedFeatures(AbsAVFrontend):
         Raises:
             ValueError: these are not features of the frontend's width.
         """
-        self._check(input, self._output_size)
+        self._check(input, self._output_size, "make the feature cache with this frontend")
         return input, input_lengths
 
     def layers(
@@ -79,14 +79,16 @@ class PrecomputedFeatures(AbsAVFrontend):
         Raises:
             ValueError: these are not the hidden states of all layers.
         """
-        self._check(input, (self._num_layers + 1) * self._output_size)
+        remedy = "projector_conf.fusion needs all layers, so make the feature cache with it"
+        self._check(input, (self._num_layers + 1) * self._output_size, remedy)
         return list(input.split(self._output_size, dim=-1)), input_lengths
 
-    def _check(self, input: torch.Tensor, width: int) -> None:
+    @staticmethod
+    def _check(input: torch.Tensor, width: int, remedy: str) -> None:
         if input.dim() != 3 or input.shape[-1] != width:
             raise ValueError(
                 f"expected precomputed features (batch, frames, {width}), but got "
-                f"{tuple(input.shape)}: make the feature cache with this frontend and projector"
+                f"{tuple(input.shape)}: {remedy}"
             )
 
 
