@@ -1,5 +1,6 @@
 """Recognition with a trained model: of waveforms and mouth crops, and of whole media files."""
 
+import argparse
 import contextlib
 import dataclasses
 import functools
@@ -199,8 +200,9 @@ class AVSRSpeech2Text:
 
     def preprocessor(self, noise: dict[str, Any] | None) -> AbsAVPreprocessor | None:
         """Return the preprocessor of evaluation under a noise, or none; the class explains it."""
-        AVSRTask.set_noise(self.train_args, noise)
-        return AVSRTask.build_preprocess_fn(self.train_args, train=False)
+        args = argparse.Namespace(**vars(self.train_args))
+        AVSRTask.set_noise(args, noise)
+        return AVSRTask.build_preprocess_fn(args, train=False)
 
     def hypotheses(
         self, batch: dict[str, torch.Tensor], *, allow_missing: bool = False

@@ -119,7 +119,7 @@ class VideoResNet(nn.Module):
         portions = places.split(_WINDOWS_AT_ONCE)
         stems = (self._stem(x) for part in portions for x in _windows(frames, part))
         if self.training:
-            x = self.frontend3D[1:](torch.cat([*stems]))
+            x = self.frontend3D[1:](torch.cat(list(stems)))
         else:  # pooled portion by portion, which takes less memory
             x = torch.cat([self.frontend3D[1:](x) for x in stems])
         return self.trunk(x).mean(dim=(2, 3))

@@ -107,7 +107,7 @@ def check_replaceable(args: argparse.Namespace, modality: str, frontend: AbsAVFr
     """Check that features computed before training can replace a frontend.
 
     Raises:
-        FeatureCacheError: its output varies, or all its layers are needed; names the setting.
+        FeatureCacheError: its output varies; names the setting.
     """
     reasons = varying_settings(args, modality, frontend)
     if reasons:
@@ -147,15 +147,21 @@ def describe(
 
 def _describe_copies(args: argparse.Namespace, modality: str) -> dict[str, Any]:
     """Return the number of augmented copies, and the settings that they differ by."""
-    preprocessor = AVSRPreprocessor(train=True, **{**args.preprocessor_conf, "noise": None})
-    if modality not in preprocessor.feats_copies:
+    copies = _num_copies(args, modality)
+    if copies is None:
         return {}
+    preprocessor = AVSRPreprocessor(train=True, **{**args.preprocessor_conf, "noise": None})
     varying = {name: getattr(preprocessor, name) for name in _VARYING[modality]}
     noise = args.preprocessor_conf.get("noise")
     if "noise" in varying and noise is not None:
         content = hashlib.sha256(load_noise(noise["file"]).tobytes()).hexdigest()[:16]
         varying["noise"] = {**noise, "file": content}
-    return {"copies": preprocessor.feats_copies[modality], **varying}
+    return {"copies": copies, **varying}
+
+
+def _num_copies(args: argparse.Namespace, modality: str) -> int | None:
+    """Return ``feats_copies`` of a modality; None if the config has none."""
+    return (args.preprocessor_conf.get("feats_copies") or {}).get(modality)
 
 
 def check_caches(
@@ -228,16 +234,14 @@ def compute_features(
     """
     name = MODALITIES[modality].data_name
     source = [MODALITIES[modality].source(data_dir)]
-    copies = AVSRPreprocessor(train=False, **args.preprocessor_conf).feats_copies.get(modality)
-    if train and copies:
-        preprocess = AVSRPreprocessor(train=True, **args.preprocessor_conf)
-    else:
-        copies = 1
-        preprocess = AVSRPreprocessor(train=False, **{**args.preprocessor_conf, "noise": None})
+    copies = _num_copies(args, modality) if train else None
+    conf = args.preprocessor_conf if copies else {**args.preprocessor_conf, "noise": None}
+    preprocess = AVSRPreprocessor(train=copies is not None, **conf)
+    numbers = list(map(str, range(copies or 1)))
 
     def versions(uid: str, signals: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         made = {}
-        for copy in map(str, range(copies)):
+        for copy in numbers:
             with _random_state(f"{uid} {copy}"):
                 made[copy] = preprocess(uid, signals)[name]
         return made
@@ -254,7 +258,7 @@ def compute_features(
     for start in range(0, len(uids), batch_size):
         batch_uids, batch = collate([dataset[uid] for uid in uids[start : start + batch_size]])
         found: list[list[np.ndarray]] = [[] for _ in batch_uids]
-        for copy in map(str, range(copies)):
+        for copy in numbers:
             x, lengths = encode(batch[copy].to(device), batch[f"{copy}_lengths"].to(device))
             for own, features, n in zip(found, x.float().cpu(), lengths.tolist(), strict=True):
                 own.append(features[:n].numpy())

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 LOCK = ".lock"
 """The locked file. It is never removed; the lock ends with its process."""
@@ -33,17 +34,13 @@ def experiment_lock(directory: str | Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB, "start no second training here")
         except (BlockingIOError, PermissionError):
             file.seek(0)
             raise ExperimentInUseError(
                 f"{directory}: {file.read().strip() or 'another process'} trains here; wait until "
                 "it ends, or choose another --avsr_tag"
             ) from None
-        except OSError as e:
-            if e.errno not in _NO_LOCKS:
-                raise
-            logging.warning("%s: the file system has no locks; start no second training here", path)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -55,13 +52,18 @@ def waiting_lock(path: Path) -> Iterator[None]:
     """Lock the file ``path``, which is made if need be, after waiting for its holder to end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX)
-        except OSError as e:
-            if e.errno not in _NO_LOCKS:
-                raise
-            logging.warning("%s: the file system has no locks; start one training at a time", path)
+        _lock(file, fcntl.LOCK_EX, "start one training at a time")
         yield
+
+
+def _lock(file: IO, operation: int, advice: str) -> None:
+    """Lock a file, or warn where the file system has no locks."""
+    try:
+        fcntl.lockf(file, operation)
+    except OSError as e:
+        if e.errno not in _NO_LOCKS:
+            raise
+        logging.warning("%s: the file system has no locks; %s", file.name, advice)
 
 
 def lock_holder(directory: str | Path) -> str | None:

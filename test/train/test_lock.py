@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from espnet_smop.train.lock import ExperimentInUseError, experiment_lock
+from espnet_smop.train.lock import ExperimentInUseError, experiment_lock, waiting_lock
 
 HOLD = """
 import os, sys, time
@@ -49,3 +49,28 @@ def test_without_locks_in_the_file_system_it_warns_and_goes_on(tmp_path, monkeyp
     monkeypatch.setattr("fcntl.lockf", refuse)
     with experiment_lock(tmp_path):
         assert "has no locks" in caplog.text
+    with waiting_lock(tmp_path / "a cache.lock"):
+        assert "a cache.lock: the file system has no locks" in caplog.text
+
+
+WAIT = """
+import sys
+from pathlib import Path
+from espnet_smop.train.lock import waiting_lock
+print("started", flush=True)
+with waiting_lock(Path(sys.argv[1])):
+    print(Path(sys.argv[2]).read_text(), flush=True)
+"""
+
+
+def test_the_second_waits_until_the_first_is_done(tmp_path):
+    lock, made = tmp_path / "caches" / "train.lock", tmp_path / "made"
+    command = [sys.executable, "-c", WAIT, str(lock), str(made)]
+    with waiting_lock(lock):
+        made.write_text("half")
+        second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert second.stdout.readline() == "started\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(timeout=1)
+        made.write_text("whole")
+    assert second.communicate(timeout=60)[0] == "whole\n"
