@@ -131,9 +131,13 @@ class VideoResNet(nn.Module):
             frames[:, None], stem.weight, stride=stem.stride, padding=(0, *stem.padding[1:])
         )
         x = x.transpose(1, 2).flatten(0, 1)
+        if x.device.type != "cpu" or (torch.is_grad_enabled() and stem.weight.requires_grad):
+            # With channels last and fewer than eight of them, a gradient of a strided 1 x 1
+            # convolution is written past its buffer on AVX2: oneDNN's issue 6035.
+            return x
         # On a CPU pooling takes a seventh of the time with the channels last. What follows keeps
         # the layout, in which small convolutions are faster too.
-        return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+        return x.contiguous(memory_format=torch.channels_last)
 
 
 def _windows(frames: torch.Tensor, places: torch.Tensor) -> Iterator[torch.Tensor]:
