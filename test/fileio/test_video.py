@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -36,6 +37,22 @@ def test_lossless_codec_is_exact(tmp_path, frames):
     path = tmp_path / "a.mkv"
     video.write_video(path, frames, codec="ffv1", options={})
     np.testing.assert_array_equal(video.read_video(path), frames)
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "yuvj420p", "yuv420p", "rgb24"])
+def test_grey_is_that_of_pyav(tmp_path, frames, pix_fmt):
+    path = tmp_path / "a.mkv"
+    codec = "ffv1" if pix_fmt in ("gray", "rgb24") else "libx264"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, width=90, height=96)  # padded rows
+        stream.pix_fmt = "bgr0" if pix_fmt == "rgb24" else pix_fmt
+        for picture in frames[:, :, :90]:
+            colour = np.stack([picture, picture // 2, 255 - picture], axis=2)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(colour, format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        expected = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+    np.testing.assert_array_equal(video.read_video(path), expected)
 
 
 def test_one_frame(tmp_path, frames):
