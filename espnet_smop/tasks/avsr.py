@@ -56,6 +56,7 @@ from espnet_smop.tasks.registered import (
 from espnet_smop.tasks.settings import SettingsError, check_none
 from espnet_smop.text_table import text_table
 from espnet_smop.train.abs_preprocessor import AbsAVPreprocessor
+from espnet_smop.train.data_workers import data_workers
 from espnet_smop.train.lock import experiment_lock
 from espnet_smop.train.projector_lr import scale_projector_lr
 from espnet_smop.train.ranks import (
@@ -132,6 +133,9 @@ class AVSRTask(AbsTask):
         for action in parser._actions:
             if action.dest in ("batch_type", "valid_batch_type"):
                 action.choices = [*action.choices, TOKENS]
+            if action.dest == "num_workers":
+                action.type = data_workers
+                action.help = "Data loading processes; auto: up to four, where a GPU trains"
         group.add_argument(
             "--batch_limits",
             action=NestedDictAction,

@@ -9,6 +9,7 @@ from espnet2.utils.nested_dict_action import NestedDictAction
 
 from espnet_smop.class_path import suggestion
 from espnet_smop.config import ConfigError, load_config
+from espnet_smop.train.data_workers import data_workers
 
 
 class BasedConfigParser(config_argparse.ArgumentParser):
@@ -66,7 +67,7 @@ class BasedConfigParser(config_argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-_KINDS = {int: "a whole number", float: "a number"}
+_KINDS = {int: "a whole number", float: "a number", data_workers: "a whole number or auto"}
 
 
 def _expected(action: argparse.Action, value: Any) -> str | None:

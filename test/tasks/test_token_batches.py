@@ -71,7 +71,7 @@ def test_what_cannot_be_batched_is_said(command, changes, message):
 
 @pytest.mark.slow
 def test_two_processes_make_the_same_number_of_steps(command, tmp_path):
-    words = [sys.executable, "-m", "espnet_smop.bin.avsr_train", *command(unused_parameters=True)]
+    words = [sys.executable, "-m", "espnet_smop.bin.avsr_train", *command()]
     words += ["--ngpu", "0", "--dist_backend", "gloo", "--dist_world_size", "2", "--log_interval"]
     words += ["1", "--dist_init_method", f"file://{tmp_path}/rendezvous"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
