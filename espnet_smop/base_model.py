@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 _MARK = "_is_frozen_base"
-_ADOPTED = "_adopted_keys"
+_SAVED = "_saved_keys"
 _ADAPTER = "lora_"
 _SAMPLES_PER_TENSOR = 256
 
@@ -33,7 +33,7 @@ def locate(model: str, *, patterns: Iterable[str] | None = None) -> Path:
         patterns: file name patterns to fetch from the hub; None fetches all.
 
     Raises:
-        BaseModelError: the directory does not exist, or the hub refuses or is out of reach;
+        BaseModelError: the directory does not exist, or the hub denies access or is unreachable;
             the message says what to do.
     """
     directory = local_directory(model)
@@ -81,10 +81,10 @@ def cached_directory(model: str) -> Path | None:
 
 
 def check_fetchable(model: str) -> None:
-    """Ask the hub whether it lets us read a model, without fetching it.
+    """Check that the hub grants access to a model, without fetching it.
 
     Raises:
-        BaseModelError: it does not, or cannot be reached; the message says what to do.
+        BaseModelError: it does not, or is unreachable; the message says what to do.
     """
     from huggingface_hub import HfApi
 
@@ -100,7 +100,7 @@ def _hub_error(model: str, error: Exception) -> BaseModelError:
 
     if isinstance(error, GatedRepoError):
         return BaseModelError(
-            f"the hub does not let you read '{model}': it is gated. Ask for access on "
+            f"no access to '{model}': it is gated. Request access at "
             f"https://huggingface.co/{model}, then set HF_TOKEN to a token of your account "
             "(https://huggingface.co/settings/tokens) or run `hf auth login`"
         )
@@ -114,7 +114,7 @@ def _hub_error(model: str, error: Exception) -> BaseModelError:
         token = ". The model is gated: fetching it needs HF_TOKEN as well"
     return BaseModelError(
         f"base model '{model}' is not a local directory and the hub could not be reached "
-        f"({type(error).__name__}). On a node without network fetch it elsewhere with "
+        f"({type(error).__name__}). On a node without network, fetch it elsewhere with "
         f"`hf download {model} --local-dir DIR` and set `model: DIR`{token}"
     )
 
@@ -123,7 +123,7 @@ def find_in_package(package: str, pattern: str) -> Path:
     """Return the one matching file of an installed Python package, without importing it.
 
     Raises:
-        BaseModelError: the package is not installed, or holds none or several such files.
+        BaseModelError: the package is not installed, or has no or several matching files.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -133,16 +133,16 @@ def find_in_package(package: str, pattern: str) -> Path:
         )
     found = [p for root in spec.submodule_search_locations for p in Path(root).rglob(pattern)]
     if len(found) != 1:
-        raise BaseModelError(f"the package '{package}' holds {len(found)} files {pattern}, not one")
+        raise BaseModelError(f"package '{package}' has {len(found)} files {pattern}, expected one")
     return found[0]
 
 
 def resolve_relative_to(model: str, directory: str | Path) -> str:
     """Resolve a config's ``model:`` relative to the config's directory.
 
-    A relative directory is searched in ``directory`` and its parents: a package may contain its
-    bases, and an experiment names them from its recipe's directory. Anything not found there is
-    returned unchanged: a path relative to the working directory, or a hub id.
+    A relative path is looked up in ``directory`` and its parents: a package may contain its bases,
+    and an experiment's paths are relative to its recipe. Anything not found there is returned
+    unchanged: a path relative to the working directory, or a hub id.
     """
     if Path(model).is_absolute():
         return model
@@ -171,7 +171,7 @@ def base_dtype(name: str | None) -> torch.dtype:
 def freeze(base: nn.Module) -> nn.Module:
     """Freeze a base model permanently; adapters injected later are trainable.
 
-    Parameters lose their gradients, the module is put into evaluation mode, and its ``train``
+    Parameters require no gradients, the module is put into evaluation mode, and its ``train``
     is replaced so that ``model.train()`` of an enclosing model reaches its adapters only
     (submodules named ``lora_*``): BatchNorm statistics, dropout and layerdrop stay off.
 
@@ -190,7 +190,7 @@ def as_frozen(device: torch.device, *, adapters: bool) -> Iterator[None]:
     """Run a frozen encoder: without gradients, and in its own dtype even under autocast.
 
     Autocast would turn a bfloat16 base's normalisations into float32 and back. Inference mode is
-    not possible: what it makes cannot be kept for the gradients of what is trained on top.
+    not possible: its tensors cannot be saved for the backward pass of layers trained on top.
 
     Args:
         device: where it runs.
@@ -212,22 +212,22 @@ def _train_adapters_only(self: nn.Module, mode: bool = True) -> nn.Module:
 def save_with_experiment(base: nn.Module, names: Iterable[str]) -> nn.Module:
     """Save entries of a frozen base's state dict in the experiment's checkpoints.
 
-    For what an imported model changed in a base without training it. They stay frozen. A
-    fingerprint meant for the published base has to be taken before other values are loaded.
+    For values of a base that an imported model changed without training them. They stay frozen.
+    Take the fingerprint of the published base before loading other values.
 
     Returns:
         ``base`` itself.
     """
-    setattr(base, _ADOPTED, frozenset(names))
+    setattr(base, _SAVED, frozenset(names))
     return base
 
 
 def saved_with_experiment_keys(model: nn.Module) -> set[str]:
-    """Names in ``model.state_dict()`` that `save_with_experiment` took out of frozen bases."""
+    """Names in ``model.state_dict()`` that `save_with_experiment` marked in frozen bases."""
     return {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
-        for name in getattr(module, _ADOPTED, ())
+        for name in getattr(module, _SAVED, ())
     }
 
 
@@ -237,7 +237,7 @@ def frozen_bases(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def frozen_keys(model: nn.Module) -> set[str]:
-    """Names in ``model.state_dict()`` of frozen bases, without what an experiment saves of them."""
+    """Names in ``model.state_dict()`` of frozen bases, except those that an experiment saves."""
     keys = set()
     for prefix, module in frozen_bases(model).items():
         names = nn.Module.state_dict(module, prefix=f"{prefix}." if prefix else "")
@@ -251,8 +251,8 @@ def fingerprint(base: nn.Module) -> str:
 
     It covers every parameter's and buffer's name, shape and up to 256 of its values (evenly
     spaced, rounded to bfloat16, so that the dtype a model is loaded in does not matter).
-    Adapters do not count. Takes milliseconds per 100 M parameters, unlike hashing files.
-    Where models have shapes alone (:func:`on_meta`) it is ``none``.
+    Adapters are ignored. Takes milliseconds per 100 M parameters, unlike hashing files.
+    For models that have only shapes (:func:`on_meta`) it is ``none``.
     """
     if on_meta():
         return "none"

@@ -1,6 +1,6 @@
-"""Classes by their path, ``module:Class``, so that your own need no edit of the package.
+"""Imports classes by path, ``module:Class``, so that your own need no change to the package.
 
-Modules are found as Python finds them (installed packages, ``PYTHONPATH``), then in the working
+Modules are looked up as Python does (installed packages, ``PYTHONPATH``), then in the working
 directory: a recipe's ``local/my_reader.py`` is the module ``local.my_reader``.
 """
 
@@ -62,11 +62,11 @@ def is_own(path: str | None) -> bool:
 
 
 def check_outside(class_path: str, directory: Path) -> None:
-    """Refuse a class of a module within a directory, without importing anything.
+    """Refuse a class whose module is in a directory, without importing it.
 
     Args:
         class_path: ``module:Class``.
-        directory: holds files that others made, such as an unpacked model.
+        directory: of third-party files, such as an unpacked model.
 
     Raises:
         ValueError: the module is found there.
@@ -80,8 +80,8 @@ def check_outside(class_path: str, directory: Path) -> None:
     places += [Path(spec.origin)] if spec.has_location else []
     if any(place.resolve().is_relative_to(directory.resolve()) for place in places):
         raise ValueError(
-            f"the class {class_path} is in {directory} itself, and code that comes with a model is "
-            "not run: read it, then put its module on PYTHONPATH from another directory"
+            f"the class {class_path} is in {directory}, and code that comes with a model is not "
+            "run: review it, then copy its module to another directory on PYTHONPATH"
         )
 
 
@@ -95,17 +95,17 @@ def _import_module(name: str, path: str):
         if e.name is None or not f"{name}.".startswith(f"{e.name}."):
             raise ValueError(f"module {name} cannot be imported: {e}") from e
         parent = sys.modules.get(e.name.rpartition(".")[0])
-        near = (m.name for m in pkgutil.iter_modules(getattr(parent, "__path__", None)))
+        siblings = (m.name for m in pkgutil.iter_modules(getattr(parent, "__path__", None)))
         raise ValueError(
             f"there is no module '{e.name}' in the working directory, on PYTHONPATH or installed"
-            + suggestion(e.name.rpartition(".")[2], near)
+            + suggestion(e.name.rpartition(".")[2], siblings)
         ) from e
-    except Exception as e:  # anything may happen in it
+    except Exception as e:  # importing may raise anything
         raise ValueError(f"module {name} cannot be imported: {type(e).__name__}: {e}") from e
 
 
 def _search_working_directory() -> None:
-    # Last, so that it hides no installed module. It stays: processes that training starts need it.
+    # Last, so that it shadows no installed module. Kept for the processes that training starts.
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())
         importlib.invalidate_caches()
@@ -117,8 +117,8 @@ def _path_of(class_: type) -> str:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return ``. Did you mean '…'?`` with the closest known name, or "" if none is close."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f". Did you mean '{near[0]}'?" if near else ""
+    closest = difflib.get_close_matches(name, list(known), n=1)
+    return f". Did you mean '{closest[0]}'?" if closest else ""
 
 
 def unknown_key(where: str, key: Any, known: Collection[str], kind: str = "key") -> str:

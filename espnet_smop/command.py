@@ -1,4 +1,4 @@
-"""What all commands share: help, subcommands, known errors in one line."""
+"""Shared by all commands: help, subcommands, one-line error messages."""
 
 import argparse
 import contextlib
@@ -15,16 +15,16 @@ from typing import Any, NoReturn
 from espnet_smop.views import TASKS, parse_rates
 
 DEBUG = "--debug"
-"""Anywhere on a command line, it prints the traceback of an error."""
-_OF_RECIPES = ("kaldiio", "matplotlib", "tensorboard")
-"""Packages that `pip install .` leaves out: those of the extra ``recipes``."""
+"""Prints the traceback of an error, wherever it is on the command line."""
+_RECIPE_PACKAGES = ("kaldiio", "matplotlib", "tensorboard")
+"""Packages of the extra ``recipes``, which `pip install .` leaves out."""
 _BOOLEANS = dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True) | dict.fromkeys(
     ("false", "f", "no", "n", "off", "0"), False
 )
 
 
 def str2bool(text: str) -> bool:
-    """Return the value of an option that is ``true`` or ``false``.
+    """Parse an option that is ``true`` or ``false``.
 
     The same as ESPnet's `str2bool`, whose module imports setuptools: half of the time that a small
     command takes.
@@ -46,7 +46,7 @@ class CommandHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefault
     """Keeps the description's line breaks and its example; adds the options' defaults."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        # Not worth showing: the absence of an option, and what the text says already.
+        # Not worth showing: an empty default, or one that the text states.
         if (
             action.required
             or action.default is None
@@ -63,7 +63,7 @@ class CommandHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefault
         return super()._get_default_metavar_for_optional(action)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        # Further names of an option are former ones.
+        # Other names of an option are its former ones.
         names = action.option_strings
         if len(names) > 1 and names[0].startswith("--"):
             action.option_strings = names[:1]
@@ -74,12 +74,12 @@ class CommandHelp(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefault
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and which names the nearest option for an unknown one.
+    """A parser with one-line errors that suggest the closest option for an unknown one.
 
     Booleans have ``type=str2bool``: ``--flag true``, or ``--flag`` alone.
 
     Args:
-        takes_others: unknown options are not errors, because another parser takes them.
+        takes_others: ignore unknown options, which another parser takes.
         options: of `argparse.ArgumentParser`.
     """
 
@@ -99,7 +99,7 @@ class CommandParser(argparse.ArgumentParser):
         return super().parse_known_args(self._complete_booleans(words), namespace)
 
     def error(self, message: str) -> NoReturn:
-        """End with status 2 and the message; the usage is left to ``--help``."""
+        """Exit with status 2 and the message; ``--help`` shows the usage."""
         message = message.replace("invalid str2bool value:", "expected true or false, not")
         self.exit(2, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
 
@@ -124,12 +124,12 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def device(name: str) -> str:
-    """Return the device that an option ``--device`` names: ``cpu`` or ``cuda``, perhaps ``:N``.
+    """Return the device that ``--device`` names: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         argparse.ArgumentTypeError: there is no such device.
     """
-    import torch  # takes seconds, which --help need not wait for
+    import torch  # takes seconds, and --help does not need it
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -137,7 +137,7 @@ def device(name: str) -> str:
         raise argparse.ArgumentTypeError(f"expected auto, cpu or cuda, not '{name}'")
     if name != "cpu" and not torch.cuda.is_available():
         raise argparse.ArgumentTypeError(
-            f"{name}, but no GPU is visible: check nvidia-smi and CUDA_VISIBLE_DEVICES, or take cpu"
+            f"{name}, but no GPU is visible: check nvidia-smi and CUDA_VISIBLE_DEVICES, or use cpu"
         )
     return name
 
@@ -146,7 +146,7 @@ def add_output_dir(parser: argparse.ArgumentParser, help: str, **options: Any) -
     """Add ``--output_dir``, by default required, with its former names.
 
     Args:
-        parser: of the command; the parsed arguments have a path ``out``.
+        parser: of the command; the option is parsed into ``out``, a path.
         help: what the directory is.
         options: of `argparse.ArgumentParser.add_argument`.
     """
@@ -157,10 +157,10 @@ def add_output_dir(parser: argparse.ArgumentParser, help: str, **options: Any) -
 
 
 def rates(text: str) -> dict[str, int]:
-    """Return what an option ``--rates`` gives, such as ``audio=4,video=2``.
+    """Parse ``--rates``, such as ``audio=4,video=2``.
 
     Raises:
-        argparse.ArgumentTypeError: it is something else.
+        argparse.ArgumentTypeError: the text has another format.
     """
     try:
         return parse_rates(text)
@@ -169,7 +169,7 @@ def rates(text: str) -> dict[str, int]:
 
 
 def add_view_options(parser: argparse._ActionsContainer) -> None:
-    """Add ``--task`` and ``--rates``, for recognition with a model of several."""
+    """Add ``--task`` and ``--rates``, for models that have several."""
     parser.add_argument(
         "--task",
         choices=tuple(TASKS),
@@ -184,7 +184,7 @@ def add_view_options(parser: argparse._ActionsContainer) -> None:
 
 
 def add_model_options(parser: argparse._ActionsContainer) -> None:
-    """Add the model to recognise media files with, how it searches, and what finds the face."""
+    """Add options for transcribing media files: model, search, face detection."""
     parser.add_argument("model", help="Package (directory, zip file, hub id) or experiment")
     add_view_options(parser)
     parser.add_argument(
@@ -195,12 +195,12 @@ def add_model_options(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument("--beam_size", type=int, help="1 is greedy search (default: the model's)")
     parser.add_argument(
-        "--max_new_tokens", type=int, help="Token limit of a piece (default: the model's)"
+        "--max_new_tokens", type=int, help="Maximum tokens per piece (default: the model's)"
     )
     parser.add_argument(
         "--contrast",
         type=float,
-        help="Contrast audio and video with the audio alone, by this weight (default: the model's)",
+        help="Weight of contrastive decoding against the audio alone (default: the model's)",
     )
     parser.add_argument(
         "--device", type=device, default="auto", help="auto (a GPU if there is one), cpu or cuda"
@@ -212,7 +212,7 @@ def add_model_options(parser: argparse._ActionsContainer) -> None:
 
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what `add_model_options` gives, for ``AVSRSpeech2Text.from_pretrained``."""
+    """Return the options of `add_model_options`, for ``AVSRSpeech2Text.from_pretrained``."""
     names = ("device", "whisper", "avhubert", "llm", "task", "rates")
     search = {name: getattr(args, name) for name in ("beam_size", "max_new_tokens", "contrast")}
     return {name: getattr(args, name) for name in names} | {
@@ -225,10 +225,10 @@ def run(
 ) -> None:
     """Call a command's ``main`` and exit with the status it returns (None is 0).
 
-    Errors that a user can cause (``OSError``, ``ValueError``, ``RuntimeError`` and what derives
-    from them) end in one line on standard error, ``COMMAND: MESSAGE``, and status 1. A traceback
-    precedes it where another library raised the error, whose message rarely says what to do, except
-    for an ``OSError``, which names its file, and where ``--debug`` is anywhere on the command line.
+    Errors that a user can cause (``OSError``, ``ValueError``, ``RuntimeError`` and subclasses) end
+    in one line on standard error, ``COMMAND: MESSAGE``, and status 1. A traceback precedes errors
+    of other libraries, which rarely say what to do, except for an ``OSError``, which names its
+    file. With ``--debug`` it precedes all errors.
 
     Args:
         main: takes the arguments.
@@ -246,7 +246,7 @@ def run(
 
 @contextlib.contextmanager
 def errors_in_one_line(name: str, *, debug: bool) -> Iterator[None]:
-    """End this process with status 1 and ``NAME: MESSAGE`` for the errors that `run` describes.
+    """Exit with status 1 and ``NAME: MESSAGE`` on the errors that `run` describes.
 
     Args:
         name: of what failed.
@@ -259,10 +259,10 @@ def errors_in_one_line(name: str, *, debug: bool) -> Iterator[None]:
             traceback.print_exc()
         sys.exit(f"{name}: {_message(e)}")
     except ModuleNotFoundError as e:
-        if debug or e.name not in _OF_RECIPES:
+        if debug or e.name not in _RECIPE_PACKAGES:
             raise
         sys.exit(
-            f"{name}: {e.name} is not installed, which recipes need: call tools/setup.sh, or in "
+            f"{name}: {e.name} is not installed, but recipes need it: run tools/setup.sh, or in "
             "the clone pip install '.[recipes]'"
         )
 
@@ -289,7 +289,7 @@ def _is_ours(error: Exception) -> bool:
 Subcommand = tuple[
     str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int | None]
 ]
-"""Its name, ``add_arguments(parser)`` and the function that does it.
+"""Its name, ``add_arguments(parser)`` and the function that runs it.
 
 The function's docstring is the help: a summary, and an ``Example::``.
 """
@@ -304,7 +304,7 @@ def call_subcommand(
         cmd: the arguments; None is those of this process.
         name: of the command, a module of `espnet_smop.bin`.
         description: the command's help.
-        commands: to choose from.
+        commands: the subcommands.
     """
     parser = CommandParser(prog=f"python -m espnet_smop.bin.{name}", description=description)
     choices = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -10,13 +10,13 @@ from torch import nn
 def compile_layers(layers: Iterable[nn.Module], *, when: Callable[[], bool]) -> None:
     """Compile the forward pass of layers in place, without changing names in the state dict.
 
-    Each class of layers is compiled once, which takes seconds where a whole LLM takes minutes.
+    Each layer class is compiled once, which takes seconds where a whole LLM takes minutes.
     Lengths are dynamic: batches of other lengths trigger no recompilation.
 
     Args:
         layers: the layers to compile.
         when: the compiled code runs while this returns true, and the plain code otherwise, as in
-            decoding, where caches and changing masks would cause recompilation again and again.
+            decoding, where caches and changing masks would cause repeated recompilation.
     """
     compiled = {}
     for layer in layers:

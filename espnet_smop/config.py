@@ -1,4 +1,4 @@
-"""Configs that state only how they differ from others.
+"""Configs that contain only their differences from others.
 
 A config may name other configs as its ``base``, by paths relative to its own directory::
 
@@ -9,9 +9,9 @@ A config may name other configs as its ``base``, by paths relative to its own di
       fusion: {audio: dci, video: dci}
 
 Its settings override the base's: mappings are merged key by key, to any depth; all other values
-(numbers, lists, ``null``) are replaced. Where it names another class than its base does
+(numbers, lists, ``null``) are replaced. If it selects a different class than its base
 (``projector: mlp`` over ``projector: smop``), the base's ``projector_conf`` is dropped: its
-arguments belong to the other class. Of several bases, ``base: [a.yaml, b.yaml]``, later ones
+arguments belong to the other class. With several bases, ``base: [a.yaml, b.yaml]``, later ones
 override earlier ones; a base may have a base itself.
 """
 
@@ -28,7 +28,7 @@ from espnet_smop.modality import MODALITIES
 
 _BASE = "base"
 NULL = ("none", "null", "nil")
-"""Names of no class, on the command line and in a config, in any case."""
+"""Values that mean no class, on the command line and in configs; case is ignored."""
 
 
 class ConfigError(ValueError):
@@ -54,7 +54,7 @@ def _load(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as e:
         raise ConfigError(f"config {path}{named_by} is not UTF-8: {e.reason}") from None
-    except Exception as e:  # the parser's own, and others for values that do not fit their tags
+    except Exception as e:  # the parser's, and others for values that do not match their tags
         raise ConfigError(f"config {path}{named_by} is not YAML: {_one_line(e)}") from e
     if not isinstance(settings, dict):
         raise ConfigError(f"config {path}{named_by} is not a mapping of settings")

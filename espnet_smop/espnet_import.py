@@ -1,9 +1,9 @@
-"""How ESPnet is imported: without run-time type checks, and without a note on flash_attn.
+"""Imports ESPnet without run-time type checks and without its note on flash_attn.
 
-ESPnet decorates its functions with typeguard's `typechecked`, which rewrites each of them when its
-module is imported: a third of the seconds that a command takes to start. Settings are checked here,
-before they reach ESPnet. Functions of other packages are checked as before, and so are ESPnet's
-where typeguard has been imported earlier, as it is by its plugin for pytest.
+ESPnet decorates its functions with typeguard's `typechecked`, which rewrites each of them on
+import: a third of a command's start-up time. Settings are checked here, before they reach ESPnet.
+Functions of other packages are checked as before, and so are ESPnet's if typeguard was imported
+earlier, as by its pytest plugin.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from typing import Any
 
 
 def _quietly(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
-    """Execute a module of ESPnet, which prints that flash_attn, which is not used, is missing."""
+    """Execute an ESPnet module without its note that flash_attn, which is unused, is missing."""
     with contextlib.redirect_stderr(io.StringIO()):
         execute(module)
 
 
-def _for_others(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
-    """Execute typeguard, and have it leave ESPnet's functions as they are."""
+def _exempting_espnet(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+    """Execute typeguard, and exempt ESPnet's functions from its checks."""
     execute(module)
     check = module.typechecked
 
@@ -38,12 +38,12 @@ def _for_others(execute: Callable[[ModuleType], None], module: ModuleType) -> No
 
 _EXECUTE = {
     "espnet2.legacy.nets.pytorch_backend.transformer.attention": _quietly,
-    "typeguard": _for_others,
+    "typeguard": _exempting_espnet,
 }
 
 
 class _Finder:
-    """Finds the modules that are executed in a way of their own; leaves others to other finders."""
+    """Finds the modules in ``_EXECUTE``; leaves others to other finders."""
 
     @staticmethod
     def find_spec(

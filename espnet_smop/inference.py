@@ -1,4 +1,4 @@
-"""Recognition with a trained model: of waveforms and mouth crops, and of whole media files."""
+"""Recognition of waveforms, mouth crops and whole media files with a trained model."""
 
 import argparse
 import contextlib
@@ -52,9 +52,9 @@ Result = list[tuple[str, list[str], list[int], float]]
 """n-best list of (text, tokens, token ids, score)."""
 
 _MAX_SAMPLE = 8.0
-"""Resampling may exceed 1 a little; integers taken for samples exceed it by far."""
+"""Resampling may exceed 1 a little; unscaled integers exceed it by far."""
 _CROPS = ((96, 96), (88, 88))
-"""Sizes of mouth crops; the smaller is what the larger is cut to."""
+"""Sizes of mouth crops; the larger is cut to the smaller."""
 
 DEFAULTS = GENERATION_DEFAULTS
 """Beam search settings where neither the arguments nor the experiment's config give any."""
@@ -94,10 +94,10 @@ class AVSRSpeech2Text:
         avsr_model_file: its checkpoint.
         device: ``cpu`` or ``cuda``.
         noise: arguments of :class:`~espnet_smop.train.noise.NoiseAdder`; None for clean speech.
-        task: ``asr``, ``vsr`` or ``avsr``, for a model of several; None is the one with the most
+        task: ``asr``, ``vsr`` or ``avsr``, if the model has several; None is the one with the most
             modalities.
-        rates: modality → encoder frames per token, or a text such as ``audio=16,video=5``, for a
-            model of several rates; where there is none, it is the first.
+        rates: modality → encoder frames per token, or a string such as ``audio=16,video=5``, if
+            the model has several rates; the default is the first of each.
         generation: arguments of the decoder's ``generate`` (``beam_size``, ``nbest``, …). They
             override the experiment's ``inference_conf``, which overrides ``DEFAULTS``.
 
@@ -180,12 +180,12 @@ class AVSRSpeech2Text:
             speech: waveform ``(samples,)`` at 16 kHz, floating-point numbers from -1 to 1; an array
                 or tensor.
             video: grey mouth crops, uint8 ``(T, 96, 96)`` at 25 fps; an array or tensor.
-            uid: utterance id, which selects the stretch of noise if noise is added.
+            uid: utterance id, which selects the noise segment if noise is added.
             allow_missing: accept one input where the model takes two.
 
         Raises:
-            ValueError: an input is missing, is one that the model does not take, or is not as
-                described; says what was given and what to do.
+            ValueError: an input is missing, not taken by the model, or not as described; the
+                message says what was given and what to do.
         """
         data = _checked_inputs(
             speech,
@@ -199,7 +199,7 @@ class AVSRSpeech2Text:
         return [self.result(hypothesis) for hypothesis in nbest]
 
     def preprocessor(self, noise: dict[str, Any] | None) -> AbsAVPreprocessor | None:
-        """Return the preprocessor of evaluation under a noise, or none; the class explains it."""
+        """Return the preprocessor for evaluation; ``noise`` is as in the class."""
         args = argparse.Namespace(**vars(self.train_args))
         AVSRTask.set_noise(args, noise)
         return AVSRTask.build_preprocess_fn(args, train=False)
@@ -231,7 +231,7 @@ class AVSRSpeech2Text:
 
     @torch.no_grad()
     def search(self, encoded: Encoded, view: View | None = None) -> list[list[Hypothesis]]:
-        """Return the n-best lists of what :meth:`encode` returned, by default for the view."""
+        """Return the n-best lists for the output of :meth:`encode`, by default for the view."""
         view = view or self.view
         projected = self.model.project_encoded(encoded, view)
         self.media_tokens += sum(int(n.sum()) for n in projected.lengths.values())
@@ -242,7 +242,7 @@ class AVSRSpeech2Text:
 
     @contextlib.contextmanager
     def repeated(self) -> Iterator[None]:
-        """Let many searches for the view merge the LLM's adapters once, within the context."""
+        """Merge the LLM's adapters for the view once for all searches in the context."""
         decoder = self.model.decoder
         with decoder.active(self.view), decoder.repeated():
             yield
@@ -257,7 +257,7 @@ class AVSRSpeech2Text:
 
 
 def modalities_to_decode(config: Path, task: str | None = None) -> tuple[str, ...]:
-    """Return what an experiment takes for a task; None is the one with the most modalities.
+    """Return the inputs of an experiment's task; None is the one with the most modalities.
 
     Raises:
         ValueError: it does not have the task.
@@ -298,7 +298,7 @@ def _check_options(
     if noise is not None:
         check_none(conf_problems("noise", NoiseAdder, noise))
         if settings.get("audio_frontend", "default") is None:
-            raise ValueError("noise is given, but the model has no audio_frontend to hear it")
+            raise ValueError("noise is given, but the model has no audio_frontend: leave it out")
         if noise["snr"] is not None and not Path(noise["file"]).is_file():
             raise ValueError(f"noise file {noise['file']} does not exist")
 
@@ -319,8 +319,8 @@ def _checked_inputs(
     ):
         name = MODALITIES[modality].data_name
         if value is None and modality in modalities and not allow_missing:
-            others = "" if len(modalities) == 1 else ", or allow_missing=True to do without it"
-            raise ValueError(f"{name} is missing, which the model takes: give {name}=…{others}")
+            others = "" if len(modalities) == 1 else ", or allow_missing=True to do without"
+            raise ValueError(f"{name} is missing, but the model takes it: give {name}=…{others}")
         if value is not None and modality not in modalities:
             raise ValueError(
                 f"{name} is given, but the model has no {modality}_frontend, or its task takes no "
@@ -335,7 +335,7 @@ def _checked_inputs(
         if max(seconds) > min(seconds) + 1 and max(seconds) > 1.5 * min(seconds):
             raise ValueError(
                 f"speech has {seconds[0]:.1f} s at {SAMPLE_RATE} Hz, video {seconds[1]:.1f} s at "
-                f"{FRAME_RATE} frames a second: resample what is at another rate"
+                f"{FRAME_RATE} frames a second: resample the one at another rate"
             )
     return data
 
@@ -344,8 +344,8 @@ def _checked_speech(speech: Any) -> np.ndarray:
     speech = _as_array("speech", speech)
     if speech.ndim != 1:
         raise ValueError(
-            f"speech has the shape {speech.shape}, expected one channel (samples,): give one, or "
-            "their mean"
+            f"speech has the shape {speech.shape}, expected one channel (samples,): select one, or "
+            "average them"
         )
     if not np.issubdtype(speech.dtype, np.floating):
         hint = ": divide by 32768" if speech.dtype == np.int16 else ""
@@ -370,7 +370,7 @@ def _checked_video(video: Any, *, sizes: Collection[tuple[int, int]] | None) -> 
     if video.ndim == 4:
         raise ValueError(
             f"video has the shape {video.shape}, expected grey (T, 96, 96): convert colour to "
-            "grey, or remove the dimension of 1"
+            "grey, or squeeze the dimension of 1"
         )
     if video.ndim != 3 or (sizes is not None and video.shape[1:] not in sizes):
         raise ValueError(
@@ -393,7 +393,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
     return value
 
 
-# Audio and video streams of one file may differ this much in length, by their codecs' rounding.
+# Audio and video streams of one file may differ this much in length, as codecs round it.
 _SLACK_FRAMES = FRAME_RATE // 2
 
 Progress = Callable[[str, float], None]
@@ -425,7 +425,7 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """What the model gets of one piece of a file.
+    """The model's input for one piece of a file.
 
     Attributes:
         start: seconds from the beginning of the file.
@@ -441,7 +441,7 @@ class Piece:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The inputs that there are."""
+        """The inputs that are present."""
         return tuple(m.name for m in MODALITIES.values() if getattr(self, m.data_name) is not None)
 
 
@@ -463,8 +463,8 @@ class Transcriber:
 
     Args:
         speech2text: the model.
-        modalities: inputs to use, all of which a file must have; None uses those of the model's
-            that it has.
+        modalities: inputs to use, all of which a file must have; None uses those that the model
+            takes and the file has.
         landmarks: finds faces; None reads a landmark file beside the video or else runs dlib.
         max_seconds: length limit of the pieces that are recognised at once.
         progress: called as the work proceeds.
@@ -506,7 +506,7 @@ class Transcriber:
         return Segment(piece.start, piece.end, text, score, piece.modalities)
 
     def pieces(self, path: str | Path, warn: Callable[[str], None]) -> Iterator[Piece]:
-        """Read a file, find the mouth and cut both at pauses.
+        """Read a file, find the mouth, and cut audio and video at pauses.
 
         Args:
             path: video or audio file.
@@ -535,7 +535,7 @@ class Transcriber:
                     # As in data preparation, the video sets the length.
                     samples = fit(samples, frames * SAMPLES_PER_FRAME)
         if samples is not None:
-            # A rest shorter than a frame is ignored.
+            # A remainder shorter than a frame is ignored.
             frames = max(frames, len(samples) // SAMPLES_PER_FRAME, 1)
         for start, end in cut_at_pauses(samples, frames, max_seconds=self.max_seconds):
             video = self._video(crops, end - start)
@@ -557,7 +557,7 @@ class Transcriber:
                 raise
             warn(f"{e.cause}: recognising only the video")
             return None, 0.0
-        # Files of floating-point samples may go beyond full scale.
+        # Floating-point samples may exceed full scale.
         return speech / max(np.abs(speech).max(initial=1.0), 1.0), start
 
     def _face(self, film: Video, warn: Callable[[str], None]) -> _Face | None:
@@ -577,14 +577,14 @@ class Transcriber:
 
     def _find(self, film: Video, warn: Callable[[str], None]) -> tuple[np.ndarray, np.ndarray]:
         path = Path(film.path)
-        next(iter(film))  # raises for a file without pictures before dlib starts
+        next(iter(film))  # before dlib starts: raises for a file without pictures
         beside = find_beside(path) if self.landmarks is None else None
         if beside is not None:
             landmarks = read_landmarks(beside)
             frames = 1 + max(picture.index for picture in film)
             if abs(frames - len(landmarks)) > LANDMARK_SLACK:
                 raise LandmarkError(
-                    f"{beside}: has landmarks of {len(landmarks)} frames, {path.name} has "
+                    f"{beside} has landmarks of {len(landmarks)} frames, but {path.name} has "
                     f"{frames}: replace the file or remove it"
                 )
         else:

@@ -10,13 +10,13 @@ _KEYS = {"r", "alpha", "dropout", "target_modules"}
 def inject_lora(
     base: nn.Module, lora: Mapping, *, names: Sequence[str] = ("default",)
 ) -> nn.Module:
-    """Put trainable LoRA adapters (Hu et al. 2021) into a frozen base model, in place.
+    """Inject trainable LoRA adapters (Hu et al. 2021) into a frozen base model, in place.
 
     Args:
         base: a model that `espnet_smop.base_model.freeze` has frozen.
-        lora: ``r`` (inner width, required), ``alpha`` (the scale is ``alpha / r``; default ``r``),
+        lora: ``r`` (rank, required), ``alpha`` (the scale is ``alpha / r``; default ``r``),
             ``dropout`` (default 0), ``target_modules`` (default ``[q_proj, v_proj]``).
-        names: of several adapters beside each other, all with these settings. The last is active.
+        names: of parallel adapters, all with these settings. The last is active.
 
     Returns:
         ``base``. Its adapters are named ``lora_*``, are float32 whatever the base's dtype, and
@@ -31,7 +31,7 @@ def inject_lora(
         raise ValueError(f"lora is {lora!r}, expected {{r: …, alpha: …}}, or null for no adapters")
     unknown = sorted(map(str, set(lora) - _KEYS))
     if unknown or "r" not in lora:
-        problem = f"unknown settings {unknown}" if unknown else "'r' (the inner width) is missing"
+        problem = f"unknown settings {unknown}" if unknown else "'r' (the rank) is missing"
         raise ValueError(f"lora: {problem}. It takes {sorted(_KEYS)}, or null for no adapters")
     if not isinstance(lora["r"], int) or lora["r"] < 1:
         raise ValueError(f"lora: r is {lora['r']!r}, expected a whole number of at least 1")

@@ -25,7 +25,7 @@ Encoded = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, list
 class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
     """Llama-SMoP: frozen encoders, a trained projector and an LLM with LoRA.
 
-    Its modalities are those with a frontend, so that ASR, VSR and AVSR are the same code. One model
+    Its modalities are those with a frontend, so ASR, VSR and AVSR share the same code. One model
     may have several tasks and rates, see ``views.py``.
 
     Source: Llama-SMoP (arXiv 2505.14336), Figure 1 and Section 2.
@@ -39,8 +39,8 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
             embeddings (see ``CTCWarmStart``). Not in the paper.
         tasks: task (``asr``, ``vsr``, ``avsr``) → weight of its loss; None is the one task of the
             frontends given. The total is divided by the number of tasks.
-        rate_pairs: for a projector with several rates: ``sample`` one audio and one video rate for
-            each step, or ``all`` in every step. Validation has all.
+        rate_pairs: for a projector with several rates: ``sample`` one audio and one video rate
+            per step, or use ``all`` in every step. Validation uses all.
         modality_dropout: modality → probability that a training utterance lacks it, such as
             ``{audio: 0.25, video: 0.25}`` (see ``ModalityDropout``). Not in the paper.
     """
@@ -187,7 +187,7 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
         return self.project_encoded(encoded, view)
 
     def project_encoded(self, encoded: Encoded, view: View) -> ProjectorOutput:
-        """Return the LLM's input tokens for a view of what :meth:`encode` returned."""
+        """Return the LLM's input tokens for a view, from the output of :meth:`encode`."""
         features, lengths, layers = (
             {m: part[m] for m in view.modalities if m in part} for part in encoded
         )

@@ -1,4 +1,4 @@
-"""Decoding at several noise levels at once: what noise does not change is encoded once."""
+"""Decoding at several noise levels at once: inputs without noise are encoded once."""
 
 import copy
 import logging
@@ -24,7 +24,7 @@ class NoiseLevel(NamedTuple):
     """A signal-to-noise ratio, or clean speech.
 
     Attributes:
-        name: ``clean``, or ``snr`` and the ratio as it was written, such as ``snr-5``.
+        name: ``clean``, or ``snr`` and the ratio as written, such as ``snr-5``.
         snr: the ratio in dB; None for clean speech.
     """
 
@@ -33,7 +33,7 @@ class NoiseLevel(NamedTuple):
 
 
 def noise_level(text: str) -> NoiseLevel:
-    """Read a ratio in dB, or one of ``clean``, ``none`` and nothing.
+    """Parse a ratio in dB, ``clean``, ``none`` or an empty string.
 
     Raises:
         ValueError: it is none of these.
@@ -56,7 +56,7 @@ class InputsAtLevels:
         DataLoader(dataset, collate_fn=inputs.collate)
 
     Args:
-        preprocess: level → the preprocessor that adds its noise; None leaves the data as they are.
+        preprocess: level → the preprocessor that adds its noise; None leaves the data unchanged.
         collate: pads utterances into a batch.
     """
 
@@ -75,7 +75,7 @@ class InputsAtLevels:
     def collate(
         self, utterances: Sequence[tuple[str, dict[str, dict[str, Any]]]]
     ) -> tuple[list[str], dict[str, Batch]]:
-        """Return ids, and level → the inputs that are not those of the level before it."""
+        """Return ids, and level → the inputs that differ from the previous level's."""
         uids, before, changes = [], {}, {}
         for level in self._preprocess:
             uids, batch = self._collate([(uid, data[level]) for uid, data in utterances])
@@ -103,7 +103,7 @@ class Decoded:
         level: its name.
         uids: ids of the utterances.
         nbest: n-best list of each.
-        costs: what it took.
+        costs: time and memory.
     """
 
     level: str
@@ -117,16 +117,16 @@ def decode_at_levels(
 ) -> Iterator[Decoded]:
     """Decode each batch at each level.
 
-    A modality is encoded at the first level, and again where its input changes. So the features of
-    one batch are in memory, and those of the video serve all levels.
+    A modality is encoded at the first level, and again where its input changes. Only one batch's
+    features are in memory, and the video's are shared by all levels.
 
     Args:
         speech2text: the model.
         batches: as `InputsAtLevels.collate` returns them.
     """
-    asked = time.perf_counter()  # for a batch
+    start_loading = time.perf_counter()
     for uids, changes in batches:
-        loading = time.perf_counter() - asked
+        loading = time.perf_counter() - start_loading
         features, batch = _Features(speech2text), {}
         for level, inputs in changes.items():
             batch |= inputs
@@ -148,7 +148,7 @@ def decode_at_levels(
                 media_tokens=speech2text.media_tokens - tokens,
             )
             yield Decoded(level, uids, nbest, costs)
-        asked = time.perf_counter()
+        start_loading = time.perf_counter()
 
 
 class _Features:
@@ -170,7 +170,7 @@ class _Features:
             if modality in self.seconds and MODALITIES[modality].data_name not in inputs:
                 continue
             for part in self.encoded:
-                part.pop(modality, None)  # before the memory is needed for the new ones
+                part.pop(modality, None)  # free the memory before the new ones need it
             start = time.perf_counter()
             encoded = self._speech2text.encode(inputs, modalities=[modality])
             if self._speech2text.device.startswith("cuda"):

@@ -1,9 +1,9 @@
-"""Frozen linear layers of base models on CPUs: the weights packed once for oneDNN's kernels.
+"""Frozen linear layers of base models on CPUs: weights packed once for oneDNN's kernels.
 
-``nn.Linear`` hands float32 products to MKL, which lays the weights out anew in each call and does
-not use AVX-512 on AMD's CPUs. With one thread of an EPYC that has it, products of 15 to 900 rows
-took 2.2 to 2.9 times as long (widths from 576 to 8,192), and 1.2 to 1.5 times as long as oneDNN's
-with AVX2 alone. Packing takes as long as one product of 60 rows.
+``nn.Linear`` uses MKL for float32 products, which repacks the weights in each call and does not
+use AVX-512 on AMD's CPUs. On one thread of an EPYC that has it, MKL's products of 15 to 900 rows
+(widths from 576 to 8,192) took 2.2 to 2.9 times as long as oneDNN's, and 1.2 to 1.5 times as long
+as oneDNN's with AVX2 alone. Packing takes as long as one product of 60 rows.
 """
 
 import torch
@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 _SMALLEST = 128
-"""Inputs or outputs of the smallest layer that gains."""
+"""Fewest inputs and outputs of a layer that gains."""
 
 
 class PackedLinear(nn.Module):
@@ -54,10 +54,10 @@ def gains(weight: torch.Tensor) -> bool:
 
 
 def pack_linears(model: nn.Module) -> None:
-    """Replace the frozen linear layers of a model by packed ones, in place, for good.
+    """Replace the frozen linear layers of a model with packed ones, in place.
 
-    The model is for inference afterwards. Layers with LoRA stay as they are. Memory grows only by
-    an output layer whose weight the embeddings use as well.
+    Afterwards the model is for inference only. Layers with LoRA are left alone. Memory grows only
+    by an output layer that shares its weight with the embeddings.
     """
     for parent in list(model.modules()):
         if isinstance(parent, LoraLayer):

@@ -98,7 +98,7 @@ def skeleton(model: str, directory: Path) -> Path:
     """Return a directory from which a base model can be built on the meta device.
 
     Args:
-        model: a local directory, which is returned as it is, or a published model.
+        model: a local directory, which is returned as is, or a published model.
         directory: parent directory of the skeletons of published models.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Formats of a file's transcript: lines of text, JSON, and the subtitles SRT and WebVTT.
+"""Transcript formats: lines of text, JSON, and SRT and WebVTT subtitles.
 
 Each format is a function of the file's path, its segments and the list of its warnings, which is
-complete when the segments have been taken. It yields parts of the transcript, without the line
-break that ends each, as soon as they are known.
+complete once the segments are consumed. It yields parts of the transcript as soon as they are
+known, each without its final line break.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ def text_lines(path: str, segments: Iterable[Segment], warnings: list[str]) -> I
 
 
 def json_line(path: str, segments: Iterable[Segment], warnings: list[str]) -> Iterator[str]:
-    """Yield all in one line of JSON."""
+    """Yield a single line of JSON."""
     found = list(segments)
     content: dict[str, Any] = {
         "file": path,
@@ -44,14 +44,14 @@ def json_line(path: str, segments: Iterable[Segment], warnings: list[str]) -> It
 
 
 def srt_cues(path: str, segments: Iterable[Segment], warnings: list[str]) -> Iterator[str]:
-    """Yield the cues of an SRT file, a segment each; segments without words have none."""
+    """Yield the cues of an SRT file, one per segment; segments without words are skipped."""
     spoken = (segment for segment in segments if segment.text.split())
     for number, segment in enumerate(spoken, start=1):
         yield f"{number}\n{_times(segment, ',')}\n{_one_line(segment.text)}\n"
 
 
 def vtt_cues(path: str, segments: Iterable[Segment], warnings: list[str]) -> Iterator[str]:
-    """Yield the header and the cues of a WebVTT file; segments without words have none."""
+    """Yield the header and the cues of a WebVTT file; segments without words are skipped."""
     yield "WEBVTT\n"
     for segment in segments:
         if segment.text.split():
@@ -64,7 +64,7 @@ Format = Callable[[str, Iterable[Segment], list[str]], Iterator[str]]
 FORMATS: dict[str, Format] = {
     "txt": text_lines, "json": json_line, "srt": srt_cues, "vtt": vtt_cues,
 }  # fmt: skip
-"""Name, which is the suffix of the transcript as well → format."""
+"""Name, also the transcript's file suffix → format."""
 SUBTITLES = ("srt", "vtt")
 """Formats that video players read."""
 

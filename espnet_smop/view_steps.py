@@ -1,4 +1,4 @@
-"""The views of a model, and which of them each training step has."""
+"""The views of a model, and which of them each training step uses."""
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
@@ -10,21 +10,21 @@ from espnet_smop.views import RATE_PAIRS, TASKS, View, choose_task, rate_pairs_o
 
 
 class Views(nn.Module):
-    """The views of a model, and which of them each step has.
+    """The views of a model, and which of them each training step uses.
 
-    With ``rate_pairs: sample`` every step has one pair of rates, and all pairs come equally often:
-    one shuffled round of them follows another. The order depends only on the number of the step, so
-    it is the same in all processes, and a resumed training continues it.
+    With ``rate_pairs: sample`` every step uses one pair of rates, and all pairs come equally often,
+    in shuffled rounds. The order depends only on the step number, so it is the same in all
+    processes, and a resumed training continues it.
 
     Args:
         tasks: task → weight of its loss.
         rates: modality → rates of the projector; empty if it has a single rate.
-        rate_pairs: ``sample``, one pair of audio and video rates a step, or ``all``; None is
+        rate_pairs: ``sample``, one pair of audio and video rates per step, or ``all``; None is
             ``sample``.
 
     Attributes:
         all: every view once; its weight is the mean over the steps.
-        steps: the views of each step, of which one is taken at a time.
+        steps: lists of views, one of which is used per step.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Views(nn.Module):
 
     @property
     def modalities(self) -> set[str]:
-        """What the views take together."""
+        """All modalities of the views."""
         return {modality for view in self.all for modality in view.modalities}
 
     def restrict_to(self, view: View) -> None:
-        """Keep a single view: the model is then one for a task at given rates."""
+        """Keep a single view: the model then has one task at given rates."""
         self.all = [View(view.task, view.rates)]
         self.steps = [self.all]
 
@@ -79,7 +79,7 @@ class Views(nn.Module):
         return self.steps[int(order[place])]
 
     def statistics(self, by_view: Mapping[View, Mapping[str, torch.Tensor]]) -> dict:
-        """Return the statistics of a step: means over its views and, if there are several, each's.
+        """Return the statistics of a step: means over its views and, if several, those of each.
 
         Args:
             by_view: name → scalar, for each view of the step.
@@ -98,11 +98,11 @@ class Views(nn.Module):
         return {name: value / weights[name] for name, value in sums.items()} | own
 
     def find(self, task: str | None = None, rates: Mapping[str, int] | None = None) -> View:
-        """Return a view, to decode with it.
+        """Return the view to decode with.
 
         Args:
             task: None is the task with the most modalities.
-            rates: modality → rate; where none is given, the first that the model has.
+            rates: modality → rate; by default the model's first ones.
 
         Raises:
             ValueError: the model has no such task or rate; says which it has.
@@ -124,14 +124,14 @@ class Views(nn.Module):
             known = ", ".join(_as_options(v) for v in self.all if v.task == task)
             raise ValueError(
                 f"the model has no rates {_listed(rates)} for {task}; it has: "
-                f"{known or 'a single rate, which is not chosen'}"
+                f"{known or 'a single rate, so leave rates out'}"
             )
         return found[0]
 
     def for_modalities(self, view: View, modalities: Collection[str]) -> View:
         """Return the view, at the same rates, of the task that takes exactly these modalities.
 
-        Without such a task it is ``view`` itself.
+        If there is none, return ``view`` itself.
         """
         for other in self.all:
             if set(other.modalities) == set(modalities) and (

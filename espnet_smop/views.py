@@ -1,9 +1,9 @@
-"""What one training step asks of the LLM: tasks, rates and their weights in the loss.
+"""Views: the tasks and rates of a training step, and their weights in the loss.
 
-A **view** is a task (which modalities) at rates (how many encoder frames make one token). A step
-encodes a batch once, and then projects, decodes and adds a weighted loss for each of its views.
-Llama-SMoP has one view; Omni-AVSR (arXiv 2511.07253) has three tasks, and draws one pair of audio
-and video rates a step; Llama-MTSK (arXiv 2503.06362) has all pairs in every step.
+A **view** is a task (its modalities) at given rates (encoder frames per token). A step encodes a
+batch once, and then projects, decodes and adds a weighted loss for each of its views. Llama-SMoP
+has one view; Omni-AVSR (arXiv 2511.07253) has three tasks and draws one pair of audio and video
+rates per step; Llama-MTSK (arXiv 2503.06362) uses all pairs in every step.
 """
 
 import itertools
@@ -29,7 +29,7 @@ def rates_tag(rates: Mapping[str, int]) -> str:
 
 
 def rate_pairs_of(rates: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
-    """Return all pairs of one audio and one video rate; the audio rate changes first."""
+    """Return all pairs of one audio and one video rate; the audio rate varies fastest."""
     rates = {m: rates[m] for m in MODALITIES if m in rates}
     pairs = itertools.product(*reversed(rates.values()))
     return [dict(zip(rates, reversed(pair), strict=True)) for pair in pairs]
@@ -51,7 +51,7 @@ class View:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What the LLM reads, in this order."""
+        """Modalities that the LLM reads, in order."""
         return TASKS[self.task]
 
     @property
@@ -69,7 +69,7 @@ def choose_task(tasks: Collection[str], task: str | None = None) -> str:
     """Return the task to decode with; None is the one with the most modalities.
 
     Raises:
-        ValueError: the model, whose tasks are given, does not have it.
+        ValueError: it is not one of the model's tasks.
     """
     if task is None:
         return max(tasks, key=lambda t: len(TASKS[t]))
@@ -79,10 +79,10 @@ def choose_task(tasks: Collection[str], task: str | None = None) -> str:
 
 
 def parse_rates(text: str) -> dict[str, int]:
-    """Read ``audio=4,video=2``, or one of them.
+    """Parse ``audio=4,video=2``, or one of them.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the text has another format.
     """
     rates = {}
     for part in filter(None, text.split(",")):
@@ -108,13 +108,13 @@ def tasks_of(tasks: Mapping[str, float] | None, modalities: Collection[str]) -> 
 
 
 def task_problems(tasks: Mapping[str, float], modalities: Collection[str]) -> Iterator[str]:
-    """Yield what is wrong with ``model_conf.tasks``, for a model with these modalities."""
+    """Yield problems with ``model_conf.tasks``, for a model with these modalities."""
     if not isinstance(tasks, Mapping) or not tasks:
-        yield f"tasks is {tasks!r}, expected task: weight, with tasks of {', '.join(TASKS)}"
+        yield f"tasks is {tasks!r}, expected task: weight, with tasks from {', '.join(TASKS)}"
         return
     for task, weight in tasks.items():
         if task not in TASKS:
-            yield f"tasks has '{task}', expected tasks of {', '.join(TASKS)}"
+            yield f"tasks has '{task}', expected one of {', '.join(TASKS)}"
             continue
         for modality in TASKS[task]:
             if modality not in modalities:

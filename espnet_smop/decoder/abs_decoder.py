@@ -99,7 +99,7 @@ class AbsAVDecoder(AbsDecoder):
         """Add what the model's views need. Called once, when the model is built."""
 
     def active(self, view: View) -> contextlib.AbstractContextManager:
-        """Return a context in which `forward` and `generate` work for a view.
+        """Return a context in which `forward` and `generate` use a view.
 
         The default suits a decoder that computes the same for all views.
         """
@@ -108,7 +108,7 @@ class AbsAVDecoder(AbsDecoder):
     def repeated(self) -> contextlib.AbstractContextManager:
         """Return a context in which calls of `generate` may share what depends on the weights.
 
-        Weights and active view do not change in it. By default the calls share nothing.
+        Weights and active view must not change in it. By default, nothing is shared.
         """
         return contextlib.nullcontext()
 
@@ -150,9 +150,9 @@ class AbsAVDecoder(AbsDecoder):
         """Check the settings of `generate` before it is called.
 
         Raises:
-            ValueError: it does not take one of them; names the closest that it takes.
+            ValueError: one of them is unknown; the message names the closest known one.
         """
-        # Those after self, tokens and token_lengths, however the class takes them.
+        # Without self, tokens and token_lengths.
         parameters = list(inspect.signature(cls.generate).parameters.values())[3:]
         if any(p.kind is p.VAR_KEYWORD for p in parameters):
             return

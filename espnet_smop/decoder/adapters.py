@@ -1,4 +1,4 @@
-"""Which of an LLM's adapters a view uses."""
+"""Selects the adapters of an LLM that a view uses."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,11 +24,11 @@ class ViewAdapters(Protocol):
         """Add the adapters of these views to the LLM."""
 
     def activate(self, view: View | None) -> None:
-        """Use those of a view from now on; None: of no view."""
+        """Use the adapters of a view from now on; None means no view."""
 
 
 class ActiveView:
-    """The view that an LLM works for.
+    """The view that an LLM uses.
 
     Example::
 
@@ -59,7 +59,7 @@ class ActiveView:
     def again(self) -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
         """Return contexts for a pass and its recomputation, as ``checkpoint(context_fn=…)`` takes.
 
-        The backward pass recomputes layers when the view's context has long ended.
+        The backward pass recomputes layers after the view's context has ended.
         """
         return contextlib.nullcontext(), self(self.view)
 
@@ -70,7 +70,7 @@ class ActiveView:
 
 
 class LoRAPerView:
-    """LoRA of its own for each task or set of rates, and optionally one that all views add to it.
+    """Separate LoRA for each task or set of rates, optionally added to one that all views share.
 
     Source: Omni-AVSR's T and ST (arXiv 2511.07253), Llama-MTSK's SS and MSS (arXiv 2503.06362).
 
@@ -109,7 +109,7 @@ class LoRAPerView:
         self.add([*names, *self.shared])
 
     def add(self, names: Sequence[str]) -> None:
-        """Add adapters of these names."""
+        """Add adapters with these names."""
         inject_lora(self.llm, self.lora, names=names)
         self.names = list(names)
         self._layers = [m for m in self.llm.modules() if isinstance(m, LoraLayer)]
@@ -122,5 +122,5 @@ class LoRAPerView:
             own = ", ".join(name for name in self.names if name != SHARED)
             raise ValueError(f"the LLM has LoRA for {own}, but none for '{names[0]}'")
         for layer in self._layers:
-            # peft's own `set_adapter` would also stop the others' training.
+            # peft's own `set_adapter` would also freeze the others.
             layer._active_adapter = names

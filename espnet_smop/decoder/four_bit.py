@@ -1,4 +1,4 @@
-"""Frozen LLMs with weights of four bits (NF4 of QLoRA, arXiv 2305.14314), by bitsandbytes."""
+"""Frozen LLMs with 4-bit weights (NF4 of QLoRA, arXiv 2305.14314), using bitsandbytes."""
 
 from collections.abc import Collection
 from types import ModuleType
@@ -19,8 +19,8 @@ def check_format(name: str | None) -> None:
     """Check ``decoder_conf.quantize``.
 
     Raises:
-        ValueError: it is no known format.
-        BaseModelError: bitsandbytes is not installed, and weights are to be loaded.
+        ValueError: it is not a known format.
+        BaseModelError: loading weights needs bitsandbytes, which is not installed.
     """
     if name not in FORMATS:
         raise ValueError(f"quantize is {name!r}, expected nf4 or null")
@@ -51,7 +51,7 @@ def quantize(llm: PreTrainedModel) -> None:
         ).to(device)
         packed.bias = linear.bias
         setattr(parent, name, packed)
-    llm.is_loaded_in_4bit = True  # which peft asks for
+    llm.is_loaded_in_4bit = True  # peft checks it
 
 
 def num_weights(llm: nn.Module) -> int:

@@ -51,7 +51,7 @@ from espnet_smop.modality import MODALITIES
 from espnet_smop.views import View
 
 LORA = {"r": 64, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
-"""Width, scale (``alpha / r``) and place of the paper's adapters for a 2,048 wide LLM."""
+"""The paper's adapters for an LLM of width 2,048: rank, scale (``alpha / r``), layers."""
 
 
 class LLMDecoder(AbsAVDecoder):
@@ -62,28 +62,28 @@ class LLMDecoder(AbsAVDecoder):
     LLM's vocabulary does not change.
 
     Args:
-        model: a local directory, a hub id, or a ``.gguf`` file of a causal LM of the Llama kind
+        model: a local directory, a hub id, or a ``.gguf`` file of a Llama-like causal LM
             (Llama, TinyLlama, SmolLM2, Mistral, Qwen2, Qwen3, …).
         lora: ``r``, ``alpha`` (scale ``alpha / r``), ``dropout`` and ``target_modules`` of the
             adapters, with defaults in ``LORA``; None adds no adapters. For a model with several
             views also ``per``: ``task`` or ``rates`` gives each its own adapters instead of one
-            for all (``null``), and ``shared: true`` adds one for all to them.
+            for all (``null``); ``shared: true`` adds a shared one to them.
         mome: settings of the mixtures of bottleneck adapters in the layers, see ``MoME``, with
             defaults in ``MOME``; None adds none.
         sink_loss_weight: weight of ``sink_loss`` between BOS and the media and prompt tokens, in
-            the outputs of all layers but the last; 1.0e4 in its paper. 0 leaves it out.
+            the outputs of all layers but the last; 1.0e4 in its paper. 0 disables it.
         prompt: the instruction, or task → instruction; None is the paper's prompt for the
             modalities given.
         train_delimiters: train the delimiters' embeddings.
         chat_template: put media and prompt into the tokenizer's chat template.
         attn_implementation: as in Hugging Face (``sdpa``, ``eager``, ``flash_attention_2``, …);
             None is its default. Generation needs masks that only ``sdpa`` and ``eager`` support,
-            and uses ``sdpa`` instead of others.
+            and replaces others with ``sdpa``.
         dtype: of the frozen weights (``bfloat16``, ``float16``, ``float32``); None is bfloat16
             where CUDA is available and float32 elsewhere. Trained parameters are float32.
         quantize: ``nf4`` stores the layers' frozen weights in four bits and computes in ``dtype``;
-            needs bitsandbytes. Trained parameters and checkpoints are those of an LLM that is not
-            quantised, and so is its fingerprint.
+            needs bitsandbytes. Trained parameters, checkpoints and fingerprint are the same as
+            without quantisation.
         gradient_checkpointing: recompute each layer in the backward pass to save memory.
         compile: run the layers through ``torch.compile`` in training.
         gguf_file: name of a GGUF file inside ``model``; its weights are dequantised.
@@ -116,7 +116,7 @@ class LLMDecoder(AbsAVDecoder):
             raise ValueError(f"sink_loss_weight is {sink_loss_weight}, expected at least 0")
         if prompt is not None and not isinstance(prompt, str | Mapping):
             raise ValueError(
-                f"prompt is {prompt!r}, expected a text, a text for each task, or null for the "
+                f"prompt is {prompt!r}, expected a string, one for each task, or null for the "
                 "paper's"
             )
         four_bit.check_format(quantize)
@@ -231,7 +231,7 @@ class LLMDecoder(AbsAVDecoder):
 
         Returns:
             The cross-entropy in nats, mean over the text and EOS tokens of the batch, and their
-            number; statistics: ``loss_ce``, and ``acc``, the share of tokens predicted right.
+            number; statistics: ``loss_ce``, and ``acc``, the token accuracy.
         """
         texts = [ids[:n] for ids, n in zip(text, text_lengths.tolist(), strict=True)]
         sequences = [
@@ -292,7 +292,7 @@ class LLMDecoder(AbsAVDecoder):
         """Transcribe by beam search, by default with ``GENERATION_DEFAULTS``; see ``AbsAVDecoder``.
 
         The LLM's ``generation_config.json`` is ignored. A batch that runs out of the accelerator's
-        memory is split in half and tried again.
+        memory is split in half and retried.
 
         Args:
             tokens: modality → ``(B, T', E)``.
@@ -306,9 +306,9 @@ class LLMDecoder(AbsAVDecoder):
             sample: beam sampling instead of beam search; see ``beam_search``.
             temperature: divides the logits.
             seed: of the sampling.
-            contrast: α of contrastive decoding: the logits with audio and video, times 1 + α, minus
-                those with the audio alone, times α. So what the lips add to the sound counts more.
-                Without effect on a single modality.
+            contrast: α of contrastive decoding: 1 + α times the logits with audio and video, minus
+                α times those with audio alone, so that what the lips add to the sound counts more.
+                Ignored for a single modality.
 
         Returns:
             For each utterance ``nbest`` hypotheses, best first.
@@ -370,7 +370,7 @@ class LLMDecoder(AbsAVDecoder):
         if settings.get("temperature", 1.0) <= 0:
             raise ValueError(f"temperature is {settings['temperature']}, expected a number above 0")
         if settings.get("contrast", 0.0) < 0:
-            raise ValueError(f"contrast is {settings['contrast']}, expected a number from 0 on")
+            raise ValueError(f"contrast is {settings['contrast']}, expected a number of at least 0")
         nbest, beam_size = settings.get("nbest", 1), settings.get("beam_size", math.inf)
         if nbest > beam_size:
             raise ValueError(f"nbest is {nbest}, but must be between 1 and beam_size {beam_size}")
@@ -395,7 +395,7 @@ class LLMDecoder(AbsAVDecoder):
         # After the except block, whose traceback would keep the failed attempt's memory.
         half = (len(prefixes) + 1) // 2
         logging.warning(
-            f"out of memory with {len(prefixes)} utterances at once: trying {half}. "
+            f"out of memory with {len(prefixes)} utterances at once: retrying with {half}. "
             "A smaller batch_size or beam_size avoids this"
         )
         if torch.cuda.is_available():
@@ -492,7 +492,7 @@ class LLMDecoder(AbsAVDecoder):
             media = []
             for m in modalities:
                 media += [opening[m][None]] if m in present else []
-                # Also if it is empty: distributed training waits for the gradient of everything.
+                # Even if it is empty: distributed training waits for all gradients.
                 media += [tokens[m][b, : lengths[m][b]]]
                 media += [closing[m][None]] if m in present else []
             prefixes.append(torch.cat([before, *media, after]))
@@ -503,7 +503,7 @@ class LLMDecoder(AbsAVDecoder):
         if window is not None and length > window:
             raise ValueError(
                 f"{length} positions do not fit into the LLM's sliding attention window "
-                f"({window}), which generation does not implement. Use shorter utterances, a "
+                f"({window}), which generation does not implement. Use shorter utterances, "
                 "stronger downsampling or a smaller max_new_tokens"
             )
 
@@ -549,7 +549,7 @@ def _load(
         _check_kind(model, directory)
     options = {}
     if gguf_file is not None and hasattr(transformers, "GgufConfig"):
-        # Recent versions may leave the weights packed, and adapters need plain ones.
+        # Recent versions may keep the weights packed, but adapters need plain ones.
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     common = {"dtype": base_dtype(dtype), "attn_implementation": attn_implementation}
     if on_meta():
@@ -563,7 +563,7 @@ def _load(
         if getattr(llm.config, setting, None) not in (None, 1, 1.0):
             raise ValueError(
                 f"'{model}' ({llm.config.model_type}) rescales its logits ({setting}), which this "
-                "decoder does not implement. Use an LLM of the Llama kind"
+                "decoder does not implement. Use a Llama-like LLM"
             )
     if tokenizer is not None:
         return llm, load_tokenizer(tokenizer)
@@ -579,8 +579,8 @@ def _check_kind(model: str, directory: Path) -> None:
     is_causal = kind in CONFIG_MAPPING
     if is_causal:
         settings = AutoConfig.from_pretrained(directory)
-        # Hugging Face counts encoders with a decoder as well, and BERT's kind, whose sentences have
-        # types, though it sees what comes after a token.
+        # Hugging Face also lists encoder-decoders, and bidirectional models such as BERT, which
+        # have token types.
         is_causal = (
             type(settings) in MODEL_FOR_CAUSAL_LM_MAPPING
             and not getattr(settings, "is_encoder_decoder", False)
@@ -588,27 +588,26 @@ def _check_kind(model: str, directory: Path) -> None:
         )
     if not is_causal:
         raise BaseModelError(
-            f"'{model}' is a {kind} model, not a causal LM of the Llama kind: check model in "
-            "decoder_conf"
+            f"'{model}' is a {kind} model, not a causal LM like Llama: check model in decoder_conf"
         )
 
 
 def _check_vocabulary(tokenizer: Any, rows: int, model: str) -> None:
     """Raise ValueError if texts may contain tokens without an embedding in the LLM."""
-    # No text contains special tokens: a pad token beyond the table, as some models have, is fine.
+    # Texts contain no special tokens: a pad token beyond the table, as in some models, is fine.
     special = set(tokenizer.all_special_ids)
     largest = max((i for i in tokenizer.get_vocab().values() if i not in special), default=0)
     if largest >= rows:
         raise ValueError(
-            f"the tokenizer has ids up to {largest}, the LLM '{model}' embeddings for {rows}: they "
-            "belong to different models, check model and tokenizer"
+            f"the tokenizer has ids up to {largest}, but the LLM '{model}' has {rows} embeddings: "
+            "they belong to different models, check model and tokenizer"
         )
 
 
 def _checkpoint_layers(llm: nn.Module, active_view: ActiveView) -> None:
     """Recompute the layers in the backward pass.
 
-    Hugging Face's own switch acts on modules in training mode only, which a frozen base never is.
+    Hugging Face's own switch affects modules in training mode only, which a frozen base never is.
     """
     for layer in _layers(llm):
         layer.forward = types.MethodType(_checkpointed(layer.forward.__func__, active_view), layer)

@@ -12,20 +12,19 @@ from espnet_smop.packed_linear import PackedLinear, gains
 
 @contextlib.contextmanager
 def merged_lora(llm: nn.Module) -> Iterator[None]:
-    """Let an LLM compute with its active adapters merged, within the context.
+    """Merge an LLM's active adapters into its weights within the context.
 
-    A step of the search is many small products, of which unmerged adapters are a third. The base
-    layers are not touched: others take their places for a while, with as much memory as the
-    weights that have adapters. Layers in four bits are left alone, because they could not hold the
-    sum.
+    A search step consists of many small products, a third of them from unmerged adapters. The base
+    layers are not modified but temporarily replaced, with as much memory as the weights that have
+    adapters. 4-bit layers are left alone, because they could not hold the sum.
 
-    A context within another one, for the same adapters, has nothing to do: a decoding of many
-    batches merges them once, while the LLM's weights stay as they are.
+    A nested context for the same adapters does nothing, so that decoding many batches merges them
+    once; the LLM's weights must not change meanwhile.
 
     In bfloat16 the sum is rounded once. Logits of a Llama with 8 layers of width 512 and random
     weights then differ from those in float32 by 1.75 to 1.76 %, against 1.70 to 1.74 % with
-    adapters beside the layers, for updates of 0.5 to 7 % of the weights: the error is that of
-    bfloat16, merged or not.
+    unmerged adapters, for updates of 0.5 to 7 % of the weights: the error is that of bfloat16,
+    merged or not.
 
     Raises:
         RuntimeError: other adapters are merged already.
@@ -42,11 +41,11 @@ def merged_lora(llm: nn.Module) -> Iterator[None]:
                 if layer.merged_adapters != adapters:
                     raise RuntimeError(
                         f"adapters {layer.merged_adapters} are merged, but {adapters} are active: "
-                        "end the context `merged_lora` of the former first"
+                        "exit the `merged_lora` context of the former first"
                     )
             elif adapters and _is_plain(base):
                 merged.append((layer, base))
-                layer.base_layer = _with(layer, adapters)
+                layer.base_layer = _merge(layer, adapters)
                 layer.merged_adapters = adapters
         yield
     finally:
@@ -60,7 +59,7 @@ def _is_plain(base: nn.Module | None) -> bool:
 
 
 @torch.no_grad()
-def _with(layer: Linear, adapters: list[str]) -> nn.Module:
+def _merge(layer: Linear, adapters: list[str]) -> nn.Module:
     """Return the base layer with these adapters' updates in its weight."""
     base = layer.base_layer
     updates = (layer.get_delta_weight(name) for name in adapters)

@@ -1,7 +1,7 @@
 """Mixtures of bottleneck adapters in the LLM's layers (MoME, arXiv 2510.04136).
 
-They are the projector's router and experts, with other settings. Forward hooks add their outputs to
-the frozen LLM's, whose modules and names stay as they are.
+They reuse the projector's router and experts, with other settings. Forward hooks add their outputs
+to the frozen LLM's, whose modules and names do not change.
 """
 
 import contextlib
@@ -36,8 +36,8 @@ MOME = {
 class MixtureOfAdapters(nn.Module):
     """``Σ_shared E(x) + Σ_top-k g · E(x)`` with ``E`` = Linear(D, b) → GELU → Linear(b, D).
 
-    It begins as zero: the second matrices are zero, and the first ones are not, so that they learn.
-    The public code zeroes both, which leaves no gradient.
+    Its output is zero at first: the second matrices are zero, but the first are not, so that they
+    learn. The public code zeroes both, which leaves no gradient.
 
     Args:
         size: token width D.
@@ -47,7 +47,7 @@ class MixtureOfAdapters(nn.Module):
 
     Attributes:
         routers: by name; `add_routers` makes them.
-        current: name of the one that routes.
+        current: name of the active one.
     """
 
     def __init__(self, size: int, *, num_experts: int, num_shared: int, bottleneck: int):
@@ -73,7 +73,7 @@ class MixtureOfAdapters(nn.Module):
         self.shared = pool(num_shared) if num_shared else None
 
     def add_routers(self, top_k: Mapping[str, int]) -> None:
-        """Add routers, by their names and the K of each; the first one routes."""
+        """Add routers: name → K; the first one becomes active."""
         for name, k in top_k.items():
             self.routers[name] = Router(
                 input_size=self.size, num_experts=self.experts.num_experts, top_k=k
@@ -81,7 +81,7 @@ class MixtureOfAdapters(nn.Module):
         self.current = next(iter(top_k))
 
     def choose(self, router: str, top_k: int) -> None:
-        """Route by this router from now on, to K experts."""
+        """Use this router from now on, with K experts."""
         self.current = router
         self.routers[router].top_k = top_k
 
@@ -113,21 +113,21 @@ class MoME(nn.Module):
     """A `MixtureOfAdapters` in each layer of an LLM.
 
     Args:
-        layers: of the LLM, of Llama's kind; hooks are registered in them.
+        layers: of a Llama-like LLM; hooks are registered in them.
         size: their width.
         num_experts: N, routed experts of each layer.
         num_shared: further experts of each layer that every token goes to.
-        top_k: K, experts per token; or for a model of several rates ``View.rates_tag`` → K, such as
+        top_k: K, experts per token; or with several rates ``View.rates_tag`` → K, such as
             ``{a4_v2: 4, a16_v5: 1}``.
         bottleneck: inner width of the experts.
-        place: ``mhsa`` (reads what attention reads, and is added to its output), ``ffn`` (the
-            same beside the MLP) or ``layer`` (reads what attention reads, and is added to the
-            layer's output).
+        place: ``mhsa`` (takes attention's input, and is added to its output), ``ffn`` (the same
+            for the MLP) or ``layer`` (takes attention's input, and is added to the layer's
+            output).
         router: ``shared`` by all rates, or ``per_rate``: one for each.
         load_balancing_weight: weight of the load-balancing loss over the routings of all layers.
 
     Raises:
-        ValueError: a setting is out of its range, or the layers are of another kind.
+        ValueError: a setting is out of its range, or the layers are not Llama-like.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class MoME(nn.Module):
 
     @property
     def needs_view(self) -> bool:
-        """Whether rates differ in what they use."""
+        """Whether rates differ in router or K."""
         return self.router_per_rate or isinstance(self.top_k, Mapping)
 
     def prepare(self, views: Sequence[View]) -> None:
@@ -185,8 +185,8 @@ class MoME(nn.Module):
         tags = list(dict.fromkeys(view.rates_tag for view in views))
         if isinstance(self.top_k, Mapping) and set(self.top_k) != set(tags):
             raise ValueError(
-                f"mome.top_k is for the rates {', '.join(map(str, self.top_k))}, but those of the "
-                f"model are {', '.join(tags) or 'not several'}"
+                f"mome.top_k is for the rates {', '.join(map(str, self.top_k))}, but the model has "
+                f"{', '.join(tags) or 'a single rate'}"
             )
         if self.router_per_rate:
             if tags == [""]:
@@ -209,7 +209,7 @@ class MoME(nn.Module):
 
     @contextlib.contextmanager
     def recording(self, valid: torch.Tensor) -> Iterator[list[Routing]]:
-        """Return the layers' routings of what the LLM reads in this context, filled as it runs.
+        """Yield a list that the LLM's layers fill with routings as they run in this context.
 
         Args:
             valid: ``(B, T)``, False for padding, which is sent to no expert.
@@ -231,7 +231,7 @@ class MoME(nn.Module):
         return balance
 
 
-# Compiled layers run this as it is: which experts get a token changes from batch to batch.
+# Never compiled: which experts get a token changes from batch to batch.
 @torch.compiler.disable
 def _mixed(mixture: MixtureOfAdapters, x: torch.Tensor) -> torch.Tensor:
     valid, routings = _PASS.get() or (None, [])
@@ -273,6 +273,6 @@ PLACES: dict[str, Callable[[nn.Module, MixtureOfAdapters], None]] = {
 def _part(layer: nn.Module, name: str) -> nn.Module:
     if not hasattr(layer, name):
         raise ValueError(
-            f"mome: the LLM's {type(layer).__name__} has no '{name}'. Use an LLM of the Llama kind"
+            f"mome: the LLM's {type(layer).__name__} has no '{name}'. Use a Llama-like LLM"
         )
     return getattr(layer, name)

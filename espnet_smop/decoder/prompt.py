@@ -24,7 +24,7 @@ def choose_prompt(prompt: str | Mapping[str, str] | None, modalities: Collection
     """Return the prompt for the modalities that the LLM reads.
 
     Args:
-        prompt: one for all; or task → prompt; or None. Where it has none, it is the paper's.
+        prompt: one for all, task → prompt, or None; the paper's replaces a missing one.
         modalities: ``audio``, ``video`` or both.
     """
     if isinstance(prompt, str):

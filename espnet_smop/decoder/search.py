@@ -21,7 +21,7 @@ _NEVER = -math.inf
 
 
 class LanguageModel(Protocol):
-    """The interface that the search needs of an LLM."""
+    """The interface of an LLM that the search needs."""
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Map token ids ``(...)`` to input embeddings ``(..., E)``."""
@@ -71,8 +71,8 @@ def beam_search(
 
     Args:
         model: the LLM.
-        prefix: ``(B, P, E)`` embeddings, right-padded; with ``contrast`` ``(2 B, P, E)``, in which
-            each utterance's prefix is followed by a poorer one.
+        prefix: ``(B, P, E)`` embeddings, right-padded; with ``contrast`` ``(2 B, P, E)``, where
+            each utterance's prefix is followed by a poor one, with less input.
         prefix_lengths: ``(B,)`` or ``(2 B,)``, number of valid embeddings of each prefix.
         max_tokens: ``(B,)`` maximum number of tokens to generate, EOS included; at least 1.
         eos: id of the token that ends a text.
@@ -86,13 +86,13 @@ def beam_search(
         temperature: divides the logits. The score is that of the tempered distribution.
         seed: of the random numbers.
         contrast: α. Above 0, the logits are ``(1 + α) · full - α · poor``, of the two prefixes of
-            an utterance: what the poorer one suggests as well counts less.
+            an utterance: what the poor one also suggests counts less.
 
     Returns:
         For each utterance ``nbest`` hypotheses, best first.
     """
     device = prefix.device
-    rows = 2 if contrast else 1  # R, of an utterance in the LLM's batch
+    rows = 2 if contrast else 1  # R, per utterance in the LLM's batch
     batch, prefix_size = len(prefix) // rows, prefix.size(1)
     limit = int(max_tokens.max())
     k = beam_size

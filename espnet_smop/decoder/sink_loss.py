@@ -1,7 +1,7 @@
-"""Keeps tokens from becoming attention sinks beside the first one (arXiv 2510.22603).
+"""Keeps tokens other than the first from becoming attention sinks (arXiv 2510.22603).
 
 Sinks are tokens that draw attention whatever they mean, and their hidden states resemble that of
-BOS. Where few tokens carry the speech, the loss leaves more of them to it.
+BOS. A sink carries no speech, which matters where few tokens do.
 """
 
 from collections.abc import Sequence

@@ -9,12 +9,12 @@ from espnet_smop.base_model import fingerprints, frozen_keys
 
 
 class AbsAVFrontend(AbsFrontend):
-    """ESPnet's frontend, with what token batches, feature fusion and packages need besides.
+    """ESPnet's frontend, plus what token batches, feature fusion and packages need.
 
     The task calls a subclass with ``audio_frontend_conf`` or ``video_frontend_conf`` as keywords.
     An option named ``model`` is the base model's directory or hub id: relative paths are resolved
-    from the config's directory, and packages can include it. ``dtype`` is float32 in decoding on a
-    CPU.
+    from the config's directory, and packages can include it. ``dtype`` defaults to float32 for
+    decoding on a CPU.
 
     A subclass defines `output_size`, `frame_rate` and `forward`. The other methods have defaults
     that suit an encoder frozen by `espnet_smop.base_model.freeze` and used without feature fusion.

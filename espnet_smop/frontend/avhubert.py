@@ -1,4 +1,4 @@
-"""AV-HuBERT (Shi et al. 2022) in plain PyTorch: the model, and the frontend made of it."""
+"""AV-HuBERT (Shi et al. 2022) in plain PyTorch: the model and its frontend."""
 
 import dataclasses
 import json
@@ -69,7 +69,7 @@ class PositionalConvolution(nn.Module):
         """Map ``(B, T, D)`` to the position embeddings ``(B, T, D)``."""
         if x.device.type != "cpu":
             return self._convolve(x)
-        # oneDNN's grouped bfloat16 convolution gives wrong numbers on CPUs with AMX where a group
+        # oneDNN's grouped bfloat16 convolution gives wrong results on CPUs with AMX if a group
         # has few channels (seen in torch 2.14).
         with torch.autocast("cpu", enabled=False):
             return self._convolve(x.float()).to(x.dtype)
@@ -86,10 +86,10 @@ class PositionalConvolution(nn.Module):
 
 
 class RealFrames(NamedTuple):
-    """Where the real frames of a batch are.
+    """Positions of the real frames in a batch.
 
-    What works frame by frame is computed for them alone, side by side, so that padding costs
-    nothing; attention takes them as a padded batch.
+    Frame-wise layers run on the packed real frames only, so that padding costs nothing; attention
+    takes them as a padded batch.
 
     Attributes:
         inside: ``(B, T)``, true for real frames.
@@ -101,7 +101,7 @@ class RealFrames(NamedTuple):
 
     @classmethod
     def of(cls, inside: torch.Tensor) -> "RealFrames | None":
-        """Find those of ``inside`` (B, T); None if all are real."""
+        """Build from ``inside`` (B, T); None if all are real."""
         places = inside.flatten().nonzero()[:, 0]
         return None if len(places) == inside.numel() else cls(inside, places)
 
@@ -130,7 +130,7 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor, frames: RealFrames | None) -> torch.Tensor:
         """Map ``(N, D)`` to ``(N, D)``; without ``frames`` ``(B, T, D)`` to ``(B, T, D)``."""
         projected = [projection(x) for projection in (self.q_proj, self.k_proj, self.v_proj)]
-        mask = None  # without one attention has faster kernels
+        mask = None  # attention has faster kernels without one
         if frames is not None:
             projected = [frames.pad(y) for y in projected]
             mask = frames.inside[:, None, None]  # (B, 1, 1, T)
@@ -207,8 +207,8 @@ class ModalityProjection(nn.Module):
 class AVHuBERTModel(nn.Module):
     """AV-HuBERT without its pretraining heads: a plain module, trainable from scratch.
 
-    Parameters have the names of published checkpoints. A modality that is not given counts as
-    zeros after its projection, as in AV-HuBERT's modality dropout.
+    Parameters have the names of published checkpoints. A missing modality is replaced by zeros
+    after its projection, as in AV-HuBERT's modality dropout.
     """
 
     def __init__(self, config: AVHuBERTConfig):
@@ -243,11 +243,11 @@ class AVHuBERTModel(nn.Module):
                 stem reaches two frames beyond an utterance's end: pad with zeros.
             audio: stacked filterbanks ``(B, T, audio_feat_dim)`` at the video's frame rate.
             lengths: frames of each utterance ``(B,)``; None means all.
-            all_layers: return every layer's hidden states, not the last one's alone.
+            all_layers: return every layer's hidden states, not only the last one's.
 
         Returns:
             Tensors ``(B, T, D)``: with ``all_layers`` the first layer's input, the outputs of
-            all layers but the last, and the normalised output of the last; else only that.
+            all layers but the last, and the normalised output of the last; else only the latter.
         """
         given = video if video is not None else audio
         if given is None:
@@ -272,7 +272,7 @@ class AVHuBERTModel(nn.Module):
     def save_pretrained(self, directory: str | os.PathLike) -> None:
         """Write ``config.json`` and ``model.safetensors``.
 
-        The directory counts as complete once ``config.json`` is there, which is written last.
+        ``config.json`` is written last: with it, the directory is complete.
         """
         save(self.config, self.state_dict(), directory)
 
@@ -292,8 +292,8 @@ class AVHuBERTModel(nn.Module):
         absent = [n for n in needed if not (path / n).is_file()]
         if absent:
             raise BaseModelError(
-                f"AV-HuBERT '{model}': there is no {' and no '.join(absent)} in {path}. Published "
-                "checkpoints are converted by `espnet_smop.bin.convert_base_model avhubert`"
+                f"AV-HuBERT '{model}': there is no {' and no '.join(absent)} in {path}. Convert "
+                "published checkpoints with `espnet_smop.bin.convert_base_model avhubert`"
             )
         settings = json.loads((path / "config.json").read_text())
         if settings.pop("model_type", None) != _MODEL_TYPE:
@@ -365,11 +365,11 @@ class AVHuBERTFrontend(AbsAVFrontend):
 
     Args:
         model: directory or hub id in the format of `AVHuBERTModel.save_pretrained`.
-        modality: what `forward` is given: ``video`` ``(B, T, 88, 88)``; ``audio``, waveforms
+        modality: input of `forward`: ``video`` ``(B, T, 88, 88)``; ``audio``, waveforms
             ``(B, samples)`` or stacked filterbanks ``(B, T, 104)``; or ``audiovisual``, the pair
             (video, filterbanks) with equal T.
         lora: adapters, see `inject_lora`; null for none. The paper's VSR has
-            ``{r: 64, alpha: 128}`` for LARGE (inner width D / 16, scale 2).
+            ``{r: 64, alpha: 128}`` for LARGE (rank D / 16, scale 2).
         dtype: ``float32``, ``bfloat16`` or ``float16``; null is bfloat16 where CUDA is available.
         own_statistics: the BatchNorm statistics belong to the experiment's checkpoint and not to
             the base. The public Llama-SMoP code lets them drift in training, so an imported
@@ -437,7 +437,7 @@ class AVHuBERTFrontend(AbsAVFrontend):
         input: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
         input_lengths: torch.Tensor,
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Return the L + 1 hidden states ``(B, T, D)`` and lengths; the last are forward's."""
+        """Return the L + 1 hidden states ``(B, T, D)`` and lengths; forward returns the last."""
         return self._layers(input, input_lengths, all_layers=True)
 
     def _layers(self, input, lengths, *, all_layers):
@@ -451,7 +451,7 @@ class AVHuBERTFrontend(AbsAVFrontend):
         inside = torch.arange(frames, device=device) < lengths[:, None]
         with as_frozen(device, adapters=self.has_lora):
             if video is not None:
-                # The stem reaches beyond an utterance's end, where there must be zeros.
+                # The stem reaches beyond an utterance's end, so zeros are needed there.
                 video = torch.where(inside[..., None, None], video[:, :frames], 0.0)
             if audio is not None:
                 audio = audio[:, :frames]

@@ -32,18 +32,18 @@ class LogMel(nn.Module):
             norm="slaney",
             mel_scale="slaney",
         )
-        # Not persistent: what can be computed again need not be in a checkpoint.
+        # Not persistent: checkpoints do not need what can be recomputed.
         mel = torch.from_numpy(filters).float().T.contiguous()
         self.register_buffer("filters", mel, persistent=False)
         self.register_buffer("window", torch.hann_window(_FFT), persistent=False)
 
     def forward(self, speech: torch.Tensor, lengths: torch.Tensor, samples: int) -> torch.Tensor:
-        """Compute the spectrogram of each waveform followed by zeros up to ``samples``.
+        """Compute the spectrogram of each waveform, zero-padded to ``samples``.
 
         Args:
             speech: waveforms ``(B, N)``; samples beyond an utterance's length are ignored.
             lengths: number of samples ``(B,)``.
-            samples: the common length, a multiple of 160, to cut or pad the waveforms to.
+            samples: common length to cut or pad the waveforms to, a multiple of 160.
 
         Returns:
             ``(B, num_mels, samples / 160)``, float32.

@@ -66,7 +66,7 @@ class PrecomputedFeatures(AbsAVFrontend):
         """Return the features ``(B, T, D)`` and lengths ``(B,)`` as they are.
 
         Raises:
-            ValueError: these are not features of the frontend's width.
+            ValueError: the features do not have the frontend's width.
         """
         self._check(input, self._output_size, "make the feature cache with this frontend")
         return input, input_lengths
@@ -74,7 +74,7 @@ class PrecomputedFeatures(AbsAVFrontend):
     def layers(
         self, input: torch.Tensor, input_lengths: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Return the L + 1 hidden states ``(B, T, D)`` that lie side by side in the features.
+        """Split the features into the L + 1 hidden states ``(B, T, D)``.
 
         Raises:
             ValueError: these are not the hidden states of all layers.
@@ -99,8 +99,8 @@ def write_cache(
 ) -> Path:
     """Write a cache atomically.
 
-    Values of the last layer, which are normalised, have 16 bits. Those of hidden states have 32:
-    some of their dimensions are a thousand times larger than others.
+    The last layer's values, which are normalised, take 16 bits. Hidden states take 32: some of
+    their dimensions are a thousand times larger than others.
 
     Args:
         directory: must not exist yet.
@@ -120,7 +120,7 @@ def write_cache(
     if final.exists():
         raise FeatureCacheError(f"{final} exists already: remove it to make it again")
     with atomic_directory(final) as temporary:
-        # Not through a Kaldi specifier, in which neither commas nor colons could be in a path.
+        # A Kaldi specifier would allow neither commas nor colons in the path.
         offsets = {}
         with open(temporary / "feats.ark", "wb") as ark:
             for uid, array in features:
@@ -165,7 +165,7 @@ def open_cache(
     ]
     if differing:
         raise FeatureCacheError(
-            f"the feature cache {path} was made with something else: {', '.join(differing)}. "
+            f"the feature cache {path} does not match: {', '.join(differing)}. "
             "Remove it to make it again, or use another directory"
         )
     return path / "feats.scp"

@@ -1,4 +1,4 @@
-"""AV-HuBERT's visual front: a spatio-temporal stem and a ResNet-18 trunk, frame by frame."""
+"""AV-HuBERT's visual front end: a spatio-temporal stem and a frame-wise ResNet-18 trunk."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -39,8 +39,8 @@ class BasicBlock(nn.Module):
 class VideoResNet(nn.Module):
     """3-D stem over five frames, then a 2-D residual trunk (Stafylakis & Tzimiropoulos 2017).
 
-    Only the stem's convolution mixes frames, each with its four neighbours. So all of it is
-    computed for real frames only: padding costs nothing, and in training it does not enter
+    Only the stem's convolution mixes frames, each with its four neighbours. So everything is
+    computed for real frames only: padding costs nothing, and in training it does not affect
     BatchNorm's statistics.
 
     Args:
@@ -71,7 +71,7 @@ class VideoResNet(nn.Module):
                 padding=(_STEM_FRAMES // 2, 3, 3),
                 bias=False,
             ),
-            # From here on frame by frame.
+            # Frame by frame from here on.
             nn.BatchNorm2d(stem_channels),
             activation(stem_channels),
             nn.MaxPool2d(3, 2, padding=1),
@@ -101,7 +101,7 @@ class VideoResNet(nn.Module):
             inside: ``(B, T)``, true for real frames.
 
         Returns:
-            ``(B, T, C)``, zero for frames that are not real.
+            ``(B, T, C)``, zero for padding.
         """
         reach = _STEM_FRAMES // 2
         padded = F.pad(video, (0, 0, 0, 0, reach, reach)).flatten(0, 1)  # (B · (T + 4), H, W)
@@ -120,7 +120,7 @@ class VideoResNet(nn.Module):
         stems = (self._stem(x) for part in portions for x in _windows(frames, part))
         if self.training:
             x = self.frontend3D[1:](torch.cat(list(stems)))
-        else:  # pooled portion by portion, which takes less memory
+        else:  # pooled in portions, which takes less memory
             x = torch.cat([self.frontend3D[1:](x) for x in stems])
         return self.trunk(x).mean(dim=(2, 3))
 
@@ -132,7 +132,7 @@ class VideoResNet(nn.Module):
         )
         x = x.transpose(1, 2).flatten(0, 1)
         if x.device.type != "cpu" or (torch.is_grad_enabled() and stem.weight.requires_grad):
-            # With channels last and fewer than eight of them, a gradient of a strided 1 x 1
+            # In channels-last layout with fewer than eight channels, a gradient of a strided 1 x 1
             # convolution is written past its buffer on AVX2: oneDNN's issue 6035.
             return x
         # On a CPU pooling takes a seventh of the time with the channels last. What follows keeps
@@ -141,10 +141,10 @@ class VideoResNet(nn.Module):
 
 
 def _windows(frames: torch.Tensor, places: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield batches of windows ``(N, n + 4, H, W)``, each for n frames in a row."""
+    """Yield batches of windows ``(N, n + 4, H, W)``, each for n consecutive frames."""
     if frames.device.type != "cpu" or len(places) == 0:
         yield frames.unfold(0, _STEM_FRAMES, 1)[places].permute(0, 3, 1, 2)
         return
-    # Frames in a row share their windows' frames: copying them took a third of the stem's time.
+    # Windows of consecutive frames overlap: copying them took a third of the stem's time.
     for run in places.tensor_split((places.diff() != 1).nonzero()[:, 0] + 1):
         yield frames[None, run[0] : run[-1] + _STEM_FRAMES]

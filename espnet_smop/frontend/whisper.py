@@ -43,7 +43,7 @@ def load_encoder(model: str, *, dtype: torch.dtype = torch.float32) -> WhisperEn
         raise BaseModelError(f"Whisper model '{model}': there is no config.json in {path}")
     config = WhisperConfig.from_pretrained(path)
     if config.model_type != "whisper":
-        raise BaseModelError(f"'{model}' is a {config.model_type} model, not a Whisper")
+        raise BaseModelError(f"'{model}' is a {config.model_type} model, not Whisper")
     with torch.device("meta"):
         encoder = WhisperEncoder._from_config(config, attn_implementation="sdpa")
     if on_meta():
@@ -100,17 +100,17 @@ def encode(
     Args:
         encoder: the encoder, frozen or not.
         mel: log-mel spectrograms ``(B, num_mels, 2 T)``.
-        lengths: output frames ``(B,)`` that are attended; None attends all.
-        frames: T, where the layers need fewer frames than the convolutions; None is all.
-        all_layers: return every layer's hidden states, not the last one's alone.
+        lengths: output frames ``(B,)`` to attend to; None attends to all.
+        frames: T, if the layers need fewer frames than the convolutions; None is all.
+        all_layers: return every layer's hidden states, not only the last one's.
 
     Returns:
         Tensors ``(B, T, D)``: with ``all_layers`` the first layer's input, the outputs of all
-        layers but the last, and the normalised output of the last; else only that.
+        layers but the last, and the normalised output of the last; else only the latter.
     """
     x = F.gelu(encoder.conv1(mel.to(encoder.conv1.weight.dtype)))
     x = F.gelu(encoder.conv2(x)).transpose(1, 2)
-    # The sum would keep the convolution's layout, which each layer would copy again and again.
+    # The sum would keep the convolution's layout, which every layer would copy again.
     x = x[:, :frames].contiguous()
     x = x + encoder.embed_positions.weight[: x.shape[1]]
     x = F.dropout(x, p=encoder.dropout, training=encoder.training)
@@ -134,12 +134,12 @@ class WhisperFrontend(AbsAVFrontend):
     An utterance of n samples gives ``max(n // 320, 1)`` frames.
 
     - ``padding: 30s`` is what Whisper was trained on: the utterance is padded to 30 s with
-      zeros, all of it is attended, and the output is cut to the utterance's frames.
+      zeros, attention covers all of it, and the output is cut to the utterance's frames.
     - ``padding: longest`` computes only the utterance's frames. Silence is still assumed after
-      it, so spectrogram and convolutions give what ``30s`` gives, but only its own frames are
-      attended. That costs 4 to 16 times less at usual lengths.
+      it, so spectrogram and convolutions equal those of ``30s``, but attention covers only its
+      own frames. That costs 4 to 16 times less at usual lengths.
 
-    In both modes the result for an utterance is the same alone and in any batch.
+    In both modes an utterance's result does not depend on its batch.
 
     Args:
         model: directory or hub id of a Whisper model; only its encoder is loaded.
@@ -229,7 +229,7 @@ class WhisperFrontend(AbsAVFrontend):
     def layers(
         self, input: torch.Tensor, input_lengths: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Return the L + 1 hidden states ``(B, T, D)`` and lengths; the last are forward's."""
+        """Return the L + 1 hidden states ``(B, T, D)`` and lengths; forward returns the last."""
         return self._layers(input, input_lengths, all_layers=True)
 
     def num_frames(self, samples: torch.Tensor) -> torch.Tensor:
@@ -256,7 +256,7 @@ class WhisperFrontend(AbsAVFrontend):
                 mel = self.log_mel(speech, samples, self.max_samples)
                 layers = encode(self.encoder, mel, all_layers=all_layers)
             else:
-                # Two more output frames hold all that the last one's receptive field sees.
+                # Two more output frames cover the last one's receptive field.
                 needed = min((frames + 2) * SAMPLES_PER_FRAME, self.max_samples)
                 mel = self.log_mel(speech, samples, needed)
                 layers = encode(self.encoder, mel, lengths, frames=frames, all_layers=all_layers)

@@ -67,7 +67,7 @@ class AbsProjector(nn.Module, ABC):
 
     @abstractmethod
     def num_tokens(self, modality: str, frames: torch.Tensor) -> torch.Tensor:
-        """Return the number of tokens that ``forward`` makes of a number of frames.
+        """Return the number of tokens that ``forward`` makes from a number of frames.
 
         Args:
             modality: ``audio`` or ``video``.
@@ -77,7 +77,7 @@ class AbsProjector(nn.Module, ABC):
     def num_tokens_at(
         self, modality: str, frames: torch.Tensor, rates: Mapping[str, int]
     ) -> torch.Tensor:
-        """Return `num_tokens` at a view's rates; a projector with a single rate has none."""
+        """Return `num_tokens` at a view's rates, which are empty for a single-rate projector."""
         if not rates:
             return self.num_tokens(modality, frames)
         return self.num_tokens(modality, frames, rate=rates[modality])

@@ -68,7 +68,7 @@ def choose(experts: Expert) -> str:
 def eager(
     experts: Expert, x: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Go from expert to expert, and add each expert's weighted output.
+    """Run the experts one by one, and add their weighted outputs.
 
     Args:
         experts: all N, stacked.
@@ -139,9 +139,9 @@ def grouped(
 def grouped_mm_applies(experts: Expert) -> bool:
     """Return whether ``grouped_mm`` and its gradient support these experts.
 
-    It wants rows whose starts are multiples of 16 bytes, and on a GPU bfloat16. Blackwell and later
-    are left out: there the gradients of an expert without tokens were reported to be uninitialised
-    memory (PyTorch issue 172439).
+    It requires rows aligned to 16 bytes, and on a GPU bfloat16. Blackwell and later are excluded:
+    there the gradients of an expert without tokens were reported to be uninitialised memory
+    (PyTorch issue 172439).
     """
     w1, w2 = experts.w1, experts.w2
     if any(size * w1.element_size() % 16 for size in (*w1.shape[1:], *w2.shape[1:])):

@@ -58,7 +58,7 @@ class Downsample(nn.Module, ABC):
             lengths: ``(B,)`` in frames.
 
         Returns:
-            tokens ``(B, T', D')``, zero beyond the new lengths, and these ``(B,)``.
+            Tokens ``(B, T', D')``, zero beyond their lengths, and lengths ``(B,)``.
         """
         batch, frames, size = x.shape
         whole = frames - frames % self.rate

@@ -31,7 +31,7 @@ def check_positive_int(name: str, given: Any) -> int:
 
 
 def rates_of(name: str, given: Any) -> tuple[int, ...]:
-    """Return the rates that an option gives: a whole number above 0, or a list of different ones.
+    """Return the rates that an option gives: a whole number above 0, or a list of distinct ones.
 
     Raises:
         ValueError: it is neither.

@@ -1,4 +1,4 @@
-"""Mixtures of projectors for several rates of downsampling, one for each."""
+"""Mixtures of projectors, one for each downsampling rate."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -10,13 +10,13 @@ from espnet_smop.views import rate_pairs_of, rates_tag
 
 
 class MixturePerRate(nn.Module):
-    """A mixture for each rate of each modality; of joint experts, one for each pair of rates.
+    """A mixture for each rate of each modality or, with joint experts, for each pair of rates.
 
-    Joint experts that get one modality alone are those of the first pair with its rate.
+    With joint experts, one modality alone uses the mixture of the first pair with its rate.
 
     Args:
         sizes: modality → rate → token width.
-        build: makes a mixture of modality → token width.
+        build: builds a mixture from modality → token width.
         joint: whether modalities share experts.
     """
 
@@ -59,7 +59,7 @@ class MixturePerRate(nn.Module):
         return {m: y[m] for m in x}, routings
 
     def of_other_rates(self) -> list[nn.Module]:
-        """Return the mixtures that tokens at the first rates do not go through."""
+        """Return the mixtures that tokens at the first rates do not use."""
         first = {m: rate for key in reversed(self.keys) for m, rate in key.items()}
         used = [mixture for mixture, _ in self._chosen(first)]
         return [mixture for mixture in self.mixtures.values() if mixture not in used]

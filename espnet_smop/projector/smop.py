@@ -106,7 +106,7 @@ ROUTINGS = {"jejr": JEJR, "jedr": JEDR, "dedr": DEDR}
 
 
 class Align(nn.Module):
-    """Makes tokens equally wide by a linear layer on the narrower modality.
+    """Projects the narrower modality to the other's width with a linear layer.
 
     If the widths are equal, there is no layer.
     """
@@ -132,7 +132,7 @@ def shared_pool_size(num_experts: dict[str, int]) -> int:
     if len(set(num_experts.values())) > 1:
         raise ValueError(
             f"num_experts is {num_experts}, but joint experts are one pool: give one number, or "
-            "choose routing: dedr for a pool per modality"
+            "set routing: dedr for a pool per modality"
         )
     return next(iter(num_experts.values()))
 
@@ -266,7 +266,7 @@ class SMoPProjector(AbsProjector):
         """Project the features of one or all modalities; see ``AbsProjector``.
 
         In training under ``torch.distributed`` the auxiliary losses are those of the global batch.
-        Where ``rates`` has none for a modality, it is the first one.
+        A modality without an entry in ``rates`` uses its first rate.
         """
         rates = {m: rate[0] for m, rate in self.rates.items()} | dict(rates or {})
         features = {m: self._own_precision(x) for m, x in features.items()}
@@ -344,7 +344,7 @@ def _one_size(modality: str, sizes: dict[int, int]) -> int:
     if len(set(sizes.values())) > 1:
         listed = " and ".join(str(rate) for rate in sizes)
         raise ValueError(
-            f"stacked {modality} frames are of different widths at the rates {listed}: set "
-            "per_rate: true for a projector each, or downsample.mode: avgpool"
+            f"stacked {modality} frames have different widths at the rates {listed}: set "
+            "per_rate: true for one projector each, or downsample.mode: avgpool"
         )
     return next(iter(sizes.values()))

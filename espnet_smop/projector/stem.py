@@ -73,7 +73,7 @@ class Stem(nn.Module):
             self.rates = {m: tuple(sizes) for m, sizes in self.output_sizes.items()}
 
     def downsample(self, modality: str, rate: int | None = None) -> Downsample:
-        """Return what makes tokens at a rate; None is the first one.
+        """Return the downsampling for a rate; None is the first one.
 
         Raises:
             ValueError: there is no such rate.
@@ -92,7 +92,7 @@ class Stem(nn.Module):
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Return tokens ``(B, T', D')`` and their lengths ``(B,)`` per modality.
 
-        Where ``rates`` has none for a modality, it is the first one.
+        A modality without an entry in ``rates`` uses its first rate.
         """
         tokens, token_lengths = {}, {}
         for modality in MODALITIES:

@@ -78,11 +78,11 @@ TOKENS = "tokens"
 """The `batch_type` of `TokenBatchSampler`."""
 
 _models: weakref.WeakValueDictionary[int, ESPnetAVSRModel] = weakref.WeakValueDictionary()
-"""id of arguments → the model built from them, which token batches count with.
+"""id of arguments → the model built from them, with which token batches count.
 
-ESPnet passes its iterators nothing but the arguments, and writes all of these into config.yaml, so
-that the model cannot be one of them. A model built anew for counting would load the LLM twice where
-a user's own class does not work on the meta device.
+ESPnet passes its iterators only the arguments, and writes all of these into config.yaml, so that
+the model cannot be one of them. Building another model for counting would load the LLM twice if a
+user's own class does not work on the meta device.
 """
 
 
@@ -107,21 +107,21 @@ class AVSRTask(AbsTask):
             action=NestedDictAction,
             default={},
             help="Fingerprints of the frozen base models. Training writes them into config.yaml, "
-            "and a model refuses other base models than those of its training",
+            "and a model refuses base models other than those of its training",
         )
         group.add_argument(
             "--model_conf",
             action=NestedDictAction,
             default=get_default_kwargs(ESPnetAVSRModel),
-            help="Arguments of the model as a whole: ctc_warmup_steps, number of training steps "
-            "at the beginning that train the projector alone, by CTC against the LLM's embeddings",
+            help="Arguments of the model as a whole, such as ctc_warmup_steps: the number of first "
+            "steps that train the projector alone, by CTC against the LLM's embeddings",
         )
         group.add_argument(
             "--projector_lr_scale",
             type=float,
             default=1.0,
-            help="The projector's learning rate as a multiple of the schedule's; not during the "
-            "steps of ctc_warmup_steps",
+            help="The projector's learning rate as a multiple of the schedule's; not applied "
+            "during ctc_warmup_steps",
         )
         group.add_argument(
             "--inference_conf",
@@ -140,16 +140,15 @@ class AVSRTask(AbsTask):
             "--batch_limits",
             action=NestedDictAction,
             default={},
-            help="For batch_type: tokens, where batch_bins limits the LLM positions of a batch, "
-            "padding included: further limits of its video frames (frames) and of its transcripts' "
-            "tokens (text)",
+            help="For batch_type: tokens, where batch_bins limits a batch's LLM positions, padding "
+            "included: further limits on its video frames (frames) and transcript tokens (text)",
         )
         group.add_argument(
             "--allow_changed_config",
             type=str2bool,
             default=False,
-            help="Resume although settings of the training differ from those in the experiment's "
-            "config.yaml. Settings of the model can never change",
+            help="Resume even if training settings differ from those in the experiment's "
+            "config.yaml. Model settings can never change",
         )
         group.add_argument(
             "--nonfinite_patience",
@@ -177,7 +176,7 @@ class AVSRTask(AbsTask):
     ]:
         """Return the function that pads utterances into a batch.
 
-        Precomputed features go where the input that they replace goes.
+        Precomputed features are passed as the input that they replace.
         """
         collate = CommonCollateFn(float_pad_value=0.0, int_pad_value=-1)
         return partial(_collate, collate)
@@ -192,7 +191,7 @@ class AVSRTask(AbsTask):
 
     @classmethod
     def set_noise(cls, args: argparse.Namespace, noise: dict[str, Any] | None) -> None:
-        """Set the noise of evaluation, or none, independently of training.
+        """Set the noise for evaluation, or none, independently of training.
 
         Args:
             args: of the training; their ``preprocessor_conf`` is replaced.
@@ -231,7 +230,7 @@ class AVSRTask(AbsTask):
         """Check precomputed features, then return ESPnet's options of an iterator.
 
         Raises:
-            FeatureCacheError: the features are of another model, or lack an utterance.
+            FeatureCacheError: the features are another model's, or lack an utterance.
         """
         options = super().build_iter_options(args, distributed_option, mode)
         check_caches(
@@ -310,7 +309,7 @@ class AVSRTask(AbsTask):
         arguments before anything is loaded or written.
 
         Raises:
-            ExperimentInUseError: another training runs in the directory.
+            ExperimentInUseError: another process is training in the directory.
             ChangedConfigError: it holds a training with other settings.
         """
         if args.multiprocessing_distributed:
@@ -334,7 +333,7 @@ class AVSRTask(AbsTask):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> ESPnetAVSRModel:
-        """Build the model. The fingerprints of its base models are checked, or noted in ``args``.
+        """Build the model. Its base models' fingerprints are checked, or recorded in ``args``.
 
         `main` and `load_model` check the settings of all parts beforehand (`check_model`): here
         the first base model is loaded before the settings of the next part are read.
@@ -474,7 +473,7 @@ class AVSRTask(AbsTask):
         """
         with open(config_file, encoding="utf-8") as file:
             args = argparse.Namespace(**yaml.safe_load(file))
-        # Decoding starts from waveforms and pictures, whatever the training read.
+        # Decoding starts from waveforms and pictures, even if training read features.
         args.train_data_path_and_name_and_type = args.valid_data_path_and_name_and_type = []
         for choices in (*FRONTEND_CHOICES.values(), decoder_choices):
             conf = getattr(args, f"{choices.name}_conf")

@@ -4,7 +4,7 @@ The data names ``speech_feats`` and ``video_feats`` (ESPnet's ``kaldi_ark``) rep
 ``video``; ``python -m espnet_smop.bin.cache_feats`` computes the features.
 
 Features that vary from epoch to epoch, because of noise or augmentation, are not stored, unless
-``preprocessor_conf.feats_copies`` says how many versions of each training utterance are enough.
+``preprocessor_conf.feats_copies`` sets how many versions of each training utterance to store.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def varying_settings(
     if getattr(args, f"{modality}_frontend_conf").get("own_statistics"):
         reasons.append(
             f"{modality}_frontend_conf.own_statistics: the experiment's checkpoint has some of the "
-            "encoder's weights, which a cache is made without"
+            "encoder's weights, which a cache does not use"
         )
     if not reasons and frontend is not None and frontend.is_trained:
         reasons.append(f"training changes the {modality}_frontend")
@@ -129,8 +129,8 @@ def describe(
         train: whether they are of the training set, whose utterances may have several copies.
     """
     conf = dict(getattr(args, f"{modality}_frontend_conf"))
-    conf.pop("model", None)  # its fingerprint counts, not its place
-    conf.pop("compile", None)  # another way to the same features
+    conf.pop("model", None)  # its fingerprint counts, not its path
+    conf.pop("compile", None)  # does not change the features
     preprocessor = AVSRPreprocessor(train=False, **args.preprocessor_conf)
     cut = preprocessor.video_multiple if modality == "video" else 1
     return {
@@ -176,11 +176,11 @@ def check_caches(
     Args:
         args: of the training, with the ``base_fingerprints`` of the model that was built.
         data_path_and_name_and_type: the data of training or validation.
-        shape_files: they have the ids of the utterances that are used.
+        shape_files: list the ids of the utterances that are used.
         train: whether these are the data of training.
 
     Raises:
-        FeatureCacheError: a cache is of other base models or settings, or lacks an utterance; the
+        FeatureCacheError: a cache has other base models or settings, or lacks an utterance; the
             message says which.
     """
     caches = {
@@ -208,7 +208,7 @@ def check_caches(
 
 
 def describe_data(data_dir: Path, modality: str) -> dict[str, str]:
-    """Return what the features of a modality depend on besides the model: the files of the data."""
+    """Return what the features of a modality depend on besides the model: the data files."""
     inputs = read_table(data_dir / MODALITIES[modality].scp)
     stamps = [[uid, *file_stamp(path)] for uid, path in sorted(inputs.items())]
     return {"data": hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:16]}
@@ -230,7 +230,7 @@ def compute_features(
     With fusion in the projector these are the hidden states of all layers, ``(T, (L + 1) D)``.
     Utterances of the training set have ``feats_copies`` versions, one after the other:
     ``(copies T, D)``. A copy depends on the utterance's id and the copy's number alone, so that
-    trainings with different seeds share them.
+    runs with different seeds share them.
     """
     name = MODALITIES[modality].data_name
     source = [MODALITIES[modality].source(data_dir)]
@@ -268,7 +268,7 @@ def compute_features(
 
 @contextlib.contextmanager
 def _random_state(key: str) -> Iterator[None]:
-    """Let NumPy's global random state, which augmentation uses, depend on ``key`` alone."""
+    """Seed NumPy's global random state, which augmentation uses, with ``key``."""
     state = np.random.get_state()
     np.random.seed(zlib.crc32(key.encode()))
     try:

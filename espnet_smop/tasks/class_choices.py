@@ -1,8 +1,8 @@
-"""Classes by name or by class path, so that your own need no edit of the package.
+"""Selects classes by name or class path, so that your own need no change to the package.
 
 Example::
 
-    projector: smop                          # registered, in any case
+    projector: smop                          # registered; case is ignored
     projector: my_package.my_module:MyProjector
     projector: local.my_projector:MyProjector   # in the recipe's local/
 """
@@ -22,7 +22,7 @@ from espnet_smop.tasks.settings import check_none, conf_problems
 class OpenClassChoices(ClassChoices):
     """ESPnet's choices of registered classes, and any other class as ``module:Class``.
 
-    A class must derive from the ``type_check``.
+    Classes must derive from ``type_check``.
     """
 
     def get_class(self, name: str | None) -> type | None:

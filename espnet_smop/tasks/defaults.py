@@ -1,4 +1,4 @@
-"""The values of the options that a config leaves out."""
+"""Defaults of the options that a config leaves out."""
 
 import argparse
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is wrong with the settings of a training and of its model, before anything is built."""
+"""Finds problems with the settings of training and model before anything is built."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ _LIMITS = ("frames", "text")
 
 
 def settings_problems(args: argparse.Namespace) -> Iterator[str]:
-    """Yield the problems of a training's settings that are visible without building its model."""
+    """Yield problems with training settings that can be found without building the model."""
     yield from model_problems(args)
     yield from _preprocessor_problems(args)
     yield from optimizer_problems(args)
@@ -64,8 +64,8 @@ def model_problems(args: argparse.Namespace) -> Iterator[str]:
             num = max((num.get(modality, top_k) or 1 for modality in used), default=None)
         if num == 1 and top_k not in (None, 1):
             yield (
-                f"projector_conf: num_experts is 1, but top_k {top_k}: raise num_experts, or set "
-                "top_k: 1 for a dense projector"
+                f"projector_conf: num_experts is 1, but top_k is {top_k}: raise num_experts, or "
+                "set top_k: 1 for a dense projector"
             )
 
 
@@ -85,7 +85,7 @@ def _preprocessor_problems(args: argparse.Namespace) -> Iterator[str]:
     except ValueError as e:
         yield f"preprocessor_conf: {e}"
     except TypeError:
-        pass  # an unknown key, which is named above
+        pass  # an unknown key, reported above
 
 
 def _generation_problems(args: argparse.Namespace) -> Iterator[str]:
@@ -122,11 +122,11 @@ def limit_problems(args: argparse.Namespace) -> list[str]:
 
 
 def parameter_problems(args: argparse.Namespace, model: nn.Module) -> list[str]:
-    """Return which ``--freeze_param`` names no parameter of the model."""
+    """Return a message for each ``--freeze_param`` that is not in the model."""
     names = {name for name, _ in model.named_modules()}
     names |= {name for name, _ in model.named_parameters()}
     return [
-        f"--freeze_param {name} is no part of the model{suggestion(name, names)}"
+        f"--freeze_param {name} is not part of the model{suggestion(name, names)}"
         for name in args.freeze_param
         if name not in names
     ]

@@ -1,4 +1,4 @@
-"""The registered classes of each kind, which a config names: ``projector: smop``."""
+"""The registered classes of each kind, by their names in configs: ``projector: smop``."""
 
 from espnet_smop.decoder.abs_decoder import AbsAVDecoder
 from espnet_smop.decoder.llm import LLMDecoder

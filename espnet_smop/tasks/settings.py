@@ -17,7 +17,7 @@ from espnet_smop.views import TASKS
 
 _NUMBER = re.compile(r"(?P<digits>[-+]?(\d+\.?\d*|\.\d+))([eE](?P<sign>[-+]?)(?P<exponent>\d+))?")
 _TEXTS = {"prompt", "model", "tokenizer", "gguf_file", "file"}
-"""Settings that may be a text of digits."""
+"""Settings that may be a string of digits."""
 
 
 class SettingsError(ValueError):
@@ -37,11 +37,11 @@ def conf_problems(
 
     Args:
         name: of the conf, for the messages.
-        build: what takes the conf as keywords.
+        build: takes the conf as keywords.
         conf: the settings.
         num_given: number of leading positional parameters that do not come from the conf.
         registered: whether the class is one of this package: values must have the annotated types,
-            and none but paths and the prompt may be a text of digits.
+            and only paths and the prompt may be a string of digits.
     """
     if not isinstance(conf, Mapping):
         return [f"{name} is {conf!r}, expected settings of the form 'key: value'"]
@@ -69,9 +69,9 @@ def conf_problems(
 
 
 def _other_type(wanted: Any, value: Any) -> str | None:
-    """Return what is expected if an option has one simple type and the value another."""
+    """Return the expected type if an option has a simple type and the value another."""
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
-        return None  # which `text_numbers` finds
+        return None  # reported by `text_numbers`
     if wanted is bool and not isinstance(value, bool):
         return "true or false"
     if wanted is int and (not isinstance(value, int) or isinstance(value, bool)):
@@ -79,7 +79,7 @@ def _other_type(wanted: Any, value: Any) -> str | None:
     if wanted is float and (not isinstance(value, int | float) or isinstance(value, bool)):
         return "a number"
     if wanted is str and not isinstance(value, str):
-        return "a text"
+        return "a string"
     return None
 
 
@@ -94,11 +94,11 @@ def text_numbers(name: str, value: Any) -> Iterator[str]:
             yield from text_numbers(name, item)
     elif isinstance(value, str) and (found := _NUMBER.fullmatch(value.strip())):
         if found["exponent"] is None:
-            yield f"{name} is the text '{value}', expected a number: write it without quotes"
+            yield f"{name} is the string '{value}', expected a number: write it without quotes"
             return
         digits = found["digits"] + ("" if "." in found["digits"] else ".0")
         number = f"{digits}e{found['sign'] or '+'}{found['exponent']}"
-        yield f"{name} is the text '{value}' to YAML, expected a number: write {number}"
+        yield f"{name} is the string '{value}' to YAML, expected a number: write {number}"
 
 
 def optimizer_problems(args: argparse.Namespace) -> Iterator[str]:
@@ -145,12 +145,12 @@ _STATS = {
     "loss", "acc", "loss_ce", "loss_ctc", "loss_balance", "loss_z", "loss_mome_balance",
     "loss_sink",
 }  # fmt: skip
-"""Of the registered projectors and decoders, and their routers' statistics."""
+"""Statistics of the registered projectors and decoders, except the routers'."""
 _OF_A_VIEW = re.compile(rf"({'|'.join(_STATS)})_({'|'.join(TASKS)})(_a\d+)?(_v\d+)?")
 
 
 def number_problems(args: argparse.Namespace) -> Iterator[str]:
-    """Yield what numbers of the training are too small."""
+    """Yield a message for each training number that is too small."""
     for name, least in _AT_LEAST.items():
         value = getattr(args, name)
         if value is not None and value < least:
@@ -158,7 +158,7 @@ def number_problems(args: argparse.Namespace) -> Iterator[str]:
 
 
 def criterion_problems(args: argparse.Namespace) -> Iterator[str]:
-    """Yield what is wrong with the criteria by which epochs are compared."""
+    """Yield problems with the criteria by which epochs are compared."""
     criteria = {
         "early_stopping_criterion": [args.early_stopping_criterion],
         "best_model_criterion": args.best_model_criterion,
@@ -181,7 +181,7 @@ def criterion_problems(args: argparse.Namespace) -> Iterator[str]:
 
 
 def data_problems(args: argparse.Namespace) -> Iterator[str]:
-    """Yield what is wrong with the data that the arguments name, if they name any."""
+    """Yield problems with the data that the arguments name, if any."""
     modalities = [m for m in MODALITIES.values() if getattr(args, f"{m.name}_frontend") is not None]
     feats = {m.feats_name for m in MODALITIES.values()}
     known = {"text", *(m.data_name for m in MODALITIES.values()), *feats}

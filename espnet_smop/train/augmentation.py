@@ -19,7 +19,7 @@ def crop(video: np.ndarray, *, size: int = CROP_SIZE, random: bool) -> np.ndarra
         random: crop at a random position (training) or at the centre (test).
 
     Raises:
-        ValueError: a frame is smaller than the square, or so large that it is no mouth crop.
+        ValueError: a frame is smaller than the square, or too large for a mouth crop.
     """
     height, width = video.shape[1:]
     if height < size or width < size:
@@ -48,8 +48,8 @@ def horizontal_flip(video: np.ndarray, *, probability: float = 0.5) -> np.ndarra
 def adaptive_time_mask(signal: np.ndarray, *, max_width: int, stride: int) -> np.ndarray:
     """Mask random segments; longer signals get more of them.
 
-    One segment for each ``stride`` samples, rounded up, of uniform length below ``max_width`` at a
-    uniform position.
+    One segment per ``stride`` samples, rounded up; its length, below ``max_width``, and position
+    are uniformly random.
 
     Args:
         signal: ``(T, …)``; masked samples become 0, so mask after normalisation.

@@ -1,4 +1,4 @@
-"""``use_amp`` on CPUs: ESPnet's mixed precision is for GPUs alone."""
+"""``use_amp`` on CPUs: ESPnet's mixed precision is for GPUs only."""
 
 import contextlib
 import logging
@@ -16,19 +16,19 @@ def has_bfloat16() -> bool:
 
 @contextlib.contextmanager
 def cpu_autocast(model: nn.Module) -> Iterator[None]:
-    """Run a model's forward in bfloat16 within this context, if the CPU is made for it.
+    """Run a model's forward in bfloat16 within this context, if the CPU supports it.
 
-    It costs a LLM's training step less than half the time there. Other CPUs would emulate
-    bfloat16 and take longer, so they stay in float32.
+    An LLM's training step then takes less than half the time. Other CPUs would emulate bfloat16
+    and take longer, so they stay in float32.
 
     Args:
         model: on the CPU; gradients and the optimizer are in the parameters' precision.
     """
     if not has_bfloat16():
-        logging.info("use_amp: this CPU has no bfloat16 instructions, so training is in float32")
+        logging.info("use_amp: this CPU has no bfloat16 instructions, so training uses float32")
         yield
         return
-    # The forward pass alone: within autocast, the backward pass would round what was computed in
+    # Only the forward pass: within autocast, the backward pass would round what was computed in
     # float32 on purpose, such as routers and CTC.
     model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
     try:

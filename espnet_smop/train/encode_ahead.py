@@ -14,7 +14,7 @@ Batch = tuple[list[str], dict[str, torch.Tensor]]
 
 
 def has_fixed_features(model: ESPnetAVSRModel) -> bool:
-    """Whether there are frontends to run whose features training does not change."""
+    """Whether frontends have to run, and training does not change their features."""
     frontends = model.frontends.values()
     if all(isinstance(frontend, PrecomputedFeatures) for frontend in frontends):
         return False
@@ -23,11 +23,11 @@ def has_fixed_features(model: ESPnetAVSRModel) -> bool:
 
 @contextlib.contextmanager
 def encoding_ahead(model: ESPnetAVSRModel, batches: Collection) -> Iterator[Collection]:
-    """Let the model read features that are computed one batch ahead, within the context.
+    """Within the context, let the model read features that are computed one batch ahead.
 
     Args:
         model: its frontends have fixed features.
-        batches: ids and tensors, as ESPnet's iterators give them.
+        batches: ids and tensors, as ESPnet's iterators yield them.
     """
     frontends = dict(model.frontends)
 
@@ -60,8 +60,8 @@ class EncodeAhead:
     an iteration. A GPU runs one kernel after the other and gains nothing.
 
     Args:
-        batches: ids and tensors, as ESPnet's iterators give them.
-        encode: makes a batch of features from one of signals.
+        batches: ids and tensors, as ESPnet's iterators yield them.
+        encode: maps a batch of signals to one of features.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class EncodeAhead:
         # The number of threads is a setting of each Python thread.
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(theirs,)) as pool:
             try:
-                coming: tuple[list[str], Future] | None = None
+                pending: tuple[list[str], Future] | None = None
                 for keys, batch in self.batches:
-                    current, coming = coming, (keys, pool.submit(self.encode, batch))
+                    current, pending = pending, (keys, pool.submit(self.encode, batch))
                     if current is not None:
                         yield current[0], current[1].result()
-                if coming is not None:
-                    yield coming[0], coming[1].result()
+                if pending is not None:
+                    yield pending[0], pending[1].result()
             finally:
                 torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Locks between processes: one trains in an experiment's directory, one makes a feature cache."""
+"""Locks, so that only one process trains in an experiment's directory or makes a feature cache."""
 
 import contextlib
 import errno
@@ -34,7 +34,7 @@ def experiment_lock(directory: str | Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
         try:
-            _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB, "start no second training here")
+            _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB, "do not start a second run here")
         except (BlockingIOError, PermissionError):
             file.seek(0)
             raise ExperimentInUseError(
@@ -49,7 +49,7 @@ def experiment_lock(directory: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def waiting_lock(path: Path) -> Iterator[None]:
-    """Lock the file ``path``, which is made if need be, after waiting for its holder to end."""
+    """Wait for the holder of the lock on the file ``path``, then lock it; create it if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
         _lock(file, fcntl.LOCK_EX, "start one training at a time")
@@ -67,7 +67,7 @@ def _lock(file: IO, operation: int, advice: str) -> None:
 
 
 def lock_holder(directory: str | Path) -> str | None:
-    """Return the process that trains in an experiment's directory, or None. Nothing is written."""
+    """Return the process that trains in an experiment's directory, or None; write nothing."""
     path = Path(directory) / LOCK
     if not path.is_file():
         return None

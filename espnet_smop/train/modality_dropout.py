@@ -14,7 +14,7 @@ class ModalityDropout(nn.Module):
     """Leaves out the audio or the video of an utterance, never both, as in AV-HuBERT's training.
 
     The model then has to read lips where it would otherwise rely on the sound, and can recognise
-    utterances that lack one of them. The LLM's input has no part for a missing modality.
+    utterances that lack one of them. A missing modality leaves no gap in the LLM's input.
     Active in training only.
 
     Source: AV-HuBERT (arXiv 2201.02184), Section 3.2; there, the encoder's input is dropped.
@@ -23,7 +23,7 @@ class ModalityDropout(nn.Module):
         probabilities: modality → probability that an utterance lacks it; by default 0.
 
     Raises:
-        ValueError: an unknown modality, or probabilities below 0 or of a sum above 1.
+        ValueError: an unknown modality, or probabilities below 0 or with a sum above 1.
     """
 
     def __init__(self, probabilities: Mapping[str, float] | None = None):
@@ -36,13 +36,13 @@ class ModalityDropout(nn.Module):
         values = [probabilities.get(modality, 0.0) for modality in MODALITIES]
         if not all(isinstance(p, int | float) and p >= 0 for p in values) or sum(values) > 1:
             raise ValueError(
-                f"modality_dropout is {probabilities!r}, expected probabilities from 0 on of a sum "
-                "of at most 1: an utterance lacks one modality at most"
+                f"modality_dropout is {probabilities!r}, expected probabilities of at least 0 with "
+                "a sum of at most 1: an utterance lacks one modality at most"
             )
         self.probabilities = dict(zip(MODALITIES, values, strict=True))
 
     def forward(self, projected: ProjectorOutput) -> ProjectorOutput:
-        """Set the lengths ``(B,)`` of what utterances lack to 0; one modality alone is kept."""
+        """Set the lengths ``(B,)`` of dropped modalities to 0; a single modality is kept."""
         lengths = projected.lengths
         if not self.training or not any(self.probabilities.values()) or len(lengths) < 2:
             return projected

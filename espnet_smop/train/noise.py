@@ -86,5 +86,5 @@ class NoiseAdder:
         noise = load(self.file)
         snr = self.snrs[rng.integers(len(self.snrs))]
         start = rng.integers(len(noise))
-        stretch = np.take(noise, np.arange(start, start + len(speech)), mode="wrap")
-        return mix(speech, stretch, snr)
+        segment = np.take(noise, np.arange(start, start + len(speech)), mode="wrap")
+        return mix(speech, segment, snr)

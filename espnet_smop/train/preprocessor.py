@@ -40,9 +40,8 @@ class AVSRPreprocessor(AbsAVPreprocessor):
         speech_mask: the same for the waveform.
         feats_mask: the same for precomputed features of either modality, ``max_width`` and
             ``stride`` in their frames (Whisper has 50 a second, AV-HuBERT 25).
-        feats_copies: for each modality, such as ``{audio: 3, video: 2}``, how many differently
-            augmented copies of a training utterance its precomputed features consist of. A step
-            reads one of them at random.
+        feats_copies: modality → number of differently augmented copies in the precomputed features
+            of a training utterance, such as ``{audio: 3, video: 2}``. A step reads one at random.
         speech_normalise: zero mean and unit variance per utterance, after adding noise.
         video_multiple: cut videos to a multiple of this many frames, as the public Llama-AVSR code
             does before it encodes and downsamples.
@@ -102,7 +101,7 @@ class AVSRPreprocessor(AbsAVPreprocessor):
     def make_noise(self, conf: dict[str, Any]) -> Callable[[str, np.ndarray], np.ndarray]:
         """Return a function from an utterance's id and waveform to the noisy waveform.
 
-        Override it for another kind of noise. It is called only where noise is wanted.
+        Override it for another kind of noise. It is called only if noise is wanted.
 
         Args:
             conf: the option ``noise``.

@@ -19,9 +19,9 @@ def scale_projector_lr(
     learning rate for all parameters, so it is scaled at each step and restored afterwards.
 
     Args:
-        optimizer: has just been built; the projector's parameters get groups of their own.
+        optimizer: newly built; the projector's parameters get groups of their own.
         model: whose parameters it trains.
-        scale: of the learning rate, once the warm start is over.
+        scale: factor of the learning rate after the warm start.
     """
     own = set(model.projector.parameters())
     for group in list(optimizer.param_groups):

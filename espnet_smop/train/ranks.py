@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from espnet_smop.command import DEBUG, errors_in_one_line
 
 _PR_SET_PDEATHSIG = 1
-_SECONDS_TO_BE_ENDED = 5
+_GRACE_SECONDS = 5
 _LOST = re.compile("Connection (closed|reset) by peer|Broken pipe")  # gloo's errors have no class
 _BETWEEN_RANKS = 10007
 """Distance between the seeds of two ranks; greater than the number of a rank's workers."""
@@ -27,7 +27,7 @@ _BETWEEN_RANKS = 10007
 def end_with_parent() -> None:
     """Ask Linux to end this process when its parent ends, even by SIGKILL.
 
-    ESPnet's launcher does not forward signals to the ranks, which would keep the GPUs.
+    ESPnet's launcher does not forward signals to the ranks, which would keep the GPUs busy.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "prctl"):
@@ -40,7 +40,7 @@ class RankError(RuntimeError):
 
 @contextlib.contextmanager
 def connection_errors() -> Iterator[None]:
-    """Name the cause where the connection to the other processes breaks.
+    """Explain errors of a broken connection to the other processes.
 
     Raises:
         RankError: one of them has ended, so this one cannot continue.
@@ -51,14 +51,14 @@ def connection_errors() -> Iterator[None]:
         if not isinstance(e, DistBackendError | DistNetworkError) and not _LOST.search(str(e)):
             raise
         raise RankError(
-            "another process of the training has ended: its own message, in its own log if it has "
-            "one, says why"
+            "another process of the training has ended: see its error message, in its own log if "
+            "it has one"
         ) from e
 
 
 @contextlib.contextmanager
 def rank_errors(rank: int) -> Iterator[None]:
-    """End a process that ESPnet started with one line for its error, as `command.run` does.
+    """Report an error of a process that ESPnet started in one line, as `command.run` does.
 
     Args:
         rank: of this process.
@@ -67,17 +67,17 @@ def rank_errors(rank: int) -> Iterator[None]:
         try:
             yield
         except RankError:
-            # Meanwhile the process that started both ends this one, so that the cause alone shows.
-            time.sleep(_SECONDS_TO_BE_ENDED)
+            # Meanwhile the launcher terminates this process, so that only the cause is shown.
+            time.sleep(_GRACE_SECONDS)
             raise
 
 
 @contextlib.contextmanager
 def errors_of_ranks() -> Iterator[None]:
-    """End with status 1 where a process that ESPnet started has printed its error.
+    """Exit with status 1 if a process that ESPnet started has printed its error.
 
     Raises:
-        RankError: one was ended by a signal.
+        RankError: a signal killed one.
     """
     try:
         yield
@@ -85,8 +85,8 @@ def errors_of_ranks() -> Iterator[None]:
         if e.signal_name is None:
             sys.exit(1)
         raise RankError(
-            f"process {e.error_index} of the training was ended by {e.signal_name}: SIGKILL often "
-            "means that the machine's memory is full, see dmesg"
+            f"process {e.error_index} of the training was killed by {e.signal_name}: SIGKILL often "
+            "means that the machine ran out of memory, see dmesg"
         ) from None
 
 

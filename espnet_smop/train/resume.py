@@ -1,4 +1,4 @@
-"""Which settings a resumed training may change."""
+"""Checks which settings a resumed training changes."""
 
 import argparse
 import logging
@@ -16,12 +16,12 @@ _MODEL = (
     "audio_frontend", "audio_frontend_conf", "video_frontend", "video_frontend_conf",
     "projector", "projector_conf", "decoder", "decoder_conf", "model_conf",
 )  # fmt: skip
-# Of the model's settings: where a base model is (its fingerprint is compared) and how it runs.
+# Model settings that say where a base model is (its fingerprint is compared) and how it runs.
 _NOT_OF_THE_CHECKPOINT = {
     "model", "tokenizer", "gguf_file", "dtype", "compile", "gradient_checkpointing",
     "chunk_seconds", "attn_implementation", "dispatch",
 }  # fmt: skip
-# The machine, logging, and what the task fills in or others use.
+# Settings of machine and logging, and those that the task fills in or others use.
 _NOT_COMPARED = {
     "allow_changed_config", "base_fingerprints", "config", "dry_run", "inference_conf",
     "init_param", "local_rank", "log_interval", "log_level", "multiprocessing_distributed", "ngpu",
@@ -37,7 +37,7 @@ IMPORTED = "imported.pth"
 
 
 class ChangedConfigError(ValueError):
-    """An experiment's directory holds something other than this training; named in the message."""
+    """An experiment's directory holds another model or training; the message says which."""
 
 
 def check_resumed_config(
@@ -46,13 +46,13 @@ def check_resumed_config(
     """Compare a training's arguments with the config of the experiment to resume.
 
     Nothing is compared before the first epoch has ended: there is no checkpoint to protect. A
-    directory with an imported model has nothing to resume and is left to that model. A default
-    that only one of the configs states is not a difference.
+    directory with an imported model has nothing to resume and is refused. A default that only one
+    of the configs states is not a difference.
 
     Args:
         args: of the training; ``allow_changed_config`` accepts changes that leave the model as
             it is.
-        defaults: ``*_conf`` → the values of the options that it leaves out.
+        defaults: ``*_conf`` → defaults of its options.
 
     Raises:
         ChangedConfigError: the checkpoints are of another model, or other settings changed and are
@@ -65,8 +65,8 @@ def check_resumed_config(
         return
     if not (directory / "checkpoint.pth").exists() and (directory / IMPORTED).exists():
         raise ChangedConfigError(
-            f"{directory} holds an imported model. Train further elsewhere (--avsr_tag NAME), from "
-            f"its weights: --init_param {directory / IMPORTED} (run.sh: --pretrained_model)"
+            f"{directory} holds an imported model. Train elsewhere (--avsr_tag NAME) from its "
+            f"weights: --init_param {directory / IMPORTED} (run.sh: --pretrained_model)"
         )
     before = yaml.safe_load(config.read_text(encoding="utf-8"))
     changes = list(_changes(before, vars(args), defaults))
@@ -83,7 +83,7 @@ def check_resumed_config(
     if not args.allow_changed_config:
         raise ChangedConfigError(
             f"{directory} was trained with other settings. Train elsewhere (--avsr_tag NAME), or "
-            "resume with them by --allow_changed_config true (run.sh: --avsr_args "
+            "resume with --allow_changed_config true (run.sh: --avsr_args "
             f"'--allow_changed_config true'):\n{table}"
         )
     logging.warning("resuming with changed settings:\n%s", table)

@@ -101,7 +101,7 @@ def prefix_lengths(
     def of_view(modalities: Collection[str], rates: Mapping[str, int]) -> np.ndarray:
         positions = np.full_like(durations, decoder.prompt_length(tuple(modalities)))
         for modality in modalities:
-            # Rounded first: rates such as 100 / 3 have no exact floating-point number.
+            # Rounded first: rates such as 100 / 3 are not exact in floating point.
             frames = np.ceil((durations * frontends[modality].frame_rate / FRAME_RATE).round(6))
             frames = torch.from_numpy(frames.astype(np.int64))
             positions += projector.num_tokens_at(modality, frames, rates).numpy()
@@ -118,19 +118,18 @@ class TokenBatchSampler(AbsSampler):
     No batch exceeds the limits, so that memory is known beforehand: an utterance that exceeds a
     limit by itself is an error before training begins.
 
-    In distributed training ESPnet distributes a batch, ``batch[rank::world_size]``. Limits count
-    over all processes, like ESPnet's ``batch_bins``; here each process gets its share of them, and
-    equally many utterances wherever their number allows it. All processes make the same number of
-    steps.
+    In distributed training ESPnet distributes a batch, ``batch[rank::world_size]``. Limits apply to
+    all processes together, like ESPnet's ``batch_bins``; each process gets an equal share of them,
+    and of the utterances where possible. All processes make the same number of steps.
 
     Args:
         counts: per-utterance lengths.
-        limits: the maximum number in a batch, i.e. its number of rows times its longest utterance:
-            of ``tokens``, and optionally of ``frames`` and ``text``.
+        limits: maximum size of a batch, i.e. its number of rows times its longest utterance: in
+            ``tokens``, and optionally in ``frames`` and ``text``.
         world_size: number of processes.
 
     Raises:
-        ValueError: an utterance is beyond a limit, or there are fewer utterances than processes.
+        ValueError: an utterance exceeds a limit, or there are fewer utterances than processes.
     """
 
     def __init__(self, counts: Counts, limits: Mapping[str, int], *, world_size: int = 1):
@@ -159,7 +158,7 @@ class TokenBatchSampler(AbsSampler):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[str, ...]]:
-        """Go through the batches, shortest utterances first; within one, longest first."""
+        """Iterate over batches, shortest utterances first; within one, longest first."""
         keys = self.counts.keys
         return (tuple(keys[i] for i in batch) for batch in self.batches)
 
@@ -196,7 +195,7 @@ class TokenBatchSampler(AbsSampler):
 
     def _batches(self) -> list[np.ndarray]:
         counts, world_size = self.counts, self.world_size
-        # Equal durations often go with equal texts, so those are neighbours, too.
+        # Equal durations are sorted by tokens, so that equal texts are neighbours.
         order = np.lexsort((counts.tokens, counts.frames))[::-1]
         shares = self._shares()
         values = {name: getattr(counts, name)[order] for name in shares}

@@ -126,7 +126,7 @@ class AVSRTrainer(Trainer):
         is_main = not distributed_option.distributed or distributed_option.dist_rank == 0
         if trainer_options.resume and is_main:
             complete_last_epoch(Path(trainer_options.output_dir))
-        if model.views.vary:  # a step leaves out what belongs to other rates
+        if model.views.vary:  # a step does not use the parameters of other rates
             trainer_options.unused_parameters = True
         with contextlib.ExitStack() as stack:
             stack.enter_context(atomic_torch_save())
@@ -145,7 +145,7 @@ class AVSRTrainer(Trainer):
         """Train for one epoch; True if no step was valid.
 
         Raises:
-            NonFiniteLossError: too many losses in a row were NaN or infinite.
+            NonFiniteLossError: too many consecutive losses were NaN or infinite.
         """
         epoch = reporter.get_epoch()
         plain_model = getattr(model, "module", model)

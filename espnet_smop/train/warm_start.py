@@ -16,7 +16,7 @@ from espnet_smop.decoder.abs_decoder import AbsAVDecoder, DecoderOutput
 from espnet_smop.projector.abs_projector import ProjectorOutput
 
 _CERTAIN = 20.0
-"""Logit, in nats, that an embedding gives to its own token at first."""
+"""Initial logit, in nats, of an embedding for its own token."""
 
 
 class CTCWarmStart(nn.Module):
@@ -42,13 +42,13 @@ class CTCWarmStart(nn.Module):
         self.log_scale = nn.Parameter(torch.log(_CERTAIN / square.clamp_min(1e-8)))
 
     def restrict_to(self, tokens: Iterable[int]) -> None:
-        """Let CTC choose from these tokens alone.
+        """Restrict CTC to these tokens.
 
         An LLM has many more tokens than the transcripts of a corpus use, and the output layer is
         most of what the warm start computes.
 
         Args:
-            tokens: ids; all that a transcript of training or validation contains.
+            tokens: all ids in the transcripts of training and validation.
         """
         self.vocabulary = torch.tensor(sorted(set(tokens)), device=self.step.device)
 
@@ -57,7 +57,7 @@ class CTCWarmStart(nn.Module):
         return int(self.step) >= self.steps
 
     def count_step(self) -> None:
-        """Count a training step; all of its views are before it."""
+        """Count a training step, after all of its views."""
         if self.training and not self.is_over():
             self.step += 1
 
@@ -70,8 +70,8 @@ class CTCWarmStart(nn.Module):
     ) -> DecoderOutput:
         """Return the CTC loss during the warm start, otherwise the decoder's.
 
-        In validation ``acc``, the LLM's accuracy, is 0 during the warm start: none of its epochs
-        becomes the best one.
+        In validation ``acc``, the LLM's accuracy, is 0 during the warm start, so that none of its
+        epochs becomes the best one.
 
         Args:
             decoder: of the model.

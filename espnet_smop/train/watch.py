@@ -23,7 +23,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 class TrainingWatch:
-    """Checks what the model returns during training; a context around an epoch.
+    """Checks the model's outputs during training; a context around an epoch.
 
     Example::
 

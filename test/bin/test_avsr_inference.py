@@ -115,8 +115,8 @@ def test_levels_share_the_video_and_are_counted(
 ):
     caplog.set_level(logging.INFO)
     encoded, merged = [], []
-    encode, merge = ESPnetAVSRModel.encode, merged_lora._with
-    monkeypatch.setattr(merged_lora, "_with", lambda *args: merged.append(args[0]) or merge(*args))
+    encode, merge = ESPnetAVSRModel.encode, merged_lora._merge
+    monkeypatch.setattr(merged_lora, "_merge", lambda *args: merged.append(args[0]) or merge(*args))
     monkeypatch.setattr(
         ESPnetAVSRModel, "encode",
         lambda self, *inputs, modalities, **options: encoded.extend(modalities)

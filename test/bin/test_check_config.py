@@ -70,15 +70,15 @@ def schedule(**conf):
 MISTAKES = {
     "lr as YAML reads it": (
         {"optim_conf": {"lr": "1e-3"}}, [],
-        "optim_conf.lr is the text '1e-3' to YAML, expected a number: write 1.0e-3$",
+        "optim_conf.lr is the string '1e-3' to YAML, expected a number: write 1.0e-3$",
     ),
     "max_lr as YAML reads it": (
-        schedule(max_lr="2e4"), [], "scheduler_conf.max_lr is the text '2e4' to YAML, expected a "
+        schedule(max_lr="2e4"), [], "scheduler_conf.max_lr is the string '2e4' to YAML, expected a "
         "number: write 2.0e.4",
     ),
     "weight in quotes": (
         smop(load_balancing_weight="0.01"), [],
-        "projector_conf.load_balancing_weight is the text '0.01', expected a number: write it "
+        "projector_conf.load_balancing_weight is the string '0.01', expected a number: write it "
         "without quotes",
     ),
     "optimizer": ({"optim": "adamv"}, [], "optim is 'adamv' .*Did you mean 'adam"),
@@ -123,7 +123,7 @@ MISTAKES = {
     ),
     "routing": (smop(routing="jejx"), [], "routing is 'jejx', expected one of: jejr, jedr, dedr"),
     "experts": (smop(top_k=5), [], "top_k is 5, but there are 3 experts"),
-    "one expert": (smop(num_experts=1, top_k=2), [], "num_experts is 1, but top_k 2"),
+    "one expert": (smop(num_experts=1, top_k=2), [], "num_experts is 1, but top_k is 2"),
     "hidden size": (smop(hidden_size=0), [], "hidden_size is 0, expected a whole number"),
     "rate": (smop(downsample={"audio": 0}), [], "downsample.audio is 0, expected a whole"),
     "fusion": (smop(fusion={"audio": "dic"}), [], "fusion.audio is 'dic', expected one of"),
@@ -152,13 +152,13 @@ MISTAKES = {
     "flip probability": (
         {"preprocessor_conf": {"flip_probability": 2}}, [], "flip_probability is 2, expected 0 to",
     ),
-    "prompt": ({"decoder_conf": {"prompt": 3}}, [], "prompt is 3, expected a text"),
+    "prompt": ({"decoder_conf": {"prompt": 3}}, [], "prompt is 3, expected a string, one for"),
     "lora": ({"decoder_conf": {"lora": {"rank": 3}}}, [], r"lora: unknown settings .'rank'"),
     "lora's modules": (
         {"decoder_conf": {"lora": {"r": 2, "target_modules": ["qproj"]}}}, [], "qproj",
     ),
     "dtype": ({"decoder_conf": {"dtype": "float8"}}, [], "dtype: 'float8' is none of float32, bf"),
-    "padding": ({"audio_frontend_conf": {"padding": "30"}}, [], "padding is the text '30'"),
+    "padding": ({"audio_frontend_conf": {"padding": "30"}}, [], "padding is the string '30'"),
     "criterion": (
         {"best_model_criterion": [["valid", "accuracy", "max"]]}, [],
         "best_model_criterion has an unknown statistic 'accuracy'. Known: acc, loss",
@@ -175,7 +175,7 @@ MISTAKES = {
     "frozen part": ({}, ["--freeze_param", "projectr"], "Did you mean 'projector'"),
     "base": ({"base": "absent.yaml"}, [], "absent.yaml, the base of .*, does not exist"),
     "one expert in each pool": (
-        smop(num_experts={"audio": 1, "video": 1}, top_k=2), [], "num_experts is 1, but top_k 2",
+        smop(num_experts={"audio": 1, "video": 1}, top_k=2), [], "num_experts is 1, but top_k is 2",
     ),
     "a switch as a text": (
         smop(normalize_top_k="false"), [],
@@ -240,7 +240,7 @@ def test_a_right_config_is_one_line_and_leaves_nothing(check, tmp_path):
         ("beamsize: 3\n", [], "has an unknown key 'beamsize'. Did you mean 'beam_size'"),
         ("beam_size: 2\nnbest: 3\n", [], "nbest is 3, but must be between 1 and beam_size 2"),
         ("beam_size: 2\n", ["--inference_args", "--beam_size 0"], "beam_size is 0"),
-        ("length_penalty: 1e-1\n", [], "length_penalty is the text '1e-1' to YAML"),
+        ("length_penalty: 1e-1\n", [], "length_penalty is the string '1e-1' to YAML"),
         ("- 3\n", [], "is not a mapping of settings"),
     ],
 )
@@ -262,7 +262,7 @@ def test_a_decoding_config_may_set_options_of_decoding():
         ("decoder", "~/absent/llama", "'~/absent/llama' is not a directory"),
         ("decoder", "WHISPER", "is a whisper model, not a causal LM"),
         ("decoder", "AVHUBERT", "is a avhubert model, not a causal LM"),
-        ("audio_frontend", "LLM", "is a llama model, not a Whisper"),
+        ("audio_frontend", "LLM", "is a llama model, not Whisper"),
         ("video_frontend", "LLM", "config.json is of another kind of model"),
         ("video_frontend", "FAIRSEQ", "convert_base_model avhubert --checkpoint"),
         ("video_frontend", "EMPTY", "there is no config.json in"),

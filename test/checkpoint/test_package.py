@@ -218,7 +218,7 @@ def test_only_what_belongs_to_the_model_is_read_from_a_packages_config(experimen
 def test_with_one_input_of_two(experiment, utterance, modality):
     speech2text = from_experiment(experiment)
     one = {"audio": {"speech": utterance["speech"]}, "video": {"video": utterance["video"]}}
-    with pytest.raises(ValueError, match="is missing, which the model takes"):
+    with pytest.raises(ValueError, match="is missing, but the model takes it"):
         speech2text(**one[modality])
     [(text, *_)] = speech2text(**one[modality], allow_missing=True)
     assert isinstance(text, str)

@@ -285,7 +285,7 @@ def test_out_of_memory_halves_the_batch(make_decoder, media, monkeypatch, caplog
     monkeypatch.setattr(decoder, "hidden_states", limited)
     results = decoder.generate(tokens, lengths, **search)
     assert [h.ids for (h,) in results] == [h.ids for (h,) in expected]
-    assert "out of memory with 5 utterances at once: trying 3" in caplog.text
+    assert "out of memory with 5 utterances at once: retrying with 3" in caplog.text
     room = 0
     with pytest.raises(torch.OutOfMemoryError):
         decoder.generate(tokens, lengths, **search)

@@ -106,8 +106,8 @@ def test_a_search_uses_merged_adapters_and_finds_the_same(make_llm, media, monke
 def test_a_decoding_merges_once(make_llm, monkeypatch):
     decoder, (view, other, _) = build(make_llm, per="task")
     made = []
-    together = module._with
-    monkeypatch.setattr(module, "_with", lambda *args: made.append(1) or together(*args))
+    together = module._merge
+    monkeypatch.setattr(module, "_merge", lambda *args: made.append(1) or together(*args))
     modules = dict(decoder.named_modules())
     with decoder.active(view):
         expected, products = run(decoder)

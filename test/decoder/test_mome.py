@@ -248,9 +248,9 @@ def test_rates_choose_router_and_k(make_decoder, router):
         (
             {"top_k": {"a4_v2": 2}},
             RATES,
-            "for the rates a4_v2, but those of the model are a4_v2, a16",
+            "for the rates a4_v2, but the model has a4_v2, a16",
         ),
-        ({"top_k": {4: 2}}, {}, "for the rates 4, but those of the model are not several"),
+        ({"top_k": {4: 2}}, {}, "for the rates 4, but the model has a single rate"),
         ({"router": "per_rate"}, {}, "mome.router is 'per_rate', but the projector has a single"),
     ],
 )

@@ -217,7 +217,7 @@ def test_contrast_has_no_effect_on_one_modality(make_llm, media):
 
 
 def test_a_negative_contrast_is_refused():
-    with pytest.raises(ValueError, match="contrast is -0.5, expected a number from 0 on"):
+    with pytest.raises(ValueError, match="contrast is -0.5, expected a number of at least 0"):
         LLMDecoder.check_generation({"contrast": -0.5})
 
 

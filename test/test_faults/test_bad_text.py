@@ -275,7 +275,7 @@ def test_a_config_of_itself(tmp_path):
         ("projector", {"downsample": 3}, "downsample is 3, expected a dictionary"),
         ("projector", 7, "projector_conf is 7"),
         ("decoder", {"lora": 64}, "lora is 64"),
-        ("decoder", {"lora": {"r": "64"}}, "r is the text '64'"),
+        ("decoder", {"lora": {"r": "64"}}, "r is the string '64'"),
         ("decoder", {"lora": {"r": 2, "alhpa": 3}}, "unknown settings"),
         ("decoder", {"promt": "x"}, "Did you mean 'prompt'"),
         ("audio_frontend", {"modle": "x"}, "Did you mean 'model'"),
@@ -311,7 +311,7 @@ def test_a_tokenizer_with_more_tokens_than_the_llm_has_rows(model_args, local_to
     tokenizer.save_pretrained(tmp_path)
     args = model_args()
     args.decoder_conf = {**args.decoder_conf, "tokenizer": str(tmp_path)}
-    with pytest.raises(ValueError, match=r"ids up to \d+, the LLM .* different"):
+    with pytest.raises(ValueError, match=r"ids up to \d+, but the LLM .* different"):
         AVSRTask.build_model(args)
 
 

@@ -88,7 +88,7 @@ def test_a_process_ended_by_a_signal_is_named():
     killed = ProcessExitedException(
         "x", error_index=1, error_pid=1, exit_code=-9, signal_name="SIGKILL"
     )
-    expected = "process 1 of the training was ended by SIGKILL"
+    expected = "process 1 of the training was killed by SIGKILL"
     with pytest.raises(RankError, match=expected), errors_of_ranks():
         raise killed
 
