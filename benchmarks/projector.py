@@ -4,9 +4,9 @@
     python benchmarks/projector.py --device cuda --precision bf16 --json projector.json
 
 A layer routes tokens of width 1024 to 2 of N experts 1024 → 2048 → 2048; router and sums
-included. Contenders run by turns in one process, and each figure is the median over rounds of the
-ratio to the dense MLP (1024 → 2 · 2048 → 2048) of the same round, so that other work on the
-machine hits both. `loop` is the algorithm of published code: each expert selects its tokens by a
+included. Contenders are interleaved in one process, and each figure is the median over rounds of
+the ratio to the dense MLP (1024 → 2 · 2048 → 2048) of the same round, so that other work on the
+machine affects both. `loop` is the algorithm of published code: each expert selects its tokens by a
 one-hot mask and adds its outputs by index.
 """
 
@@ -181,9 +181,9 @@ def main() -> None:
             results.append(compare(args, num_experts, tokens))
             print(table(results[-1:], "training", columns).splitlines()[-1], flush=True)
     for key, title in (
-        ("forward", "Forward: time over that of the MLP"),
-        ("training", "Forward and backward: time over that of the MLP"),
-        ("memory", "Peak memory of forward and backward, over that of the loop"),
+        ("forward", "Forward: time relative to the MLP"),
+        ("training", "Forward and backward: time relative to the MLP"),
+        ("memory", "Peak memory of forward and backward, relative to the loop"),
     ):
         print(f"\n{title}\n\n{table(results, key, columns)}")
     timing.save(args, {"machine": head, "results": results})

@@ -1,6 +1,6 @@
-"""The choices of the public Llama-AVSR code, each a context in which our model makes it too.
+"""The public Llama-AVSR code's choices, each a context that applies it to our model.
 
-Beside them in ``OPTIONS``: settings of our own that are off by default.
+``OPTIONS`` also has settings of our own that are off by default.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ def no_masks(model: ESPnetAVSRModel):
 def training_encoders(model: ESPnetAVSRModel):
     with contextlib.ExitStack() as stack:
         for frontend in model.frontends.values():
-            # Then autograd and autocast stay on.
+            # So autograd and autocast stay on.
             stack.enter_context(mock.patch.multiple(frontend, has_lora=True))
             for module in frontend.encoder.modules():
                 stack.enter_context(mock.patch.multiple(module, training=True))
@@ -136,7 +136,7 @@ OPTIONS = {
 
 
 def public_batches(frames: np.ndarray, max_frames: int, buckets: int = 400) -> list[np.ndarray]:
-    """Batch as the public code does: by length buckets, at most so many frames in sum."""
+    """Batch as the public code does: by length buckets, with a limit on total frames."""
     edges = np.linspace(frames.min(), frames.max(), buckets)
     order = np.argsort(-frames, kind="stable")
     order = order[np.argsort(np.searchsorted(edges, frames[order]), kind="stable")]

@@ -1,4 +1,4 @@
-"""What the projector benchmark compares with: a dense MLP, and the algorithm of published code."""
+"""Baselines of the projector benchmark: a dense MLP, and the algorithm of published code."""
 
 import argparse
 

@@ -4,8 +4,8 @@
     python benchmarks/results.py collect PARTS_DIR results/MACHINE.json   # done by gpu.sh
     python benchmarks/results.py show benchmarks/results/*.json           # as Markdown
 
-A part has the files ``NAME.md`` (what its command printed), ``NAME.json`` (its figures, if it got
-that far) and ``NAME.run`` (lines ``status``, ``seconds`` and ``command``, each with its value).
+A part has the files ``NAME.md`` (its command's output), ``NAME.json`` (its figures, if it got that
+far) and ``NAME.run`` (lines ``status``, ``seconds`` and ``command``, each with its value).
 """
 
 import argparse
@@ -19,7 +19,7 @@ STATUS = {"0": "complete", "124": "stopped at its time limit", "137": "stopped a
 
 
 def machine(device: str) -> dict[str, str | int]:
-    """Describe the machine and the software that matters."""
+    """Describe the machine and the relevant software."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():

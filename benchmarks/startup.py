@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Start-up of training, from command line to the first batch's plan, as the corpus grows.
+"""Start-up time of training, from the command line to planned batches, over corpus size.
 
     python benchmarks/startup.py                          # 15,000, 50,000 and 150,000 utterances
     python benchmarks/startup.py --llm DIR                # texts counted by a real LLM's tokenizer
@@ -7,9 +7,9 @@
 Shape files, scp files and texts are generated; no media is read, as in a real start. Measured are
 loading the tokenizer, counting texts, making batches (`batch_type: tokens`), opening the dataset
 and drawing the first epoch's order; without `--llm`, a token is a byte. The model has no weights.
-Each size runs in a process of its own: processor seconds, the most memory it had, and how much of
-that is beyond a process with 12 utterances. The slope is that of the logarithms of seconds beyond
-that process: 1 is linear.
+Each size runs in a separate process: processor seconds, peak memory, and how much it exceeds that
+of a process with 12 utterances. The slope is in log-log scale, of the seconds beyond that process:
+1 is linear.
 """
 
 import argparse
@@ -30,7 +30,7 @@ WORDS = ("the", "of", "people", "this", "because", "so", "have", "what", "with",
 
 
 def write_lists(directory: Path, count: int) -> None:
-    """Write the files of a data directory and its shape file, utterances as long as LRS3's."""
+    """Write a data directory and its shape file, with LRS3's utterance lengths."""
     rng = random.Random(0)
     names = ("wav.scp", "video.scp", "text", "duration_shape")
     files = {name: (directory / name).open("w") for name in names}
@@ -48,7 +48,7 @@ def write_lists(directory: Path, count: int) -> None:
 
 
 def start(directory: Path, llm: str) -> None:
-    """Start a training up to its plan of batches; print what that took."""
+    """Start a training up to planning its batches; print the cost."""
     import torch
     from espnet2.train.distributed_utils import DistributedOption
 

@@ -29,7 +29,7 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def save(args: argparse.Namespace, figures: Mapping[str, Any]) -> None:
-    """Write figures and the options that gave them, if a file is asked for."""
+    """Write figures and their options, if a file is given."""
     if args.json:
         settings = {k: v for k, v in vars(args).items() if k not in ("json", "deadline")}
         text = json.dumps({"settings": settings, **figures}, indent=1, default=str)
@@ -37,7 +37,7 @@ def save(args: argparse.Namespace, figures: Mapping[str, Any]) -> None:
 
 
 def now(device: str) -> float:
-    """Return seconds: of the processor on a CPU, of the wall clock on a GPU that has finished."""
+    """Return seconds: processor time on a CPU; wall-clock time on a GPU, after synchronising."""
     if device == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
@@ -45,7 +45,7 @@ def now(device: str) -> float:
 
 
 class Deadline:
-    """A time limit that a benchmark asks about between two measurements.
+    """A time limit that a benchmark checks between two measurements.
 
     Args:
         seconds: from now on; None is no limit.
@@ -65,9 +65,9 @@ def interleaved(
     device: str = "cpu",
     deadline: Deadline | None = None,
 ) -> dict[str, float]:
-    """Return each run's median of seconds; the runs take turns, after one of each to warm up.
+    """Return each run's median seconds; runs are interleaved, after one of each to warm up.
 
-    Once the deadline has passed, no other round begins.
+    No round begins after the deadline.
     """
     times = {name: [] for name in runs}
     for run in runs.values():
@@ -83,7 +83,7 @@ def interleaved(
 
 
 def peak_memory(run: Callable[[], object], device: str) -> float:
-    """Return the peak of allocated memory in one run beyond what was allocated before, in MiB."""
+    """Return a run's peak of allocated memory beyond what was allocated before, in MiB."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -103,7 +103,7 @@ def peak_memory(run: Callable[[], object], device: str) -> float:
 
 
 def slope(costs: Mapping[float, float]) -> float:
-    """Return the exponent of growth of size → cost: the slope of the line through the logarithms.
+    """Return the exponent of growth of size → cost: the slope of a log-log fit.
 
     1 is linear.
     """

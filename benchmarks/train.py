@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Training at the paper's sizes: throughput, memory, share of each part, effect of each choice.
+"""Training at the paper's sizes: throughput, memory, share of parts, effect of choices.
 
     python benchmarks/train.py --tiny                          # CPU, small models, minutes
     python benchmarks/train.py --device cuda --json train.json # Whisper Base, Llama 3.2-1B
@@ -11,7 +11,7 @@ LRS3's, and read through the recipe's dataset and preprocessor. `ours` is the re
 `reference` makes the choices of the public Llama-AVSR code in the same model (public_choices.py):
 audio padded to 30 s, its spectrogram computed by NumPy, experts one after the other, no masks for
 padding, encoders in training mode with autograd on, logits at all positions, batches by the sum of
-frames. The settings take turns in one process. On a CPU times are processor times.
+frames. The settings alternate in one process. On a CPU times are processor times.
 
 `--effects` also runs `ours` with one choice changed at a time. Peak memory is that of the same
 batch in all settings.
@@ -64,7 +64,7 @@ def measure(args: argparse.Namespace, directory: Path) -> dict:
         name: {"frames": padding(b, counts.frames), "tokens": padding(b, counts.tokens)}
         for name, b in plans.items()
     }
-    # Batches evenly spaced from the shortest to the longest utterances stand for all.
+    # Batches evenly spaced from the shortest to the longest utterances represent all.
     keys, chosen = {}, {}
     for name, plan in plans.items():
         places = np.linspace(0, len(plan) - 1, args.batches + 2)[1:-1].round().astype(int)
@@ -109,7 +109,7 @@ def measure(args: argparse.Namespace, directory: Path) -> dict:
         frames=len(same) * int(frames[same].max()),
         recompute=False,
     )
-    for round_ in range(args.rounds + 1):  # the first warms up, and measures what needs no clock
+    for round_ in range(args.rounds + 1):  # the first warms up, and measures all but time
         if round_ > 1 and args.deadline.passed():
             break
         for name, changes in settings.items():
@@ -126,7 +126,7 @@ def measure(args: argparse.Namespace, directory: Path) -> dict:
                     times[name].append(steps.run(batches, fused=fused))
     flops = steps.flops(keys["ours"])
     speech = {n: sum(int(frames[b].sum()) for b in bs) / 25 for n, bs in chosen.items()}
-    # Operations that a second of speech needs, by our setting; the same for all.
+    # Operations per second of speech in our setting, used for all.
     per_second, peak = flops / speech["ours"], steps.matrix_peak()
     rows = {}
     for name, seconds in times.items():

@@ -1,4 +1,4 @@
-"""What the training benchmarks train: base models with random weights, clips as long as LRS3's."""
+"""Random base models and clips with LRS3's lengths, for the training benchmarks."""
 
 import argparse
 import math
@@ -93,7 +93,7 @@ def padding(batches: list[np.ndarray], values: np.ndarray) -> float:
 
 
 def write_corpus(directory: Path, frames: dict[str, int], text: dict[str, int]) -> None:
-    """Write a formatted data directory of smooth moving pictures and noise."""
+    """Write a formatted data directory of smooth moving images and noise."""
     rng = np.random.default_rng(1)
     longest = max(frames.values())
     image = rng.random((12, 12)).repeat(16, 0).repeat(16, 1) * 200
@@ -122,7 +122,7 @@ def write_corpus(directory: Path, frames: dict[str, int], text: dict[str, int]) 
 
 
 def task_arguments(args: argparse.Namespace, bases: dict[str, str], directory: Path):
-    """Return the arguments of a training as the recipe would give them."""
+    """Return the arguments that the recipe would give a training."""
     config = {
         "audio_frontend_conf": {"model": bases["whisper"]},
         "video_frontend_conf": {"model": bases["avhubert"]},

@@ -72,7 +72,7 @@ class Steps:
         return torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.1, fused=fused or None)
 
     def step(self, batch: dict, optimizer: torch.optim.Optimizer, split: Split | None = None):
-        """Make a step of training."""
+        """Make a training step."""
         batch = {k: v.to(self.args.device, non_blocking=True) for k, v in batch.items()}
         with torch.autocast("cuda", torch.bfloat16, enabled=self.cuda):
             loss, _, _ = self.model(**batch)
@@ -107,7 +107,7 @@ class Steps:
             self.step(batch, optimizer, split)
 
     def peak_memory(self, batch: dict, *, fused: bool) -> float:
-        """Return the peak of a second step in MiB; on a CPU beyond what is there between steps."""
+        """Return a second step's peak in MiB; on a CPU, beyond the memory between steps."""
         optimizer = self.optimizer(fused)
         self.step(batch, optimizer)
         between = torch.cuda.memory_allocated() / 2**20 if self.cuda else 0.0
@@ -116,7 +116,7 @@ class Steps:
     def flops(self, keys: list[tuple[str, ...]]) -> int:
         """Count the operations of training on batches, forward and backward."""
         optimizer = self.optimizer(False)
-        # On a CPU the fused attention is not counted, its plain products are.
+        # On a CPU fused attention is not counted; its plain products are.
         kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
         plain = partial(mix, how="eager")
         with (

@@ -1,9 +1,9 @@
-"""How to store mouth crops: bytes per hour, frames per second per core, error, for each codec.
+"""Codecs for mouth crops: bytes per hour, frames per second per core, error.
 
     python benchmarks/video_storage.py CLIP.mp4… [--landmarks dlib]
 
-Every clip's mouth crops are written and read back by each candidate. The figures that decided
-what `espnet_smop/fileio/video.py` writes came from this script.
+Every clip's mouth crops are written and read back by each candidate. Its figures
+determined the format that `espnet_smop/fileio/video.py` writes.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clips", nargs="+", help="video files with a face")
     parser.add_argument("--landmarks", default="dlib", help="landmark provider")
-    parser.add_argument("--repeats", type=int, default=5, help="timings are the best of so many")
+    parser.add_argument("--repeats", type=int, default=5, help="timings are the best of N")
     args = parser.parse_args()
     provider = build_landmarks(args.landmarks)
     clips = []

@@ -4,5 +4,5 @@ import os
 
 from espnet_smop.bin.demo import main
 
-# A Space is reached from outside its container.
+# A Space is accessed from outside its container.
 main([os.environ["MODEL"], "--host", "0.0.0.0", "--port", "7860"])

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Sets the environment up and checks the project: lint, tests, and the smoke size of the mini recipe.
-# Shell scripts are checked by tests, if shellcheck is installed.
+# Sets up the environment and checks the project: lint, tests, and the mini recipe in smoke size.
+# Tests run shellcheck on shell scripts, if it is installed.
 # Usage: tools/check.sh [pytest arguments], e.g. tools/check.sh -m "not slow", or with -n 0 to run in
-# one process (the default is one for each core, up to eight).
+# one process (default: one per core, up to eight).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,7 +21,7 @@ step "tests"
 if [ "$#" -eq 0 ]; then
     set -- -m "not long"
 fi
-# The files of test/ are shared out among processes, each with a core of its own.
+# Test files are distributed over processes, each with its own core.
 export OMP_NUM_THREADS=1
 python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile "$@"
 step "done in $((SECONDS - started)) s"

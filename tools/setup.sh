@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes tools/venv: a Python environment with ESPnet, this package and what it needs.
+# Makes tools/venv: a Python environment with ESPnet, this package and its dependencies.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
@@ -18,17 +18,17 @@ HOME="${HOME:-/}"
 
 help_message="Usage: tools/setup.sh [--option VALUE]…
 
-  --python PATH    Python 3.12 or 3.13 to make tools/venv with; without it the first fitting one is
-                   taken from PATH, pyenv, conda and uv.
+  --python PATH    Python 3.12 or 3.13 for tools/venv (default: the first suitable one found on PATH,
+                   in pyenv, conda or uv).
   --into PYTHON    Install into this Python's environment instead of tools/venv. Use it afterwards
                    by activating the environment or by ESPNET_SMOP_PYTHON=PYTHON.
   --extras LIST    Extras of setup.py to install (default ${extras}; also landmarks, gguf, nf4).
   --pip_args ARGS  More arguments for pip install, e.g. \"--index-url URL\".
-  --check B        Install nothing; report what is there and what is missing.
+  --check B        Install nothing; report what is installed and what is missing.
   --quiet_if_complete B  Print nothing if there is nothing to do (default ${quiet_if_complete}).
 
-PyTorch from the package registry brings CUDA along: about 7 GB in all. Safe to run again: what is
-complete is kept, what was interrupted is made again, and a changed setup.py is installed."
+PyTorch's packages include CUDA: about 7 GB in all. Safe to run again: a complete environment is
+kept, an incomplete one is made again, and a changed setup.py is installed."
 
 # shellcheck source=/dev/null
 . "${root}/egs2/TEMPLATE/avsr_smop1/scripts/utils/option_error.sh"
@@ -57,7 +57,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-# Prints "3.12.4" if this Python can be run and fits, otherwise why it does not.
+# Prints "3.12.4" if this Python runs and is suitable, otherwise why it is not.
 try_python() { # PYTHON
     "$1" -c 'if True:
         import sys
@@ -70,7 +70,7 @@ try_python() { # PYTHON
         print("%d.%d.%d" % sys.version_info[:3])' 2>&1
 }
 
-# All Pythons that may fit, best first. Shims of pyenv may exist and fail, so each is tried.
+# All candidate Pythons, best first. pyenv's shims may exist and fail, so each is tried.
 candidates() {
     local name
     for name in python3.12 python3.13 python3 python; do
@@ -92,7 +92,7 @@ find_python() {
     local candidate answer
     if [ -n "${python}" ]; then
         command -v "${python}" > /dev/null || die "--python ${python} does not exist"
-        answer="$(try_python "${python}")" || die "--python ${python} does not fit: ${answer##*$'\n'}"
+        answer="$(try_python "${python}")" || die "--python ${python} is not suitable: ${answer##*$'\n'}"
         command -v "${python}"
         return
     fi
@@ -104,10 +104,10 @@ find_python() {
     done < <(candidates)
     die "no Python 3.12 or 3.13 found on PATH, under pyenv, conda or uv. Install one (Debian:" \
         "python3.12 python3.12-venv; pyenv install 3.12; conda create -n py312 python=3.12) or" \
-        "name it by --python PATH"
+        "give --python PATH"
 }
 
-# What the stamp of a complete environment holds; a change asks for an update.
+# The stamp of a complete environment; a change triggers an update.
 state() {
     echo "setup.py $(cksum < "${root}/setup.py")"
     echo "extras ${extras}"
@@ -123,7 +123,7 @@ has_wanted_python() {
     [ -z "${python}" ] || [ "$("${venv}/bin/python" -c "${origin}")" = "$("${python}" -c "${origin}")" ]
 }
 
-# Imports what the recipe needs: an installation that pip calls done but that does not load is none.
+# Imports what the recipe needs: pip may succeed and the packages still fail to load.
 imports() { # PYTHON
     "$1" -c 'import espnet2, espnet_smop, peft, torch, transformers' 2>&1
 }
@@ -196,7 +196,7 @@ EOF
     if line="$(command -v sclite || PATH=/usr/lib/sctk/bin command -v sclite)"; then
         say sclite "${line}"
     else
-        say sclite "not installed (Debian: sctk); scores come from a writer of the same tables"
+        say sclite "not installed (Debian: sctk); the same tables are written without it"
     fi
     say disk "$(free_gb "${root}") GB free; the environment takes about 7 GB"
     say ffmpeg "not needed"
@@ -208,7 +208,7 @@ if "${check}"; then
 fi
 
 if [ -n "${into}" ]; then
-    answer="$(try_python "${into}")" || die "--into ${into} does not fit: ${answer##*$'\n'}"
+    answer="$(try_python "${into}")" || die "--into ${into} is not suitable: ${answer##*$'\n'}"
     echo "Python ${answer} at ${into}"
     install "${into}"
     echo "done. Activate its environment, or set ESPNET_SMOP_PYTHON=${into}"
@@ -231,16 +231,16 @@ else
     python="$(find_python)"
     echo "making ${venv} with ${python} ($(try_python "${python}"))"
     if [ -e "${venv}" ]; then
-        echo "an incomplete environment, or one of another Python, is there: it is removed first"
+        echo "removing the existing environment: it is incomplete or of another Python"
         rm -rf "${venv}"
     fi
     free="$(free_gb "${root}/tools")"
     [ "${free}" -ge "${needed_gb}" ] \
-        || die "${free} GB are free in ${root}; the installation needs ${needed_gb} GB for a while"
+        || die "${free} GB are free in ${root}; the installation needs ${needed_gb} GB temporarily"
     "${python}" -m venv "${venv}" || die "${python} -m venv failed, see above"
 fi
 install "${venv}/bin/python"
-# Last: an environment without its stamp is made again by the next run.
+# Last: the next run remakes an environment without a stamp.
 state > "${stamp}.partial"
 mv "${stamp}.partial" "${stamp}"
-echo "done: ${venv}. Recipes activate it themselves (path.sh); yourself: . tools/venv/bin/activate"
+echo "done: ${venv}. Recipes activate it themselves (path.sh); to do so by hand: . tools/venv/bin/activate"

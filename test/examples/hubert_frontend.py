@@ -22,7 +22,7 @@ class HubertFrontend(AbsAVFrontend):
     def __init__(self, model: str, *, dtype: str | None = None):
         super().__init__()
         path = locate(model)
-        if on_meta():  # a dry run wants the shapes alone
+        if on_meta():  # a dry run needs only the shapes
             encoder = HubertModel(HubertConfig.from_pretrained(path))
         else:
             encoder = HubertModel.from_pretrained(path, dtype=base_dtype(dtype))

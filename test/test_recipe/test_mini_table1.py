@@ -235,7 +235,7 @@ def test_one_model_beside_one_for_each_task(mini):
     done = table1(mini, "--single_epochs", "12", script="local/run_omni.sh")
     assert done.returncode == 0 and calls(mini) == []
     done = table1(mini, "--single_epochs", "3", script="local/run_omni.sh")
-    assert done.returncode == 2 and "--single_epochs is a number above 3" in done.stderr
+    assert done.returncode == 2 and "--single_epochs must be a number above 3" in done.stderr
 
 
 def test_errors(mini):
@@ -243,8 +243,8 @@ def test_errors(mini):
     assert done.returncode == 2
     assert "no conf/train_avsr_smop5.yaml, only: llama_avsr" in done.stderr
     assert "not 'x'" in mini.run("--seed", "x", script="local/run_table1.sh").stderr
-    assert "--seeds are" in mini.run("--seeds", "1 x", script="local/run_table1.sh").stderr
-    assert "--jobs is" in mini.run("--jobs", "two", script="local/run_table1.sh").stderr
-    assert "--widths are" in mini.run("--widths", "0", script="local/run_width.sh").stderr
+    assert "--seeds must be" in mini.run("--seeds", "1 x", script="local/run_table1.sh").stderr
+    assert "--jobs must be" in mini.run("--jobs", "two", script="local/run_table1.sh").stderr
+    assert "--widths must be" in mini.run("--widths", "0", script="local/run_width.sh").stderr
     assert "needs a value" in mini.run("--size", script="local/run_table1.sh").stderr
     assert calls(mini) == []

@@ -144,7 +144,7 @@ def test_a_model_of_several_views_is_trained_once(recipe):
         (["--table", "1", "--noise", "none.wav"], "--noise none.wav does not exist"),
         (["--dry_run", "--stage", "6"], "--stage is for run.sh"),
         (["--table", "1", "--paper", "conf/papers.yaml"], "conf/papers.yaml does not exist"),
-        (["--table", "1", "--paper", "omni"], "known are llama_smop, omni_avsr, llama_mtsk, mome"),
+        (["--table", "1", "--paper", "omni"], "give llama_smop, omni_avsr, llama_mtsk, mome or"),
     ],
 )
 def test_wrong_options_are_explained(recipe, arguments, message):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The stages of an audio-visual recipe, from a corpus to RESULTS.md. A recipe's run.sh calls this
-# with what is special to its corpus; `--help` explains the options.
+# with its corpus's settings; `--help` explains the options.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 shopt -s inherit_errexit
@@ -93,19 +93,19 @@ Stages: 1 data directories · 3 audio and mouth crops · 4 filter · 5 tokenizer
 General
   --stage N             First stage to run (default ${stage}).
   --stop_stage N        Last stage to run (default: the last).
-  --skip_stages LIST    Stages to leave out, e.g. \"5 6\".
-  --skip_data_prep B    Leave out stages 1–7 (default ${skip_data_prep}).
-  --skip_train B        Leave out stages 10–11 (default ${skip_train}).
-  --skip_eval B         Leave out stages 12–13 and 16 (default ${skip_eval}).
-  --skip_packing B      Leave out stage 14 (default ${skip_packing}).
-  --skip_upload B       Leave out stage 15 (default ${skip_upload}).
+  --skip_stages LIST    Stages to skip, e.g. \"5 6\".
+  --skip_data_prep B    Skip stages 1–7 (default ${skip_data_prep}).
+  --skip_train B        Skip stages 10–11 (default ${skip_train}).
+  --skip_eval B         Skip stages 12–13 and 16 (default ${skip_eval}).
+  --skip_packing B      Skip stage 14 (default ${skip_packing}).
+  --skip_upload B       Skip stage 15 (default ${skip_upload}).
   --ngpu N              GPUs per node for training; 0 trains on the CPU (default ${ngpu}).
   --num_nodes N         Nodes for training, each with ngpu GPUs and the same directories; needs a
-                        back end that has several, see cmd.sh (default ${num_nodes}).
+                        multi-node back end, see cmd.sh (default ${num_nodes}).
   --nj N                Parallel jobs of data preparation (default ${nj}).
   --inference_nj N      Parallel jobs of decoding (default ${inference_nj}).
   --gpu_inference B     Decode on GPUs; needs --ngpu 1 or more (default ${gpu_inference}).
-  --num_threads N       CPU threads of each process of training; 0: all cores without GPU, 4 with
+  --num_threads N       CPU threads of each training process; 0: all cores without a GPU, 4 with
                         (default ${num_threads}).
   --datadir DIR         Data directories (default ${datadir}).
   --dumpdir DIR         Features (default ${dumpdir}).
@@ -116,8 +116,8 @@ General
 Data
   --train_set NAME      Training set, a directory below datadir.
   --pretrain_set NAME   Set on which local/base_models.sh pretrains base models, if it does
-                        (default: the training set). Encoders know the sentences that they were
-                        trained on, so the training set should have others.
+                        (default: the training set). Encoders memorise their pretraining
+                        sentences, so the training set should have others.
   --valid_set NAME      Validation set.
   --test_sets NAMES     Test sets, separated by spaces.
   --local_data_opts O   Options for local/data.sh, which gets --data_dir as well.
@@ -130,7 +130,7 @@ Data
   --max_chars N         Drop longer transcripts from train and valid (default ${max_chars}).
 
 Tokenizer and base models
-  --train_tokenizer B   Train a tokenizer by local/tokenizer.sh, for an LLM that the recipe pretrains
+  --train_tokenizer B   Train a tokenizer with local/tokenizer.sh, for an LLM that the recipe pretrains
                         itself; otherwise the published LLM's own is used (default ${train_tokenizer}).
   --nbpe N              Size of the trained vocabulary (default ${nbpe}).
   --base_models_opts O  Options for local/base_models.sh.
@@ -139,9 +139,9 @@ Noise
   --noise FILE          Noise at 16 kHz for decoding, and for training where the config names
                         dump/noise/babble.wav (default: babble of training utterances, made by
                         stage 7 in dumpdir/noise/babble.wav).
-  --babble_utts N       Number of utterances mixed in the babble (default ${babble_utts}).
-  --snrs LIST           Decode each test set at these ratios in dB, e.g. \"clean 5 0 -5\"
-                        (default ${snrs}). Without audio frontend only clean is decoded.
+  --babble_utts N       Number of utterances mixed into the babble (default ${babble_utts}).
+  --snrs LIST           Decode each test set at these SNRs in dB, e.g. \"clean 5 0 -5\"
+                        (default ${snrs}). Without an audio frontend, only clean is decoded.
 
 Training
   --modality M          Inputs of the model: asr, vsr, avsr, or auto: those of the config's
@@ -194,11 +194,11 @@ fi
 [ -n "${test_sets}" ] || smop_option_error "--test_sets is required"
 for value in stage stop_stage ngpu num_nodes nj inference_nj num_threads nbpe babble_utts \
     min_chars max_chars; do
-    [[ ${!value} =~ ^[0-9]+$ ]] || smop_option_error "--${value} is a number, not '${!value}'"
+    [[ ${!value} =~ ^[0-9]+$ ]] || smop_option_error "--${value} must be a number, not '${!value}'"
 done
 for value in min_wav_duration max_wav_duration; do
     [[ ${!value} =~ ^[0-9]+(\.[0-9]+)?$ ]] \
-        || smop_option_error "--${value} is a number of seconds, not '${!value}'"
+        || smop_option_error "--${value} must be a number of seconds, not '${!value}'"
 done
 for value in nj inference_nj num_nodes babble_utts; do
     [ "${!value}" -gt 0 ] || smop_option_error "--${value} must be 1 or more"
@@ -213,7 +213,7 @@ for snr in ${snrs}; do
 done
 case "${modality}" in
     auto | asr | vsr | avsr) ;;
-    *) smop_option_error "--modality is auto, asr, vsr or avsr, not '${modality}'" ;;
+    *) smop_option_error "--modality must be auto, asr, vsr or avsr, not '${modality}'" ;;
 esac
 
 # Which stages run
@@ -242,7 +242,7 @@ for number in ${known_stages}; do
     fi
 done
 runs() { [[ ${stages_to_run} == *" $1 "* ]]; } # STAGE
-# These are skipped unless they are asked for: by --stage alone they would be passed over.
+# These are off by default: --stage alone would silently skip them.
 if [ "${stage}" -eq 14 ] && ! runs 14; then
     smop_option_error "stage 14 is skipped: add --skip_packing false"
 elif [ "${stage}" -eq 15 ] && ! runs 15; then
@@ -250,10 +250,10 @@ elif [ "${stage}" -eq 15 ] && ! runs 15; then
 elif [ "${stages_to_run}" = " " ] && [ -n "${SMOP_DATA_IS_SHARED:-}" ]; then
     exit 0 # run.sh calls again for each of its systems
 elif [ "${stages_to_run}" = " " ]; then
-    smop_option_error "nothing to do: of the stages ${stage} to ${stop_stage}, all are skipped"
+    smop_option_error "nothing to do: all stages from ${stage} to ${stop_stage} are skipped"
 fi
 if runs 15 && [ -z "${hf_repo}" ]; then
-    smop_option_error "--hf_repo ID is required: where stage 15 uploads to"
+    smop_option_error "--hf_repo ID is required: stage 15 uploads there"
 fi
 
 was_given() { [[ ${smop_given} == *" $1 "* ]]; }
@@ -302,7 +302,7 @@ if [[ " ${local_data_opts} " == *" --data_dir "* ]]; then
     smop_option_error "--local_data_opts: data directories are named by --datadir, not --data_dir"
 fi
 
-# local/*.sh take it from there, too.
+# local/*.sh read it from there, too.
 [ -z "${python}" ] || export ESPNET_SMOP_PYTHON="${python}"
 # shellcheck source=path.sh
 . ./path.sh
@@ -322,11 +322,11 @@ if [ "${num_nodes}" -gt 1 ] && runs 11; then
     case "${cuda_cmd_array[0]##*/}" in
         local.py | run.pl | ssh.pl)
             smop_option_error "--num_nodes ${num_nodes}: ${cuda_cmd_array[0]##*/} has one node only." \
-                "Choose a back end that has more in cmd.sh, such as cmd_backend=slurm"
+                "Choose a multi-node back end in cmd.sh, such as cmd_backend=slurm"
             ;;
     esac
 fi
-# Back ends end their jobs when this process, or the run.sh that called it, is gone.
+# Back ends end their jobs when this process, or the run.sh that called it, has ended.
 export AVSR_SMOP_DRIVER_PIDS="${AVSR_SMOP_DRIVER_PIDS:-} $$"
 
 data_feats="${dumpdir}/raw"
@@ -340,13 +340,13 @@ elif [ ! -s "${noise}" ]; then
 fi
 noise_name="$(basename "${noise}")"
 noise_name="${noise_name%.*}"
-noise_name="${noise_name//_/-}" # between underscores in names of decode directories
+noise_name="${noise_name//_/-}" # underscores separate the parts of decode directories' names
 token_dir="${datadir}/token_list/bpe_unigram${nbpe}"
 avsr_stats_dir="${avsr_stats_dir:-${expdir}/avsr_stats}"
 
 log "${command_line}"
 
-# Turns arguments into a part of a directory's name.
+# Turns arguments into part of a directory name.
 as_tag() {
     tr -cs 'A-Za-z0-9.=_\n' '_' <<< "$1" | sed -e 's/_*$//'
 }
@@ -372,7 +372,7 @@ if [ -z "${inference_tag}" ]; then
     inference_tag+="_avsr_model_${inference_avsr_model%.pth}"
 fi
 
-# Whether a stage runs; if so, says it and starts its clock.
+# Whether a stage runs; if so, logs its title and starts its timer.
 current_stage=0
 stage_times=()
 begin_stage() { # NUMBER TITLE
@@ -409,7 +409,7 @@ on_exit() {
 }
 trap on_exit EXIT
 
-# Ends with a message unless a file of an earlier stage is there.
+# Fails with a message unless the files of an earlier stage exist.
 need() { # STAGE FILE…
     local number="$1" file
     shift
@@ -418,7 +418,7 @@ need() { # STAGE FILE…
     done
 }
 
-# The names of what matches a pattern "*END" in a directory, without the end.
+# The names in a directory that match "*END", without END.
 names_in() { # DIR END
     local path names=""
     for path in "$1"/*"$2"; do
@@ -429,7 +429,7 @@ names_in() { # DIR END
     echo "${names% }"
 }
 
-# Ends with a message unless the sets have been made; a set's name may be wrong.
+# Fails with a message unless the sets have been made; a set's name may be wrong.
 need_sets() { # STAGE DIR SET…
     local number="$1" dir="$2" dset found
     shift 2
@@ -442,23 +442,23 @@ need_sets() { # STAGE DIR SET…
     done
 }
 
-# Ends with a message unless there is a trained model; the experiment's name or the checkpoint's may
-# be wrong.
+# Fails with a message unless there is a trained model; the experiment's name or the checkpoint's
+# may be wrong.
 need_model() {
     local found
     if [ ! -s "${avsr_exp}/config.yaml" ]; then
         found="$(names_in "$(dirname "${avsr_exp}")" /config.yaml)"
         [ -n "${found}" ] || need 11 "${avsr_exp}/config.yaml"
-        fail "there is no experiment ${avsr_exp}, but ${found// /, }: see --avsr_tag, or run stage 11 first"
+        fail "there is no experiment ${avsr_exp}, only ${found// /, }: see --avsr_tag, or run stage 11 first"
     fi
     if [ ! -s "${avsr_exp}/${inference_avsr_model}" ]; then
         found="$(names_in "${avsr_exp}" .pth)"
         [ -n "${found}" ] || need 11 "${avsr_exp}/${inference_avsr_model}"
-        fail "${avsr_exp} has no ${inference_avsr_model}, but ${found// /.pth, }.pth: see --inference_avsr_model"
+        fail "${avsr_exp} has no ${inference_avsr_model}, only ${found// /.pth, }.pth: see --inference_avsr_model"
     fi
 }
 
-# Ends with a message if something is missing that no stage of this call makes.
+# Fails with a message if an input is missing that no stage of this call makes.
 check_inputs() {
     local dset sets=()
     if runs 1; then
@@ -495,7 +495,7 @@ check_inputs() {
 }
 check_inputs
 
-# Configs name the noise by its usual place.
+# Configs name the noise by its default path.
 noise_args=()
 if runs 11 && [ "${noise}" != "${default_noise}" ]; then
     settings="$("${python}" -m espnet_smop.bin.config show "${avsr_config}")"
@@ -504,7 +504,7 @@ if runs 11 && [ "${noise}" != "${default_noise}" ]; then
     fi
 fi
 
-# Ends, before anything is written, if a stage cannot do its work or would not fit what is there.
+# Fails, before anything is written, if a stage cannot run or does not match existing files.
 check_stages() {
     local dset wanted="" dirs=() opts=() place="${data_feats}" decode_args="${inference_args}"
     local is_local=false # other back ends' GPUs are not this machine's
@@ -529,14 +529,14 @@ check_stages() {
     elif runs 12 && [ -s "${avsr_exp}/config.yaml" ]; then
         opts+=(--exp_dir "${avsr_exp}")
     elif ! runs 3; then
-        return 0 # the model of --download_model is not there yet
+        return 0 # the model of --download_model is fetched later
     fi
     "${python}" -m espnet_smop.bin.check_config --stages "${stages_to_run}" \
         --data_dirs "${dirs[@]}" "${opts[@]}"
 }
 if runs 3 || runs 11 || runs 12; then check_stages; fi
 
-# "audio", "video" or "audio video": what the model of a config gets.
+# "audio", "video" or "audio video": the inputs of a config's model.
 modalities_of() { # CONFIG [ARGUMENT]…
     case "${modality}" in
         asr) echo audio ;;
@@ -554,7 +554,7 @@ has() { # STAGE MODALITY SET
     [ -s "${data_feats}/$3/${file}" ]
 }
 
-# Ends with a message unless a set has what a model gets.
+# Fails with a message unless a set has a model's inputs.
 need_modalities() { # STAGE SET MODALITIES
     local name
     for name in $3; do
@@ -567,7 +567,7 @@ make_noise() {
     if ! "${noise_is_made}"; then
         log "noise: ${noise}"
     elif [ "${noise}" -nt "${data_feats}/${train_set}/wav.scp" ]; then
-        log "${noise} is there and newer than the training set"
+        log "${noise} exists and is newer than the training set"
     elif has 4 video "${train_set}" && ! has 4 audio "${train_set}"; then
         log "the corpus has no audio: no noise is made"
     else
@@ -583,7 +583,7 @@ if begin_stage 1 "local/data.sh: corpus → ${datadir}/{${all_train_sets// /,},$
     dirs=()
     for dset in ${all_train_sets} "${valid_set}" ${test_sets}; do
         [ -s "${datadir}/${dset}/text" ] || fail "local/data.sh has not written ${datadir}/${dset}/text," \
-            "but the sets $(names_in "${datadir}" /text)"
+            "only the sets $(names_in "${datadir}" /text)"
         dirs+=("${datadir}/${dset}")
     done
     "${python}" -m espnet_smop.bin.data_dir fix "${dirs[@]}"
@@ -634,14 +634,14 @@ fi
 
 if begin_stage 6 "base models"; then
     if [ -x local/base_models.sh ]; then
-        # Encoders that the recipe pretrains hear noise: it is made here unless it is there.
+        # The recipe pretrains encoders with noise: it is made here unless it exists.
         if "${train_tokenizer}"; then make_noise; fi
         local/base_models.sh --train_dir "${data_feats}/${pretrain_set}" \
             --valid_dir "${data_feats}/${valid_set}" --tokenizer "${token_dir}" \
             --noise "${noise}" --out "${expdir}/base" --avsr_config "${avsr_config}" \
             "${base_models_opts_array[@]}"
     else
-        log "no local/base_models.sh: base models are fetched when they are loaded"
+        log "no local/base_models.sh: base models are fetched on loading"
     fi
 fi
 
@@ -674,7 +674,7 @@ cache_feats() { # MODALITY…
     done < "${report}"
 }
 
-# Adds an input of the training to `opts`: what the frontend gets, or what it made of that.
+# Adds a training input to `opts`: the frontend's input, or its cached output.
 add_input() { # KIND SET MODALITY FILE,NAME,TYPE
     local data="${data_feats}/$2/$4" name
     name="$(cut -d, -f2 <<< "$4")"
@@ -725,7 +725,7 @@ if begin_stage 11 "training in ${avsr_exp}, log ${avsr_exp}/train.log"; then
     log "trained: ${avsr_exp}"
 fi
 
-# "audio", "video" or "audio video": what a view takes; all that the model takes if it is "-".
+# "audio", "video" or "audio video": a view's inputs; all of the model's if it is "-".
 modalities_of_view() { # VIEW
     case "${1%%:*}" in
         asr) echo audio ;;
@@ -735,7 +735,7 @@ modalities_of_view() { # VIEW
     esac
 }
 
-# A view's rates as avsr_inference takes them: audio=4,video=2. Nothing where it names none.
+# A view's rates as avsr_inference takes them: audio=4,video=2. Empty if it names none.
 rates_of_view() { # VIEW
     local rates="${1#*:}"
     case "$1" in
@@ -777,7 +777,7 @@ list_decodes() {
     done
 }
 
-# Moves the outputs of jobs that decoded several levels to the directories of these, with the logs.
+# Moves the outputs of jobs that decoded several levels, and the logs, to the levels' directories.
 part_levels() { # uses levels, dirs, new, num_jobs
     local i job name to
     for i in "${!levels[@]}"; do
@@ -805,7 +805,7 @@ except BaseModelError as e:
             inference_avsr_model=model.safetensors # it is a package
         fi
         for file in config.yaml "${inference_avsr_model}"; do
-            [ -s "${model_dir}/${file}" ] || fail "${download_model} has no ${file}, but" \
+            [ -s "${model_dir}/${file}" ] || fail "${download_model} has no ${file}, only" \
                 "$(names_in "${model_dir}" ""); see --inference_avsr_model"
             # A training of its own in the directory is not replaced.
             if [ -e "${avsr_exp}/${file}" ] && [ ! -L "${avsr_exp}/${file}" ]; then
@@ -851,7 +851,7 @@ except BaseModelError as e:
         fi
         count="$(wc -l < "${data_feats}/${dset}/text")"
         num_jobs=$((inference_nj < count ? inference_nj : count))
-        # Earlier decodings are replaced when this one has succeeded.
+        # Earlier decodings are replaced only after this one has succeeded.
         for dir in "${dirs[@]}"; do
             rm -rf "${dir}/logdir.new"
             mkdir -p "${dir}/logdir.new"

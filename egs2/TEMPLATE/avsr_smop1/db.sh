@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Where your copies of the corpora are. Write the paths here or set the variables outside.
+# Paths of your copies of the corpora. Set them here or in the environment.
 
 # LRS3-TED as distributed: the directory that holds pretrain/, trainval/ and test/.
 LRS3="${LRS3:-}"

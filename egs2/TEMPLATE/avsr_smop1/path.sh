@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# Chooses the Python of all stages and sets what they expect. Sourced by run.sh and the driver.
+# Chooses the Python of all stages and sets their environment. Sourced by run.sh and the driver.
 #
-# The first of these is taken:
-#   1. ESPNET_SMOP_PYTHON, a Python of yours (see `tools/setup.sh --into`)
+# The first available one is used:
+#   1. ESPNET_SMOP_PYTHON, your own Python (see `tools/setup.sh --into`)
 #   2. an activated environment (virtualenv, conda) that tools/setup.sh --into has filled
-#   3. tools/venv, which tools/setup.sh makes; it is called when the environment is not there
+#   3. tools/venv; tools/setup.sh is called to make it if it does not exist
 
 SMOP_ROOT="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../.." && pwd)"
 export SMOP_ROOT
 
-# Prints "fits", or why a Python does not. Imports nothing: a second each would be too much here.
+# Prints "fits", or why a Python does not. Imports nothing, since each import takes a second.
 smop_fits() {
     local answer
     answer="$("$1" -c 'if True:
@@ -17,7 +17,7 @@ smop_fits() {
         needed = ("espnet2", "torch", "transformers", "peft")
         lacking = [name for name in needed if u.find_spec(name) is None]
         print("lacks " + ", ".join(lacking) if lacking else "fits")' 2>/dev/null)" || answer="cannot be run"
-    echo "${answer:-is no Python}"
+    echo "${answer:-is not Python}"
 }
 
 if [ -n "${ESPNET_SMOP_PYTHON:-}" ]; then
@@ -44,7 +44,7 @@ export SMOP_PYTHON
 unset -f smop_fits
 unset smop_answer
 
-# Also where a script asks for python3, this Python answers.
+# Scripts that call python3 get this Python, too.
 case ":${PATH}:" in
     *":${SMOP_PYTHON%/*}:"*) ;;
     *) PATH="${SMOP_PYTHON%/*}:${PATH}" ;;
@@ -63,13 +63,13 @@ for smop_directory in "${SMOP_ROOT}/egs2/synthesis" "${SMOP_ROOT}"; do
 done
 unset smop_directory
 
-# Files are sorted by bytes everywhere, read and written as UTF-8.
+# Files are sorted by bytes, read and written as UTF-8.
 export LC_ALL=C PYTHONIOENCODING=UTF-8 PYTHONUTF8=1
-# nproc would answer with OMP_NUM_THREADS where that is set.
+# nproc would print OMP_NUM_THREADS if it is set.
 SMOP_CORES="$(env -u OMP_NUM_THREADS nproc)"
 export SMOP_CORES
-# Parallel jobs share the cores; one job alone (training) is given more by the driver.
+# Parallel jobs share the cores; the driver gives training more.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export TOKENIZERS_PARALLELISM="${TOKENIZERS_PARALLELISM:-false}"
-# Bars of downloads and of loading weights are for terminals, not for logs.
+# Progress bars are for terminals, not for logs.
 [ -t 2 ] || export HF_HUB_DISABLE_PROGRESS_BARS=1

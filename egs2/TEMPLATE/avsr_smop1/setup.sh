@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Begins a recipe for a corpus of your own, as egs2/own_corpus shows it.
+# Creates a recipe for your own corpus, like egs2/own_corpus.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 

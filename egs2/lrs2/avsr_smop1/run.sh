@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# LRS2: from your copy of the corpus to RESULTS.md. Say where it is in db.sh or by LRS2=DIR.
+# LRS2: from your copy of the corpus to RESULTS.md. Set its path in db.sh or by LRS2=DIR.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -13,7 +13,7 @@ driver_args=(
 
 help_message="Usage: ./run.sh [--option VALUE]…
 
-  --ngpu N  GPUs for training; unless it is 0, decoding takes one as well (default ${ngpu}).
+  --ngpu N  GPUs for training; unless it is 0, decoding uses one, too (default ${ngpu}).
 
 All other options go to the driver, avsr_smop.sh, and override what is set here:
 "

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a table of word error rates on a corpus that the recipe makes itself.
+# From nothing to a table of word error rates, on a corpus made by the recipe.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 shopt -s inherit_errexit
@@ -29,14 +29,14 @@ help_message="Usage: ./run.sh [--option VALUE]…
 
   --tasks LIST          What to train and decode: asr (audio), vsr (lips), avsr (both); they share
                         data and base models (default \"${tasks}\").
-  --size S              default for results, smoke to see every stage work in two minutes (its
-                        error rates mean nothing), or a number of utterances (default ${size}).
+  --size S              default for results, smoke to run every stage in two minutes (its error
+                        rates mean nothing), or a number of utterances (default ${size}).
   --seed N              Seed of the corpus and the training (default ${seed}). Other sizes and seeds
                         have directories of their own, such as exp/smoke_seed1.
-  --pretrain_bases B    Pretrain the base models by local/pretrain_base_models.sh, which takes more
-                        than an hour, instead of taking those of base_models/ (default
+  --pretrain_bases B    Pretrain the base models with local/pretrain_base_models.sh, which takes
+                        more than an hour, instead of copying base_models/ (default
                         ${pretrain_bases}).
-  --ngpu N              GPUs for training; unless it is 0, decoding takes one as well (default: 1
+  --ngpu N              GPUs for training; unless it is 0, decoding uses one, too (default: 1
                         where nvidia-smi finds one, else 0).
   --summary B           At the end, print the error rates of all experiments and what to try next
                         (default ${summary}).
@@ -58,12 +58,12 @@ own_options="tasks size seed pretrain_bases ngpu summary asr_config vsr_config a
 for task in ${tasks}; do
     case "${task}" in
         asr | vsr | avsr) ;;
-        *) smop_option_error "--tasks knows asr, vsr and avsr, not '${task}'" ;;
+        *) smop_option_error "--tasks must be asr, vsr or avsr, not '${task}'" ;;
     esac
 done
 case "${summary}" in
     true | false) ;;
-    *) smop_option_error "--summary is true or false, not '${summary}'" ;;
+    *) smop_option_error "--summary must be true or false, not '${summary}'" ;;
 esac
 # shellcheck source=local/variant.sh
 . local/variant.sh
@@ -81,7 +81,7 @@ if [ "${size}" = smoke ]; then
     inference_changes+=(max_new_tokens=8)
 fi
 
-# A config as it is, or its own copy with changes for other directories, sizes and seeds.
+# A config, or a copy of it changed for other directories, sizes and seeds.
 config_of() { # FILE [KEY=VALUE]…
     local out
     if [ "${dumpdir} ${expdir}${variant}" = "dump exp" ]; then
@@ -96,7 +96,7 @@ config_of() { # FILE [KEY=VALUE]…
     echo "${out}"
 }
 
-# Where base models and noise are, as KEY=VALUE lines for a training config.
+# Paths of base models and noise, as KEY=VALUE lines for a training config.
 paths_of() { # FILE TASK
     local models part model
     models="$("${SMOP_PYTHON}" -m espnet_smop.bin.config base_models --named "$1")"
@@ -111,7 +111,7 @@ paths_of() { # FILE TASK
 # shellcheck source=scripts/utils/gpu_args.sh
 . scripts/utils/gpu_args.sh
 
-# The driver's jobs end when this process is gone.
+# The driver's jobs end when this process has ended.
 export AVSR_SMOP_DRIVER_PIDS="${AVSR_SMOP_DRIVER_PIDS:-} $$"
 
 # shellcheck source=path.sh
@@ -131,7 +131,7 @@ for task in ${tasks}; do
         --base_models_opts "${base_models_opts}" "${gpu_args[@]}" "${smoke_args[@]}" \
         --modality "${task}" --avsr_config "${config}" --inference_config "${inference_config}" \
         "${other_args[@]}" "${shared[@]}"
-    # Data and base models are made for the first task and serve the others.
+    # Data and base models are made with the first task and shared by the others.
     shared=(--skip_data_prep true)
     export SMOP_DATA_IS_SHARED=true
 done

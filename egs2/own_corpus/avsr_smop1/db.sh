@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Where your corpus is: a folder of NAME.mp4 or NAME.wav with NAME.txt beside it. Write the path here
-# or set the variable outside.
+# Path of your corpus: a folder of NAME.mp4 or NAME.wav with NAME.txt beside it. Set it here or in the
+# environment.
 CORPUS="${CORPUS:-}"
 export CORPUS

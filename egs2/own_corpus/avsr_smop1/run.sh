@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A corpus of your own, from a folder of clips to RESULTS.md. Set its path in db.sh or by CORPUS=DIR.
+# Your own corpus, from a folder of clips to RESULTS.md. Set its path in db.sh or by CORPUS=DIR.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -16,7 +16,7 @@ help_message="Usage: ./run.sh [--option VALUE]…
 
   --task T          What to train: asr (audio), vsr (lips) or avsr (both), by conf/train_T.yaml
                     (default ${task}).
-  --ngpu N          GPUs for training; unless it is 0, decoding takes one as well (default: 1 where
+  --ngpu N          GPUs for training; unless it is 0, decoding uses one, too (default: 1 if
                     nvidia-smi finds one, else 0).
   --avsr_args ARGS  More arguments for training, e.g. \"--max_epoch 1\".
 
@@ -28,7 +28,7 @@ own_options="task ngpu avsr_args"
 . scripts/utils/take_options.sh
 case "${task}" in
     asr | vsr | avsr) ;;
-    *) smop_option_error "--task is asr, vsr or avsr, not '${task}'" ;;
+    *) smop_option_error "--task must be asr, vsr or avsr, not '${task}'" ;;
 esac
 # shellcheck source=scripts/utils/gpu_args.sh
 . scripts/utils/gpu_args.sh

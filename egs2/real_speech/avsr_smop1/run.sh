@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a sparse mixture of projectors learns from real base models and real speech, beside a dense
+# A sparse mixture of projectors with real base models and real speech, compared with a dense
 # projector of the same active FLOPs: Whisper Base and SmolLM2-135M, both from Python packages.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
@@ -21,9 +21,9 @@ help_message="Usage: ./run.sh [--option VALUE]…
   --systems LIST    conf/train_asr_NAME.yaml to train and decode (default \"${systems}\").
   --seeds LIST      Seeds of training; each has its own experiments (default \"${seeds}\").
   --avsr_args ARGS  More arguments for training, e.g. \"--max_epoch 1 --num_iters_per_epoch 20\".
-  --ngpu N          GPUs for training; unless it is 0, decoding takes one as well (default: 1 where
+  --ngpu N          GPUs for training; unless it is 0, decoding uses one, too (default: 1 if
                     nvidia-smi finds one, else 0).
-  --synthetic N     Sentences by synthetic voices in the training set (default ${synthetic}).
+  --synthetic N     Training sentences by synthetic voices (default ${synthetic}).
   --expdir DIR      Experiments (default ${expdir}).
 
 All other options go to the driver, avsr_smop.sh, and override what is set here:
@@ -55,7 +55,7 @@ for seed in ${seeds}; do
             --local_data_opts "--synthetic ${synthetic}" --expdir "${expdir}" \
             --avsr_config "conf/train_asr_${system}.yaml" --avsr_tag "${system}_seed${seed}" \
             --avsr_args "--seed ${seed} ${avsr_args}" "${other_args[@]}" "${shared[@]}"
-        # The data are made for the first system and serve the others.
+        # The data are made with the first system and shared by the others.
         shared=(--skip_stages "1 3 4 5 7 16")
         export SMOP_DATA_IS_SHARED=true
     done

@@ -3,14 +3,13 @@
     OUT/{trainval,test,pretrain}/<speaker>/<clip>.{mp4,txt,npy}
     OUT/valid.id        clips of trainval that are kept for validation, such as trainval/s49/50001
     OUT/truth.jsonl     for each clip its text, and its words and phones with times
-    OUT/settings.json   what was asked for; OUT/.done holds the same once all is there
+    OUT/settings.json   the settings; OUT/.done holds the same once complete
 
-``.npy`` holds the landmarks, float32 ``(frames, 68, 2)``. The two other forms in which LRS3 is
-passed on, with mouth crops already cut, are described in `talking_face.prepared`, and LRS2's in
-`talking_face.lrs2`.
+``.npy`` holds the landmarks, float32 ``(frames, 68, 2)``. `talking_face.prepared` describes the two
+prepared forms of LRS3, with mouth crops already cut, and `talking_face.lrs2` that of LRS2.
 
-A clip depends on the settings and its name alone, so neither the number of processes nor an
-interruption changes anything; what is complete is not made again.
+A clip depends only on the settings and its name, so neither the number of processes nor an
+interruption changes anything; complete clips are not made again.
 """
 
 import json
@@ -38,13 +37,13 @@ from talking_face.sound import record
 from talking_face.speakers import FIRST_PRETRAINER, PRETRAINING_VOICES, Speaker, speaker
 from talking_face.speech import SAMPLE_RATE, Segment, Utterance, synthesise
 
-VERSION = 3  # of what is made from the same settings
+VERSION = 3  # of the output for the same settings
 _SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much of each part is made.
+    """Sizes of the parts.
 
     Attributes:
         train: training utterances.
@@ -103,7 +102,7 @@ def size_of(name: str) -> Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a corpus is made from."""
+    """The settings of a corpus."""
 
     size: Size
     seed: int
@@ -170,13 +169,13 @@ def make(out: Path, settings: Settings, *, jobs: int) -> None:
     """Make the corpus in ``out`` with ``jobs`` processes, or complete it.
 
     Raises:
-        FileExistsError: ``out`` holds a corpus of other settings.
+        FileExistsError: ``out`` holds a corpus made with other settings.
     """
     asked = settings.to_json()
     marker = out / "settings.json"
     if marker.exists() and marker.read_text() != asked:
         raise FileExistsError(
-            f"{out} holds a corpus of other settings ({marker}): remove it, or choose another --out"
+            f"{out} has a corpus with other settings ({marker}): remove it or choose another --out"
         )
     if (out / ".done").exists():
         print(f"make_corpus: {out} is complete")
@@ -187,7 +186,7 @@ def make(out: Path, settings: Settings, *, jobs: int) -> None:
     clips = plan(settings)
     missing = [clip for clip in clips if not _truth_path(out, clip).exists()]
     if len(missing) < len(clips):
-        print(f"make_corpus: {len(clips) - len(missing)} of {len(clips)} clips are there already")
+        print(f"make_corpus: {len(clips) - len(missing)} of {len(clips)} clips exist already")
     progress = _Progress(len(missing))
     for count in _run(out, settings, missing, jobs):
         progress.step(count)
@@ -225,7 +224,7 @@ class _Progress:
 
 
 def _run(out: Path, settings: Settings, clips: list[Clip], jobs: int) -> Iterator[int]:
-    """Make the clips; yield how many more are there, again and again."""
+    """Make the clips; yield the number of newly finished ones, repeatedly."""
     groups = [clips[i : i + 16] for i in range(0, len(clips), 16)]
     if jobs <= 1:
         for group in groups:
@@ -239,7 +238,7 @@ def _run(out: Path, settings: Settings, clips: list[Clip], jobs: int) -> Iterato
 
 
 def _end_with_parent() -> None:
-    """Let this process end when the one that started it is killed: it would wait for ever."""
+    """End this process when its parent is killed: it would wait for ever."""
 
     def follow() -> None:
         parent_process().join()
@@ -261,7 +260,7 @@ def _person(index: int, seed: int, difficulty: Difficulty) -> tuple[Speaker, Fac
 
 
 def make_clip(out: Path, settings: Settings, clip: Clip) -> None:
-    """Make one clip: its video, text, landmarks, and at last its truth, which marks it complete."""
+    """Make one clip: video, text, landmarks, and last its truth, which marks it complete."""
     cv2.setNumThreads(1)
     difficulty = settings.difficulty
     person, face = _person(clip.speaker, settings.seed, difficulty)

@@ -1,19 +1,19 @@
-"""Every knob that makes the mini corpus harder or easier, for lips and for ears, in one place."""
+"""All settings of the mini corpus's difficulty, for lips and for sound."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difficulty:
-    """How far the clips are from ideal ones; larger is harder unless said otherwise.
+    """How far the clips are from ideal ones; larger is harder unless noted otherwise.
 
     Lengths of the face are in pixels of the 256 × 256 reference canvas, in which a mouth is
-    about 44 wide, or in pixels of the video frame where it says so.
+    about 44 wide, or in pixels of the video frame where noted.
     """
 
     # Lips: what is said
     merge: tuple[tuple[str, str], ...] = ()
-    """Viseme classes shown as another one, e.g. ``(("TH", "T"), ("CH", "R"))``."""
+    """Viseme classes rendered as another one, e.g. ``(("TH", "T"), ("CH", "R"))``."""
     coarticulation: float = 0.03
     """Reach of a phone's lip shape beyond its own time, seconds (times the speaker's factor)."""
     coarticulation_spread: float = 0.25
@@ -23,7 +23,7 @@ class Difficulty:
     amplitude_spread: float = 0.08
     """Standard deviation of a speaker's amplitude, in log."""
     phone_amplitude_spread: float = 0.08
-    """Standard deviation of one phone's amplitude, in log: not every vowel is opened alike."""
+    """Standard deviation of a phone's amplitude, in log: vowels open the mouth differently."""
     shape_jitter: float = 0.03
     """Slow random drift of every lip parameter (opening and rounding run from 0 to 1)."""
 
@@ -33,7 +33,7 @@ class Difficulty:
     clip_offset: float = 0.008
     """Standard deviation of the lips' delay against the sound, per clip, seconds."""
     phone_timing: float = 0.006
-    """Standard deviation of it per phone, seconds."""
+    """Standard deviation of that delay per phone, seconds."""
 
     # Picture
     blur: tuple[float, float] = (0.4, 0.8)

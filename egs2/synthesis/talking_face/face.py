@@ -20,7 +20,7 @@ FRAME_SIZE = 160
 _CANVAS = 256
 _CENTRE = (129.5, 124.0)  # canvas point that is filmed in the middle of the frame
 _SHIFT = 4  # fractional bits of drawn coordinates
-_MOUTH = (slice(130, 202), slice(88, 172))  # rows and columns that a mouth can reach
+_MOUTH = (slice(130, 202), slice(88, 172))  # rows and columns that a mouth can cover
 _JAW = (slice(142, 232), slice(56, 204))  # rows and columns that the jaw's opening stretches
 _MOUTH_CHROMA, _JAW_CHROMA = (
     tuple(slice(part.start // 2, part.stop // 2) for part in parts) for parts in (_MOUTH, _JAW)
@@ -34,7 +34,7 @@ class Face:
     """A speaker's face, ready to be filmed.
 
     Args:
-        look: What it looks like.
+        look: Its appearance.
     """
 
     def __init__(self, look: Look) -> None:
@@ -220,7 +220,7 @@ class _Mouth:
         cv2.add(patch, change, patch, dtype=cv2.CV_8U)
 
     def colour(self, patch: np.ndarray, t: int) -> None:
-        """Draw what is seen of frame ``t`` in the canvas's chroma: the lips, and between them."""
+        """Draw frame ``t`` in the canvas's chroma: the lips and the gap between them."""
         shift = _SHIFT + 1
         cv2.fillPoly(patch, [self._upper[t]], self._upper_colour[1], cv2.LINE_AA, shift)
         cv2.fillPoly(patch, [self._lower[t]], self._lower_colour[1], cv2.LINE_AA, shift)

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files written completely or not at all."""
 
 import os
 import wave
@@ -16,7 +16,7 @@ from talking_face.speech import SAMPLE_RATE
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path, in a directory that exists, which becomes ``path`` at the end."""
+    """Yield a temporary path, in an existing directory, that becomes ``path`` at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     yield temporary

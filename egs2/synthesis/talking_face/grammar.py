@@ -1,4 +1,4 @@
-"""Sentences whose words only ears, or only eyes, can tell apart.
+"""Sentences whose words only sound, or only lips, can tell apart.
 
 A slot holds words that look alike but sound different (*pat, matt*; *pans, bans*: /p b m/ all
 close the lips) next to words that look different but sound alike in noise (*fins, tins*). Choices
@@ -43,7 +43,7 @@ def vocabulary() -> list[str]:
 
 
 def entropy() -> float:
-    """Return the nats per word, counting the end of the sentence as one, of the sentences."""
+    """Return the sentences' nats per word, counting the end of a sentence as a word."""
     nats = math.log(len(TEMPLATES))
     words = 0.0
     for template in TEMPLATES:

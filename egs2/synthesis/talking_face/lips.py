@@ -1,8 +1,8 @@
-"""From phones with times to the movement of a mouth.
+"""Maps timed phones to mouth movements.
 
 A phone belongs to a viseme class (Fisher, 1968): the phones of a class look alike. A class has a
-target for every lip parameter and a dominance, which says how much it insists on that target. The
-movement is the dominance-weighted mean of the targets around (Cohen and Massaro, 1993): a /t/
+target for every lip parameter and a dominance, the weight of that target. The movement is the
+dominance-weighted mean of neighbouring targets (Cohen and Massaro, 1993): a /t/
 between rounded vowels is rounded, a /p/ closes the lips between any.
 """
 
@@ -83,7 +83,7 @@ class Articulation:
     Attributes:
         amplitude: Size of the movements.
         coarticulation: Reach of a phone beyond its own time, seconds.
-        look_ahead: How much the lips lead the sound, seconds.
+        look_ahead: Lead of the lips over the sound, seconds.
     """
 
     amplitude: float

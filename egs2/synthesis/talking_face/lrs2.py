@@ -1,7 +1,7 @@
 """LRS2's directory and list format.
 
     OUT/mvlrs_v1/{main,pretrain}/<speaker>/<clip>.{mp4,txt,npy}
-    OUT/{pretrain,train,val,test}.txt        <speaker>/<clip> a line; in test.txt NF follows
+    OUT/{pretrain,train,val,test}.txt        <speaker>/<clip> per line, in test.txt with NF
 
 The clips, their text files and their landmarks are those of LRS3's format; ``main`` has the clips
 of ``trainval`` and ``test``, whose speakers differ.

@@ -1,4 +1,4 @@
-"""LRS3 in the two other forms in which it is passed on, with mouth crops already cut.
+"""LRS3 in its two prepared forms, with mouth crops already cut.
 
 auto_avsr's:
 
@@ -102,7 +102,7 @@ def _write_csv(out: Path, truth: list[dict]) -> None:
         for row in truth:
             if (row["split"] == "test") == (subset == "test"):
                 name = _renamed(row["clip"], "auto_avsr")
-                # There, ids of auto_avsr's own subwords; here of letters: readers take the text.
+                # auto_avsr has ids of its subwords; letters do here, since readers use the text.
                 ids = " ".join(str(1 + " abcdefghijklmnopqrstuvwxyz".index(c)) for c in row["text"])
                 rows.append(f"lrs3,lrs3_video_seg16s/{name}.mp4,{row['frames']},{ids}\n")
         write_text(out / f"labels/lrs3_{subset}_transcript_lengths_seg16s.csv", "".join(rows))

@@ -17,7 +17,7 @@ _FEMALE = ("f1", "f2", "f3", "f4", "f5", "Annie", "belinda", "linda")
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """A face and what it is filmed with; colours are BGR, lengths canvas pixels or factors."""
+    """A face and its camera; colours are BGR, lengths canvas pixels or factors."""
 
     skin: tuple[int, int, int]
     lip: tuple[int, int, int]
@@ -49,7 +49,7 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """Where a speaker is recorded.
+    """A speaker's recording conditions.
 
     Attributes:
         time: Reverberation time, seconds.
@@ -62,7 +62,7 @@ class Room:
 
 @dataclass(frozen=True, kw_only=True)
 class Speaker:
-    """Everything that stays the same over a speaker's clips."""
+    """Everything constant over a speaker's clips."""
 
     name: str
     voice: Voice
@@ -72,9 +72,9 @@ class Speaker:
 
 
 PRETRAINING_VOICES = 28
-"""Speakers with the first indices, whose voices only base models are pretrained on."""
+"""Number of the first speakers, whose voices only base models are pretrained on."""
 FIRST_PRETRAINER = 100
-"""From this index on, speakers share those voices; faces, pitch and all else are their own."""
+"""From this index on, speakers share those voices; faces, pitch and all else differ."""
 
 
 def speaker(index: int, seed: int, difficulty: Difficulty) -> Speaker:
@@ -121,7 +121,7 @@ def _look(rng: np.random.Generator, male: bool, difficulty: Difficulty) -> Look:
     skin = light + (dark - light) * tone**1.2 + rng.normal(0, 6) + rng.normal(0, 3, 3)
     redness = rng.uniform(0.15, 1.0 if not male else 0.5)
     lip = skin * [0.72, 0.66, 0.86] * (1 - redness) + np.array([70, 55, 170]) * redness
-    # In grey, lips are somewhat darker than the skin around them, with everybody differently.
+    # In grey, lips are somewhat darker than the skin around them, by an individual amount.
     lip *= rng.uniform(0.62, 0.86) * (_GREY @ skin) / (_GREY @ lip)
     hairs = ((25, 28, 34), (30, 50, 80), (70, 130, 180), (150, 150, 155), (30, 60, 120))
     hair = np.array(hairs[rng.integers(len(hairs))]) + rng.normal(0, 5, 3)

@@ -89,7 +89,7 @@ def synthesise(text: str, voice: Voice) -> Utterance:
     """Speak ``text`` (lower-case words).
 
     Raises:
-        ValueError: words that eSpeak NG runs together, such as "of the", have no times each.
+        ValueError: eSpeak NG runs words together, such as "of the", and gives no times for each.
     """
     samples, events, rate = _speak(text, voice)
     phones, owners = _phones(events, rate)
@@ -122,7 +122,7 @@ def _speak(
     """Return samples, events and eSpeak's sampling rate.
 
     The library is loaded afresh each time: its pitch flutter and wave phase live in static
-    variables, which no call resets, so that an utterance would depend on those before it.
+    variables that no call resets, so an utterance would depend on earlier ones.
     It takes 1.5 ms.
     """
     library = ctypes.CDLL(espeakng_loader.get_library_path())

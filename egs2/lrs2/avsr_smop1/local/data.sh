@@ -21,7 +21,7 @@ help_message="Usage: $0 [--option VALUE]…
   --train_parts LIST    pretrain, train or both (default \"${train_parts}\", 223 h; train alone is
                         28 h)
   --max_seconds S       longer pretrain clips are cut at word times (default ${max_seconds})
-  --valid_list FILE     clips for validation instead of those of val.txt, one a line
+  --valid_list FILE     clips for validation instead of those of val.txt, one per line
   --landmarks_dir DIR   landmark files in the layout of mvlrs_v1/ (default: beside the clips)
   --allow_broken B      let the test set lose clips without text or file (default ${allow_broken})"
 # shellcheck source=scripts/utils/parse_options.sh

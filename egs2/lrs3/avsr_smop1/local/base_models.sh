@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stage 6: see that the published base models of the config are there; fetch those of the hub and
-# convert AV-HuBERT's checkpoint.
+# Stage 6: provide the config's published base models: fetch those of the hub and convert
+# AV-HuBERT's checkpoint.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
@@ -19,8 +19,8 @@ avhubert=downloads/avhubert_large_lrs3_vox
 help_message="Usage: $0 [--option VALUE]…
   --avsr_config FILE          config that names the base models (default ${avsr_config})
   --avhubert_checkpoint FILE  AV-HuBERT as published, e.g. large_vox_iter5.pt; converted unless done
-  --avhubert DIR              where the converted model goes, what video_frontend_conf says as
-                              model (default ${avhubert})
+  --avhubert DIR              where the converted model goes, video_frontend_conf's model
+                              (default ${avhubert})
 Passed by the driver and not needed here:
   --train_dir DIR
   --valid_dir DIR
@@ -33,11 +33,11 @@ Passed by the driver and not needed here:
 # shellcheck source=path.sh
 . ./path.sh
 
-# Without AV-HuBERT's directory the last command would ask the hub for it.
+# Without AV-HuBERT's directory the last command would look for it on the hub.
 named="$("${SMOP_PYTHON}" -m espnet_smop.bin.config base_models --named "${avsr_config}")"
 if grep -qxF "video_frontend ${avhubert}" <<< "${named}" && [ ! -d "${avhubert}" ]; then
     if [ -z "${avhubert_checkpoint}" ]; then
-        echo "$0: ${avhubert} is not there. Download AV-HuBERT Large (LRS3 + VoxCeleb2, without" \
+        echo "$0: ${avhubert} does not exist. Download AV-HuBERT Large (LRS3 + VoxCeleb2, without" \
             "fine-tuning: large_vox_iter5.pt) from its authors' site, whose licence you accept," \
             "and add --base_models_opts '--avhubert_checkpoint FILE'" >&2
         exit 1

@@ -20,18 +20,18 @@ allow_broken=false
 help_message="Usage: $0 [--option VALUE]…
   --lrs3 DIR            LRS3's directory, raw or as prepared by auto_avsr or AV-HuBERT
                         (default: LRS3= in db.sh)
-  --extra_train DIRS    further training corpora in one of these forms each, separated by colons
+  --extra_train DIRS    further training corpora, each in one of these forms, separated by colons
   --data_dir DIR        where the data directories go (default ${data_dir})
   --train_parts LIST    pretrain, trainval or both (default \"${train_parts}\", 433 h; trainval
                         alone is 30 h)
   --train_set NAME      (default ${train_set})
-  --pretrain_set NAME   a set of its own for the training utterances of the part pretrain
+  --pretrain_set NAME   a separate set for the training utterances of the part pretrain
                         (default: they are in the training set)
   --valid_set NAME      (default ${valid_set})
   --test_set NAME       (default ${test_set})
   --max_seconds S       longer clips are cut at word times (default ${max_seconds})
   --valid_share F       share of training clips for validation, by speaker (default ${valid_share})
-  --valid_list FILE     clips or speakers for validation instead, one a line
+  --valid_list FILE     clips or speakers for validation instead, one per line
   --landmarks_dir DIR   landmark files in LRS3's layout (default: beside the clips)
   --allow_broken B      let the test set lose clips without text or file (default ${allow_broken})"
 # shellcheck source=scripts/utils/parse_options.sh

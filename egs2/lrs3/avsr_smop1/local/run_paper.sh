@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A paper's experiments: trains, decodes and scores what is not done yet, then prints the tables
-# with our results beside the paper's.
+# A paper's experiments: trains, decodes and scores the unfinished ones, then prints the tables with
+# our results beside the paper's.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 shopt -s inherit_errexit
@@ -28,8 +28,8 @@ help_message="Usage: local/run_paper.sh [--paper NAME] [--table N] [--figure N] 
   --table N         Of llama_smop table 1 (AVSR, eight systems, three LLMs) or 2 (babble noise); of
                     the others table 1 (tasks and rates); of omni_avsr also noise.
   --figure N        Of llama_smop figure 3 (ASR and VSR), 4 (number of experts) or 5 (experts
-                    chosen). Tables and figures may be given together; systems that they share are
-                    trained once.
+                    chosen). Tables and figures may be given together; shared systems are trained
+                    once.
   --released B      The settings of the published checkpoint.
   --dry_run B       Check every config by building its model with the base models' real sizes but
                     without their weights, and print a row for each: needs neither network nor GPU
@@ -46,12 +46,12 @@ help_message="Usage: local/run_paper.sh [--paper NAME] [--table N] [--figure N] 
                     hours: 340 for the 30 hours. The schedule is scaled with it (default 4,900).
   --noise FILE      Noise at 16 kHz for table 2; the paper's is NOISEX's babble (default: babble of
                     training speakers, made by stage 7).
-  --unit U          What the bootstrap intervals of the tables draw: utterance or speaker (default
+  --unit U          Unit of the tables' bootstrap intervals: utterance or speaker (default
                     ${unit}).
   --dumpdir DIR     As for run.sh (default ${dumpdir}).
   --expdir DIR      As for run.sh (default ${expdir}); experiments are DIR/avsr_NAME.
 
-B is true or false, and may be left out for true. What is trained or scored is kept, so an interrupted
+B is true or false, and may be omitted for true. Trained and scored systems are kept, so an interrupted
 call resumes; an experiment that fails does not stop the others. All other options go to run.sh:
 "
 
@@ -108,14 +108,14 @@ if ! "${dry_run}"; then
     if [ -n "${throughput}" ]; then smop_option_error "--throughput is for --dry_run"; fi
     if "${verbose}"; then smop_option_error "--verbose is for --dry_run"; fi
 elif "${collect}"; then
-    smop_option_error "give one of --dry_run and --collect"
+    smop_option_error "give only one of --dry_run and --collect"
 fi
 if { "${dry_run}" || "${collect}"; } && [ ${#run_args[@]} -gt 0 ]; then
     smop_option_error "${run_args[0]} is for run.sh, which --dry_run and --collect do not call"
 fi
 case "${unit}" in
     utterance | speaker) ;;
-    *) smop_option_error "--unit is utterance or speaker, not '${unit}'" ;;
+    *) smop_option_error "--unit must be utterance or speaker, not '${unit}'" ;;
 esac
 if [ -n "${noise}" ] && [ ! -s "${noise}" ]; then smop_option_error "--noise ${noise} does not exist"; fi
 if [ "${paper}" = all ]; then
@@ -133,7 +133,7 @@ case " ${papers} " in
         ;;
 esac
 if [ ! -s "${paper}" ]; then
-    smop_option_error "--paper ${paper} does not exist; known are ${papers// /, } and all"
+    smop_option_error "--paper ${paper} does not exist; give ${papers// /, } or all"
 fi
 known_tables="$(sed -n '/^results:/,$ s/^  \([a-z0-9_]*\):.*/\1/p' "${paper}" | xargs)"
 for table in "${tables[@]}"; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stage 6: put the small base models in place that stand for the published ones, from base_models/,
-# or pretrain them anew. A config may name real ones instead, which come from Python packages.
+# Stage 6: copy the small stand-ins for the published base models from base_models/, or pretrain them
+# anew. A config may name real ones instead, which come from Python packages.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
@@ -18,8 +18,8 @@ pretrain_opts=""
 
 help_message="Usage: $0 [--option VALUE]…
   --out DIR           gets llm, whisper and avhubert (default ${out})
-  --avsr_config FILE  training config; base models below downloads/ that it names are made as well
-  --pretrain B        pretrain them by local/pretrain_base_models.sh (default ${pretrain})
+  --avsr_config FILE  training config; its base models below downloads/ are made as well
+  --pretrain B        pretrain them with local/pretrain_base_models.sh (default ${pretrain})
   --pretrain_opts O   options for that, e.g. \"--video_epochs 2\"
 Passed by the driver and not needed here:
   --train_dir DIR
@@ -46,4 +46,4 @@ for model in llm whisper avhubert; do
         mv "${out}/${model}.partial" "${out}/${model}"
     fi
 done
-echo "base models of base_models/ are in ${out}"
+echo "base models copied from base_models/ to ${out}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""One model's views beside models of one task: seconds of each, and whether a task is worse.
+"""Compare one model's views with single-task models: seconds of each, and whether a task is worse.
 
-Called by ``local/run_omni.sh``, with experiments in the order in which it lists them::
+Called by ``local/run_omni.sh``, with experiments in its order::
 
     local/compare_views.py EXP…
 """
@@ -20,7 +20,7 @@ UNKNOWN = "–"
 
 
 def training_seconds(experiment: Path) -> float | None:
-    """Return what training and validation took, as the trainer noted; None without its notes."""
+    """Return the logged time of training and validation; None without logs."""
     path = experiment / "checkpoint.pth"
     if not path.is_file():
         return None
@@ -37,7 +37,7 @@ def finest(systems: Sequence[System], of: System) -> System | None:
 
 
 def costs(systems: Sequence[System]) -> str:
-    """Return a table of systems; ``faster`` is against the view with most tokens of the task."""
+    """Return a table of systems; ``faster`` is relative to the task's view with most tokens."""
     rows = []
     for system in systems:
         trained = training_seconds(system.path)
@@ -54,7 +54,7 @@ def costs(systems: Sequence[System]) -> str:
 
 
 def comparisons(systems: Sequence[System]) -> list[str]:
-    """Compare each model of one task with the finest view of the model listed before it."""
+    """Compare each single-task model with the finest view of the model listed before it."""
     lines, views = [], {}
     for system in systems:
         if (view := finest(systems, system)) is not None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 1: make the corpus in LRS3's format, then prepare it as LRS3 is prepared.
+# Stage 1: make the corpus in LRS3's format, then prepare it like LRS3.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
@@ -13,10 +13,10 @@ nj=2
 help_message="Usage: $0 [--option VALUE]…
   --size S             as in make_corpus.py (default ${size})
   --seed N             seed of sentences, speakers and noise (default ${seed})
-  --corpus DIR         where the corpus is made; what is there already is kept (default ${corpus})
+  --corpus DIR         where the corpus is made; existing files are kept (default ${corpus})
   --data_dir D         where the data directories go (default ${data_dir})
-  --pretrain_set NAME  a data directory for the clips that base models are pretrained on, for a
-                       size that has some
+  --pretrain_set NAME  a data directory for the base models' pretraining clips, for a size that
+                       has some
   --nj N               parallel processes (default ${nj})"
 # shellcheck source=scripts/utils/parse_options.sh
 . scripts/utils/parse_options.sh

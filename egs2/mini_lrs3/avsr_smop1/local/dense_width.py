@@ -2,7 +2,7 @@
 """Print the hidden width of a dense projector that has as many parameters as a mixture.
 
 For each hidden width of the mixture's experts it prints a line ``WIDTH DENSE_WIDTH``. Parameters
-are ``active``, those that a token goes through (K of N experts), or ``total``.
+are ``active``, those that a token uses (K of N experts), or ``total``.
 
 Example::
 
@@ -25,10 +25,10 @@ def projector_size(config: Path, hidden_size: int, parameters: str) -> int:
 
     Args:
         config: training config.
-        hidden_size: replaces that of the config.
+        hidden_size: replaces the config's.
         parameters: ``active`` or ``total``.
     """
-    # The base models that stage 6 puts in place, wherever that is.
+    # The base models that stage 6 provides, wherever they are.
     models = {"audio_frontend": "whisper", "video_frontend": "avhubert", "decoder": "llm"}
     changes = {
         f"{part}_conf": {"model": str(RECIPE / "base_models" / name)}
@@ -45,7 +45,7 @@ def projector_size(config: Path, hidden_size: int, parameters: str) -> int:
 def dense_widths(
     mixture: Path, dense: Path, widths: Sequence[int], parameters: str
 ) -> dict[int, int]:
-    """Return for each hidden width of the mixture's experts that of the dense projector."""
+    """Return the dense projector's hidden width for each of the mixture's experts'."""
 
     def line(config: Path) -> tuple[int, int]:
         # Both sizes are linear in the hidden width.
@@ -61,7 +61,7 @@ def dense_widths(
 
 
 def main() -> None:
-    """Print the widths that the command line asks for."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -25,7 +25,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--form",
         choices=("raw", "auto_avsr", "avhubert", "lrs2"),
         default="raw",
-        help="LRS3 as distributed, or as auto_avsr's or AV-HuBERT's preparation leaves it; or LRS2"
+        help="LRS3 as distributed, or as prepared by auto_avsr or AV-HuBERT; or LRS2"
         " as distributed",
     )
     parser.add_argument("--seed", type=int, default=0, help="of sentences, speakers and noise")

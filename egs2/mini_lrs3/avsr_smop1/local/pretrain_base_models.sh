@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Pretrain the small base models from nothing: a corpus of speakers and sentences that no other
-# corpus has, a Llama on text alone, a Whisper and an AV-HuBERT encoder with CTC. Its defaults made
-# base_models/. What is finished is kept, and an interrupted call resumes.
+# Pretrain the small base models from scratch, on a corpus that shares no speakers or sentences with
+# others: a Llama on text alone, a Whisper and an AV-HuBERT encoder with CTC. Its defaults made
+# base_models/. Finished work is kept, and an interrupted call resumes.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
@@ -27,7 +27,7 @@ help_message="Usage: $0 [--option VALUE]…
 # shellcheck source=cmd.sh
 . ./cmd.sh
 
-# Of the corpus and of the text
+# For corpus and text
 seed=1000
 
 raw="dump/${size}/raw"
@@ -36,8 +36,8 @@ raw="dump/${size}/raw"
     --datadir "data/${size}" --dumpdir "dump/${size}" --expdir "exp/${size}" \
     --local_data_opts "--size ${size} --seed ${seed} --corpus downloads/mini_lrs3_${size} --pretrain_set pretrain --nj ${SMOP_CORES}"
 
-# Models this small do not fill two threads: the Llama and then the audio encoder are made beside
-# the video encoder, each with half of the cores.
+# Models this small do not fill two threads: the Llama, then the audio encoder, train beside the
+# video encoder, each with half of the cores.
 OMP_NUM_THREADS=$(((SMOP_CORES + 1) / 2))
 export OMP_NUM_THREADS
 export PYTHONPATH="${PWD}/local:${PYTHONPATH}"

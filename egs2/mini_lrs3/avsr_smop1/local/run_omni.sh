@@ -19,7 +19,7 @@ own_options="single_epochs"
 . local/series.sh
 
 if ! [[ ${single_epochs} =~ ^[0-9]+$ ]] || [ "${single_epochs}" -le 3 ]; then
-    smop_option_error "--single_epochs is a number above 3, not '${single_epochs}'"
+    smop_option_error "--single_epochs must be a number above 3, not '${single_epochs}'"
 fi
 # The second cycle of the schedule ends with the training, as in conf/train_base.yaml.
 mult="$(awk -v n="$((100 * single_epochs - warm_start))" 'BEGIN { printf "%.4f", (n - 30) / 270 }')"

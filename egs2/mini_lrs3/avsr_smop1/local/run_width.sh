@@ -17,7 +17,7 @@ own_options="widths"
 . local/series.sh
 
 for width in ${widths}; do
-    [[ ${width} =~ ^[1-9][0-9]*$ ]] || smop_option_error "--widths are numbers above 0, not '${width}'"
+    [[ ${width} =~ ^[1-9][0-9]*$ ]] || smop_option_error "--widths must be numbers above 0, not '${width}'"
 done
 # shellcheck disable=SC2086 # a list
 dense_widths="$("${SMOP_PYTHON}" local/dense_width.py --mixture "${mixture}" --dense "${dense}" \

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # A series of experiments on one corpus, side by side, for scripts that source this with
 # `series_about` and `series_help` set, and with the names of their own options in `own_options`.
-# Takes the options; then add_experiment lists experiments and run_experiments runs them.
+# Parses the options; then add_experiment lists experiments and run_experiments runs them.
 
 size=default
 seed=0
@@ -18,8 +18,8 @@ help_message="Usage: local/${0##*/} [--option VALUE]…
 ${series_about:?}
 
 ${series_help:?}
-  --seeds LIST    Seeds of the training, for the same corpus and base models (default: that of
-                  --seed). Experiments with another seed than --seed's end in _seedN.
+  --seeds LIST    Seeds of the training, with the same corpus and base models (default: that
+                  of --seed). Experiments with another seed than --seed's end in _seedN.
   --jobs N        Experiments at the same time, each with its share of the cores (default: as many
                   as there are cores; 1 with a GPU).
   --size S        As in run.sh (default ${size}).
@@ -28,7 +28,7 @@ ${series_help:?}
   --avsr_args A   As in run.sh, for all experiments.
   --datadir DIR   As in run.sh; likewise --dumpdir and --expdir.
 
-What is finished is kept: an interrupted call continues where it stopped, and an experiment whose
+Finished work is kept: an interrupted call resumes where it stopped, and an experiment whose
 RESULTS.md is newer than its model is not decoded again. One that fails does not stop the others. All
 other options go to run.sh:
 "
@@ -41,9 +41,9 @@ own_options="${own_options:?} size seed seeds jobs ngpu avsr_args datadir dumpdi
 . local/variant.sh
 seeds="${seeds:-${seed}}"
 for one_seed in ${seeds}; do
-    [[ ${one_seed} =~ ^[0-9]+$ ]] || smop_option_error "--seeds are numbers, not '${one_seed}'"
+    [[ ${one_seed} =~ ^[0-9]+$ ]] || smop_option_error "--seeds must be numbers, not '${one_seed}'"
 done
-[[ ${jobs} =~ ^[0-9]+$ ]] || smop_option_error "--jobs is a number, not '${jobs}'"
+[[ ${jobs} =~ ^[0-9]+$ ]] || smop_option_error "--jobs must be a number, not '${jobs}'"
 # shellcheck source=scripts/utils/gpu_args.sh
 . scripts/utils/gpu_args.sh
 # shellcheck source=path.sh
@@ -88,8 +88,8 @@ as_hours() { # SECONDS
     printf '%d:%02d h' $(($1 / 3600)) $(($1 % 3600 / 60))
 }
 
-# Runs what is not scored yet. Puts the experiments that have results into `scored`, names of those
-# that failed into `failed`.
+# Runs experiments not scored yet. Puts those that have results into `scored`, names of those that
+# failed into `failed`.
 run_experiments() {
     local left=() index begin pid status finished=0 share=()
     local -A running=() # process → index
@@ -103,7 +103,7 @@ run_experiments() {
         fi
     done
 
-    # The jobs of all experiments end when this process is gone.
+    # The jobs of all experiments end when this process has ended.
     export AVSR_SMOP_DRIVER_PIDS="${AVSR_SMOP_DRIVER_PIDS:-} $$"
     # Stage 10 comes after data and base models, which all experiments share.
     if [ ${#left[@]} -gt 0 ] && [ ! -s "${expdir}/avsr_stats/valid/duration_shape" ]; then

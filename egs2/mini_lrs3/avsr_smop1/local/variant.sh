@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Where a size and a seed of the mini corpus live; sourced after take_options.sh with `size` and
-# `seed` set. Sizes and seeds do not mix: all but the default ones get directories of their own.
-[[ ${seed:?} =~ ^[0-9]+$ ]] || smop_option_error "--seed is a number, not '${seed}'"
+# Directories for a size and a seed of the mini corpus; sourced after take_options.sh with `size` and
+# `seed` set. Sizes and seeds do not mix: all but the defaults get their own directories.
+[[ ${seed:?} =~ ^[0-9]+$ ]] || smop_option_error "--seed must be a number, not '${seed}'"
 [[ ${size:?} =~ ^(default|smoke|[0-9]+)$ ]] \
-    || smop_option_error "--size is default, smoke or a number of utterances, not '${size}'"
+    || smop_option_error "--size must be default, smoke or a number of utterances, not '${size}'"
 variant="/${size:?}_seed${seed}"
 case "${size} ${seed}" in
     "default 0") variant="" ;;

@@ -22,14 +22,14 @@ help_message="Usage: $0 [--option VALUE]…
   --modalities LIST   audio, video or both (default: what the first clip has)
   --speakers FILE     table of 'CLIP SPEAKER' lines (default: the first folder is the speaker)
   --valid_share F     share of the clips for validation, by speaker (default ${valid_share})
-  --valid_list FILE   clips or speakers for validation instead, one a line
+  --valid_list FILE   clips or speakers for validation instead, one per line
   --test_share F      share of the clips for the test, by speaker (default ${test_share})
-  --test_list FILE    clips or speakers for the test instead, one a line
-  --normalise_text B  lower the case, drop {…} and <…>, as for LRS3 (default ${normalise_text})
+  --test_list FILE    clips or speakers for the test instead, one per line
+  --normalise_text B  lower-case, drop {…} and <…>, as for LRS3 (default ${normalise_text})
   --mouth_crops B     videos are 96×96 mouth crops already (default ${mouth_crops})
   --allow_broken B    let the test set lose clips without text or file (default ${allow_broken})
-  --reader NAME       another reader, such as local.my_corpus:MyReader (default ${reader}); the
-                      options from --modalities to --mouth_crops must suit it"
+  --reader NAME       another reader, such as local.my_corpus:MyReader (default ${reader}); it
+                      must take the options from --modalities to --mouth_crops"
 # shellcheck source=scripts/utils/parse_options.sh
 . scripts/utils/parse_options.sh
 [ $# -eq 0 ] || smop_option_error "unexpected argument '$1'"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 1: write a human's prompts and sentences by synthetic voices as Kaldi data directories.
+# Stage 1: write Kaldi data directories of human prompts and of sentences by synthetic voices.
 if [ -z "${BASH_VERSION:-}" ]; then exec bash "$0" "$@"; fi
 set -euo pipefail
 
@@ -14,12 +14,12 @@ sounds=/usr/share/asterisk/sounds/en_US_f_Allison
 texts=/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz
 
 help_message="Usage: $0 [--option VALUE]…
-  --synthetic N    sentences of docstrings, by synthetic voices, in the training set
+  --synthetic N    training sentences from docstrings, by synthetic voices
                    (default ${synthetic})
-  --quotations N   the same of Debian's package fortunes (default ${quotations})
-  --lists N        the same of numbers, letters, days… (default ${lists})
-  --joined N       twos and threes of human prompts in the training set (default ${joined})
-  --voices LIST    kinds of synthetic voices in the training set (default \"${voices}\")
+  --quotations N   the same from Debian's package fortunes (default ${quotations})
+  --lists N        the same from lists of numbers, letters, days… (default ${lists})
+  --joined N       training utterances of two or three joined human prompts (default ${joined})
+  --voices LIST    kinds of synthetic voices for training (default \"${voices}\")
   --audio_dir DIR  where the sound files go (default ${audio_dir})
   --data_dir DIR   where the data directories go (default ${data_dir})
   --sounds DIR     human prompts, G.722 (default ${sounds})

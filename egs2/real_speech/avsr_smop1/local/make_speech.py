@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Write data directories of speech with its transcripts: a human speaker's and synthetic voices'.
+"""Write data directories of transcribed speech by a human speaker and synthetic voices.
 
 Human: the prompts of Debian's packages asterisk-core-sounds-en-g722 and asterisk-core-sounds-en
-(CC-BY-SA 3.0), up to 16 seconds long. Synthetic: sentences of the docstrings of Python's standard
-library and of other packages, of quotations, and lists of words (sentences.py), by the voices of
+(CC-BY-SA 3.0), up to 16 seconds long. Synthetic: sentences from the docstrings of Python's standard
+library and other packages, from quotations, and lists of words (sentences.py), by the voices of
 voices.py. Transcripts are lower-case words.
 
     train            prompts at three speeds, prompts joined in twos and threes, and sentences;
-                     half of it (but no prompt at its own speed) with noise or in a room
+                     half of it (but no prompt at its own speed) with noise or reverberation
     valid            both kinds
     test_human       a fifth of the prompts
     test_synthetic   sentences and voices of no other set
 
-No text of training contains one of the tests; of those of one and two words, none is one.
+No training text contains a test text of three or more words, or equals a shorter one.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from espnet_smop.modality import SAMPLE_RATE
 
 TESTS = 200  # synthetic ones
 MAX_VALID = 150
-MAX_SECONDS = 16  # of a prompt; three are longer, one of them than Whisper hears
+MAX_SECONDS = 16  # of a prompt; three are longer, one exceeds Whisper's input
 MAX_JOINED_SECONDS = 13  # before pauses are added and it is slowed down
 SPEEDS = (1.0, 0.9, 1.1)
 _G722 = 8000  # bytes a second
@@ -68,7 +68,7 @@ class Utterance(NamedTuple):
         text: transcript.
         pieces: functions that return samples, to be joined with pauses.
         speed: of the result.
-        distorted: with noise or in a room.
+        distorted: with noise or reverberation.
     """
 
     key: str
@@ -79,7 +79,7 @@ class Utterance(NamedTuple):
 
 
 def prompts(texts: Path, sounds: Path) -> Iterator[Prompt]:
-    """Yield the prompts without digits, which can be read in many ways."""
+    """Yield the prompts without digits, whose reading is ambiguous."""
     for line in gzip.decompress(texts.read_bytes()).decode().splitlines():
         name, _, text = line.strip().partition(": ")
         path = sounds / f"{name}.g722"
@@ -102,7 +102,7 @@ def whole(prompt: Prompt) -> Utterance:
 
 
 def faster(utterance: Utterance, speed: float) -> Utterance:
-    """Return a copy at another speed, half of them distorted."""
+    """Return a copy at another speed; half of these are distorted."""
     key = utterance.key.replace("-", f"-sp{speed}-", 1)
     return utterance._replace(key=key, speed=speed, distorted=in_a_room(key))
 
@@ -125,14 +125,14 @@ def join(prompts: list[Prompt], count: int) -> Iterator[Utterance]:
 
 
 def spoken(numbered: Iterable[tuple[int, str]], voices: tuple[Voice, ...]) -> Iterator[Utterance]:
-    """Yield a sentence each, by the voice whose turn it is."""
+    """Yield each sentence, by the next voice in turn."""
     for number, text in numbered:
         voice = voices[number % len(voices)]
         yield Utterance(f"{voice.name}-{number:05d}", text, (partial(voice.say, text),))
 
 
 def without(tests: Iterable[str]) -> Callable[[Utterance], bool]:
-    """Return a filter of utterances that contain no text of three and more words of a test."""
+    """Return a filter for utterances without a test text of three or more words."""
     held_out = re.compile("|".join(f" {t} " for t in sorted(set(tests)) if t.count(" ") >= 2))
     return lambda u: held_out.search(f" {u.text} ") is None
 
@@ -218,26 +218,30 @@ def get_parser() -> argparse.ArgumentParser:
     asterisk = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
     listed = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
     parser.add_argument(
-        "--out", type=Path, required=True, help="gets a data directory for each set"
+        "--out", type=Path, required=True, help="parent of the sets' data directories"
     )
     parser.add_argument("--audio_dir", type=Path, required=True, help="where the sound files go")
     parser.add_argument("--sounds", type=Path, default=asterisk, help=f"default {asterisk}")
     parser.add_argument("--texts", type=Path, default=listed, help=f"default {listed}")
     parser.add_argument(
-        "--synthetic", type=int, default=6000, help="sentences of docstrings in the training set"
+        "--synthetic", type=int, default=6000, help="training sentences from docstrings"
     )
-    parser.add_argument("--quotations", type=int, default=12000, help="sentences of fortunes there")
     parser.add_argument(
-        "--lists", type=int, default=1000, help="lists of numbers, letters, days… there"
+        "--quotations", type=int, default=12000, help="training sentences from fortunes"
     )
-    parser.add_argument("--joined", type=int, default=1500, help="twos and threes of prompts there")
-    parser.add_argument("--voices", nargs="+", choices=KINDS, default=list(KINDS), help="there")
+    parser.add_argument(
+        "--lists", type=int, default=1000, help="training lists of numbers, letters, days…"
+    )
+    parser.add_argument("--joined", type=int, default=1500, help="joined prompts for training")
+    parser.add_argument(
+        "--voices", nargs="+", choices=KINDS, default=list(KINDS), help="for training"
+    )
     parser.add_argument("--nj", type=int, default=2, help="processes")
     return parser
 
 
 def main() -> None:
-    """Write the sets that are not there yet."""
+    """Write the missing sets."""
     args = get_parser().parse_args()
     counts = ("synthetic", "quotations", "lists", "joined")
     made_with = " ".join(f"--{name} {getattr(args, name)}" for name in counts)

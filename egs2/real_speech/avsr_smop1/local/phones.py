@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Write the phones of eSpeak NG's voices, with times, to DATA_DIR/phones.ctm.
 
-They are for the report, which shows from them which experts take which classes of phones.
-Utterances of other voices are left out.
+The report uses them to show which experts take which classes of phones. Utterances of other voices
+are skipped.
 
     local/phones.py dump/raw/test_synthetic
     python -m espnet_smop.bin.results report exp --data_dir dump/raw/test_synthetic
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data_dir", type=Path, help="formatted data directory, which gets the file")
+    parser.add_argument("data_dir", type=Path, help="formatted data directory, also for the file")
     parser.add_argument("--nj", type=int, default=2, help="processes")
     args = parser.parse_args()
     out = args.data_dir / "phones.ctm"

@@ -1,4 +1,4 @@
-"""Rooms and noises of the `espnet` package: what makes clean speech sound recorded elsewhere."""
+"""Rooms and noises of the `espnet` package, to simulate other recording conditions."""
 
 import functools
 import io
@@ -33,7 +33,7 @@ def distort(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def reverberate(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
     """Convolve with a room's impulse response.
 
-    The direct sound stays where it was, and the energy as it was.
+    The direct sound keeps its time, and the signal its energy.
     """
     direct = int(np.abs(response).argmax())
     wet = fftconvolve(samples, response[direct:])[: len(samples)]

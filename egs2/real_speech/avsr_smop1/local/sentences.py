@@ -1,4 +1,4 @@
-"""Sentences for synthetic voices to speak: of documentation, of quotations, and lists of words."""
+"""Sentences for synthetic voices: from documentation, from quotations, and lists of words."""
 
 import ast
 import importlib.util
@@ -13,7 +13,7 @@ import numpy as np
 LIBRARIES = ("numpy", "scipy", "torch")
 """Packages (BSD licences) whose docstrings follow those of Python's standard library (PSF)."""
 FORTUNES = Path("/usr/share/games/fortunes")
-"""Quotations and jokes, of Debian's package fortunes: the words of every day."""
+"""Quotations and jokes from Debian's package fortunes, with everyday words."""
 
 _CLASSES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -28,7 +28,7 @@ _CLASSES = (
     "january february march april may june july august september october november december",
     "monday tuesday wednesday thursday friday saturday sunday today tomorrow yesterday",
 )
-"""Words that texts seldom have all of: numbers, letters, how they are spelled, months, days."""
+"""Words that texts rarely cover: numbers, letters, the spelling alphabet, months, days."""
 
 _WORD = r"(?:I|[a-z]+(?:'[a-z]+)?)"
 _SENTENCE = re.compile(rf"[A-Z]?[a-z]*(?:[ ,-]+{_WORD}){{3,17}}[.;:!?]")
@@ -40,7 +40,7 @@ def words(text: str) -> str:
 
 
 def share(text: str) -> float:
-    """Return a number in [0, 1) that is always the same for a text."""
+    """Return a number in [0, 1) that depends only on the text."""
     return crc32(text.encode()) / 2**32
 
 
@@ -62,7 +62,7 @@ def quotations(directory: Path = FORTUNES) -> set[str]:
     found = set()
     for path in sorted(p for p in directory.iterdir() if not p.suffix and not p.is_symlink()):
         for entry in path.read_text(encoding="utf-8", errors="replace").split("\n%\n"):
-            said = " ".join(entry.split("\n\t\t-- ")[0].split())  # without who said it
+            said = " ".join(entry.split("\n\t\t-- ")[0].split())  # without the author
             found.update(_plain(said))
     return found
 

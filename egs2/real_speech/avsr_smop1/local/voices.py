@@ -21,7 +21,7 @@ from talking_face.speech import Segment, speak, speak_phones
 
 
 class Voice(Protocol):
-    """Anything that speaks.
+    """A voice.
 
     Attributes:
         name: without hyphens.
@@ -49,7 +49,7 @@ class Espeak:
         return speak(text, speaker(self.index, 0, Difficulty()).voice)
 
     def say_phones(self, text: str) -> tuple[np.ndarray, list[Segment]]:
-        """Return what it says and the phones of that, in IPA."""
+        """Return the speech and its phones, in IPA."""
         return speak_phones(text, speaker(self.index, 0, Difficulty()).voice)
 
 
@@ -59,8 +59,8 @@ class Program:
 
     Attributes:
         name: of the voice.
-        command: where ``{text}`` and ``{wav}`` are the files.
-        package: of Debian, which has it.
+        command: with ``{text}`` and ``{wav}`` for the files.
+        package: Debian package that has it.
     """
 
     name: str
@@ -103,8 +103,8 @@ HTS = (
 )  # fmt: skip
 KINDS: dict[str, tuple[Voice, ...]] = {
     "espeak": ESPEAK,
-    # Few voices, but the more human ones: each speaks five times as often as one of eSpeak NG's.
+    # Few voices, but more natural: each speaks five times as often as one of eSpeak NG's.
     "flite": 5 * FLITE,
     "hts": 5 * HTS,
 }
-"""Voices of the training set by kind, in the proportion in which they speak."""
+"""Voices of the training set by kind, in the proportions of their use."""

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-r"""Decode test sets by Whisper's own decoder: what is to be had from the same encoder.
+r"""Decode test sets with Whisper's own decoder, as a reference for the same encoder.
 
-Greedy, without figures (numbers come out as words, as in the references). Audio is padded to 30
-seconds, as Whisper was trained, or to the longest of a batch, as the projector gets it. Writes and
+Greedy, without digits (numbers come out as words, as in the references). Audio is padded to 30
+seconds, as in Whisper's training, or to the batch's longest, as for the projector. Writes and
 scores decode directories like those of an experiment, so that `results table` shows them.
 
 Example, after stage 6:
@@ -34,7 +34,7 @@ MAX_TOKENS = 100
 
 
 class OwnDecoder:
-    """Whisper's decoder on what the frontend computes."""
+    """Whisper's decoder on the frontend's output."""
 
     def __init__(self, model: Path, padding: str):
         self.frontend = WhisperFrontend(str(model), padding=padding, dtype="float32")
@@ -53,7 +53,7 @@ class OwnDecoder:
         lengths = torch.tensor([len(s) for s in samples])
         speech = pad_sequence([torch.from_numpy(s) for s in samples], batch_first=True)
         if self.padding == "30s":
-            # With the silence, which the frontend cuts off: the decoder finds the end by it.
+            # With the silence that the frontend cuts off: the decoder needs it to find the end.
             mel = self.frontend.log_mel(speech, lengths, self.frontend.max_samples)
             (features,) = encode(self.frontend.encoder, mel)
         else:

@@ -37,7 +37,7 @@ def parse(arguments: list[str]) -> Request:
 
     ``JOB=first:last`` (any name) makes an array: in LOG and COMMAND the name is replaced by the
     job's number wherever it is not next to a letter or digit.
-    An option that is given twice has its last value, but ``--num_threads`` its largest.
+    The last value of a repeated option counts; for ``--num_threads``, the largest.
 
     Raises:
         ValueError: the command line does not follow the contract.
@@ -121,8 +121,8 @@ def _now() -> str:
 def last_line(log: Path) -> str:
     """Return a log's last progress line, at most 120 characters of it.
 
-    That is tqdm's last bar or the last line that ends in "left", if it is not far back, otherwise
-    the last line. The prefix that loggers put before the message is removed.
+    That is tqdm's last bar or the last line that ends in "left" in the log's last 16 KiB, otherwise
+    the last line. The loggers' prefix is removed.
     """
     try:
         with open(log, "rb") as f:
@@ -131,7 +131,7 @@ def last_line(log: Path) -> str:
             text = f.read().decode(errors="replace")
     except OSError:
         return ""
-    # A progress bar rewrites its line: what follows the last \r is what one would see.
+    # A progress bar rewrites its line: what follows the last \r is visible.
     lines = [line.strip() for line in re.split(r"[\r\n]", text)]
     lines = [line for line in lines if line]
     progress = [line for line in lines if "%|" in line or line.endswith(" left")]
@@ -140,7 +140,7 @@ def last_line(log: Path) -> str:
 
 
 def report_failures(program: str, jobs: list[Job], statuses: list[int]) -> int:
-    """Print what failed and where to read why; return the exit status of the whole."""
+    """Print the failed jobs and their logs; return the exit status of the whole."""
     failed: list[tuple[Job, int]] = [(j, s) for j, s in zip(jobs, statuses) if s]  # noqa: B905 (3.10)
     if not failed:
         return 0

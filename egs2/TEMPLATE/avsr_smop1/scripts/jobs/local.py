@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Run jobs as processes of this machine.
+"""Run jobs as processes on this machine.
 
     local.py [--gpu N] [--mem M] [--num_threads N] [--max_jobs_run N] [JOB=1:n] LOG COMMAND…
 
-Exit status 1 if any job fails; the message says which log tells why. ``--max_jobs_run`` limits
-how many run at once (default: as many as there are CPUs). Arrays whose jobs ask for a GPU are
-spread over this machine's GPUs, as many jobs at once as GPUs suffice for. ``--mem`` and other
-options of other back ends are accepted and ignored. Every 20 s a line tells how far the jobs are.
+Exit status 1 if any job fails; the message names its log. ``--max_jobs_run`` limits how many run
+at once (default: the number of CPUs). Arrays whose jobs ask for GPUs are spread over this machine's
+GPUs, as many jobs at once as the GPUs allow. ``--mem`` and other options of other back ends are
+accepted and ignored. A progress line is printed every 20 s.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def visible_gpus() -> list[str]:
 
 
 class Runner:
-    """Runs jobs in parallel and ends them all when it is told to end."""
+    """Runs jobs in parallel; `stop` ends them all."""
 
     def __init__(self, jobs: list[Job], *, gpus_per_job: int, max_jobs_run: int):
         self.jobs = jobs
@@ -65,7 +65,7 @@ class Runner:
             futures = [pool.submit(self._one, k) for k in range(len(self.jobs))]
             while wait(futures, timeout=0.2).not_done:
                 if not all(map(_is_alive, drivers)):
-                    # Killed outright: a restarted driver must not meet writers left behind.
+                    # The driver was killed: its successor must not find jobs that still write.
                     self.stop()
                 now = time.monotonic()
                 if now - noted >= _NOTE_EVERY and not self.stopped:
@@ -76,7 +76,7 @@ class Runner:
         return [1 if status is None else status for status in self.statuses]
 
     def stop(self) -> None:
-        """End what runs and start nothing more."""
+        """End running jobs and start no more."""
         self.stopped = True
         for process in list(self.processes.values()):
             if process.poll() is None:
@@ -128,7 +128,7 @@ def _die_with_parent() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run what the command line asks for."""
+    """Run the command line's jobs."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if arguments else 1

@@ -3,7 +3,7 @@
 
     slurm.py [--config conf/slurm.conf] [--gpu N] [--mem M] … [JOB=1:n] LOG COMMAND…
 
-The config says what an option means to sbatch, in the form of Kaldi's slurm.pl:
+The config maps options to sbatch flags, in the format of Kaldi's slurm.pl:
 
     command sbatch --account=lab            flags for every job
     default gpu=0                           the value of an option that is not given
@@ -11,7 +11,7 @@ The config says what an option means to sbatch, in the form of Kaldi's slurm.pl:
     option gpu=* -p gpu --gres=gpu:$0       flags for any other value
     option max_jobs_run=*                   accepted; limits the jobs of an array that run at once
 
-The program waits for the jobs, prints how far they are every 20 s, cancels them when it is ended,
+The program waits for the jobs, prints their progress every 20 s, cancels them when terminated,
 and exits with status 1 if any fails. A leading ``srun`` of COMMAND (ESPnet's launcher adds one for
 several nodes) is dropped: submitit starts the command once on each node itself.
 """
@@ -59,10 +59,10 @@ def log_of_node(log: Path, node: int) -> Path:
 
 
 def sbatch_flags(config: str, options: dict[str, str]) -> dict[str, str | bool]:
-    """Return sbatch's long flags that a config gives to options.
+    """Return the long sbatch flags to which a config maps options.
 
     Raises:
-        ValueError: the config does not know an option, or a line of it cannot be understood.
+        ValueError: the config lacks an option, or one of its lines cannot be parsed.
     """
     words: list[str] = []
     rules: dict[str, list[tuple[str, list[str]]]] = {}
@@ -79,7 +79,7 @@ def sbatch_flags(config: str, options: dict[str, str]) -> dict[str, str | bool]:
         elif kind == "option" and value:
             rules.setdefault(key, []).append((value, rest[1:]))
         else:
-            raise ValueError(f"line {number} of the config cannot be understood: {line}")
+            raise ValueError(f"line {number} of the config cannot be parsed: {line}")
     values.update(options)
     for key, value in values.items():
         if key not in rules:
@@ -127,7 +127,7 @@ def main(arguments: list[str]) -> int:
         options, jobs = parse(arguments)
         config = Path(options.pop("config", "conf/slurm.conf"))
         flags = sbatch_flags(config.read_text(), options)
-        # submitit itself must know from how many nodes it waits for a result.
+        # submitit must know how many nodes' results to wait for.
         nodes, tasks = (int(flags.pop(name, 1)) for name in ("nodes", "ntasks-per-node"))
     except (ValueError, OSError) as e:
         print(f"slurm.py: {e}", file=sys.stderr)
@@ -136,7 +136,7 @@ def main(arguments: list[str]) -> int:
 
     executor = submitit.SlurmExecutor(folder=jobs[0].log.parent / "slurm")
     name = str(flags.pop("job-name", jobs[0].log.stem))
-    # Since Slurm 22.05 srun gives a task one core unless it is told itself.
+    # Since Slurm 22.05 srun gives a task one core unless told otherwise.
     cores = flags.get("cpus-per-task")
     executor.update_parameters(
         nodes=nodes,

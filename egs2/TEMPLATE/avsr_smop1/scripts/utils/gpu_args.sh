@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced with `ngpu`, a number or "auto": one GPU where this machine has one. Sets `ngpu` to the
-# number, and `gpu_args` to what the driver is told: decoding is where training is.
+# Sourced with `ngpu`, a number or "auto": one GPU if this machine has one. Sets `ngpu` to the
+# number, and `gpu_args` to the driver's options: decoding runs where training does.
 
 if [ "${ngpu:?}" = auto ]; then
     ngpu=0

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Errors of the command line; sourced by what parses options. Scripts call one another, and errors
-# name the one that the user called: a script that passes options on exports its name.
+# Command-line errors; sourced by option parsers. Scripts call one another, and errors name the
+# one that the user called: a script that passes options on exports its name.
 
 smop_called="${SMOP_CALLED:-$0}"
 unset SMOP_CALLED
@@ -11,12 +11,12 @@ smop_option_error() {
     exit 2
 }
 
-# The options that a help text explains, one a line.
+# The options that a help text explains, one per line.
 smop_options_of() { # HELP
     grep -oE '^ *--[a-z_0-9]+' <<< "$1" | tr -d ' '
 }
 
-# Ends with an error unless a help text explains the option, and with the nearest one that it does.
+# Fails unless a help text explains the option, and suggests the nearest one.
 smop_check_option() { # OPTION HELP
     local options given="${1//-/_}" nearest
     case "$1" in
@@ -28,7 +28,7 @@ smop_check_option() { # OPTION HELP
     given="--${given#__}"
     options="$(smop_options_of "$2")"
     if grep -qxF -e "${given}" <<< "${options}"; then return; fi
-    # By edit distance, of at most a third of the letters
+    # By edit distance, at most a third of the letters
     nearest="$(awk -v given="${given#--}" '
         function distance(a, b,    i, j, row, left, corner, cost) {
             for (j = 0; j <= length(b); j++) row[j] = j
@@ -52,7 +52,7 @@ smop_check_option() { # OPTION HELP
     smop_option_error "there is no option $1${nearest:+; did you mean ${nearest}?}"
 }
 
-# Ends with an error unless an option is followed by a value.
+# Fails unless an option is followed by a value.
 smop_check_value() { # OPTION [VALUE [NEXT]]
     [ $# -ge 2 ] || smop_option_error "option $1 needs a value"
     [[ $2 =~ ^--[a-zA-Z_-]+$ ]] || return 0

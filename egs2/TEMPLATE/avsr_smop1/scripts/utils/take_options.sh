@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Parses a script's own options; sourced after they have got their defaults.
+# Parses a script's own options; sourced after their defaults are set.
 #
 # `own_options` names them: `--name VALUE` sets the variable `name`. All others go into the array
 # `other_args`, for the script `help_of`, whose help must explain them. `--help` prints help_message
@@ -26,7 +26,7 @@ while [ $# -gt 0 ]; do
         smop_check_option "$1" "${smop_known}"
         smop_check_value "$@"
         other_args+=("$1" "$2")
-        # Also what runs before that script takes it.
+        # Also for what runs before that script.
         if [ "${smop_name}" = python ]; then export ESPNET_SMOP_PYTHON="$2"; fi
     fi
     shift 2

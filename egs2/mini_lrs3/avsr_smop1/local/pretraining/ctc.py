@@ -73,7 +73,7 @@ class CTCModel(nn.Module):
 
     @torch.no_grad()
     def greedy(self, x: torch.Tensor, x_lengths: torch.Tensor) -> list[list[int]]:
-        """Return the best path's tokens, of the last kind, per utterance."""
+        """Return each utterance's best path in tokens of the last kind."""
         log_probs, lengths = self(x, x_lengths)[-1]
         best = log_probs.argmax(-1)
         hypotheses = []
@@ -110,7 +110,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, Targets]
 """x, x_lengths and targets, as ``CTCModel.loss`` takes them."""
 
 Batches = Callable[[int], Iterator[Batch]]
-"""From an epoch to its batches."""
+"""Maps an epoch to its batches."""
 
 
 def train_ctc(

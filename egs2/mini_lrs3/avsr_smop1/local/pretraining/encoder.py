@@ -87,7 +87,7 @@ def build_encoder(modality: str, conf: dict[str, Any]) -> nn.Module:
             "encoder_ffn_dim": 640,
             "max_source_positions": 1500,
             "dropout": 0.0,
-            # Whisper's 0.02 suits widths of a thousand; narrow layers would hardly pass a signal
+            # Whisper's 0.02 suits widths of a thousand; narrow layers would attenuate the signal
             "init_std": 0.08,
             "attn_implementation": "sdpa",
         }
@@ -112,7 +112,7 @@ def build_encoder(modality: str, conf: dict[str, Any]) -> nn.Module:
 class Units:
     """Tokens of CTC: the characters of a text, or its words.
 
-    Letters need little data; words of a small vocabulary make the encoder tell apart what letters
+    Letters need little data; words of a small vocabulary make the encoder distinguish what letters
     leave ambiguous. Trained together, both were learnt faster than either alone.
 
     Args:
@@ -150,7 +150,7 @@ class Batches:
         data_dir: directory with the scp of the modality and ``text``.
         modality: ``audio`` or ``video``.
         preprocess: ESPnet preprocessor.
-        units: kinds of tokens for the targets.
+        units: kinds of target tokens.
         batch_size: utterances per batch.
         seed: seed of the shuffling.
         num_workers: data loading processes.
@@ -318,7 +318,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--word_stride",
         type=int,
         default=1,
-        help="Classify words from means over this many features: the rate at which a projector "
+        help="Classify words from means over this many features: the rate to which a projector "
         "will downsample them. Letters use every feature",
     )
     parser.add_argument("--epochs", type=int, default=CTCConfig.epochs, help="Passes over the data")

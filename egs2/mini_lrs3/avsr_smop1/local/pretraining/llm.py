@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Pretrain a small Llama on text from scratch.
 
-Writes a directory that ``from_pretrained`` loads: the frozen LLM of a corpus too small for a real
+Writes a directory that ``from_pretrained`` loads: the frozen LLM for a corpus too small for a real
 one. The weights with the lowest validation loss are kept, and training stops once that loss no
 longer falls. A complete directory made with the same settings from the same text is kept.
 
@@ -87,14 +87,14 @@ def with_copies(
 ) -> tuple[list[torch.Tensor], list[int]]:
     """Put noisy renditions of the sentence before a share of the sequences.
 
-    There are one or two, as of sound and lips. A rendition repeats each token up to four times,
-    puts random tokens between, and of a share that it draws, it gets tokens wrong.
+    There are one or two, like sound and lips. A rendition repeats each token up to four times,
+    inserts random tokens, and gets a random share of the tokens wrong.
 
     Args:
         sequences: ids with BOS and EOS.
-        share: of the sequences that are changed.
+        share: share of the sequences to change.
         generator: random generator.
-        fillers: ids that may come between or instead.
+        fillers: ids to insert or substitute.
 
     Returns:
         The sequences, and for each the number of ids that are not predicted.
@@ -162,8 +162,8 @@ def train(
         patience: epochs without improvement after which training stops.
         copies: share of the training sequences that begin with noisy renditions of their sentence
             (see `with_copies`). Only the sentence itself is predicted. Large LLMs copy from their
-            context, which is what turns projected tokens into text; a small one learns it only
-            where it is useful.
+            context, which turns projected tokens into text; a small one learns to copy only if
+            it helps.
         seed: seed of the batches' order.
 
     Returns:
@@ -219,10 +219,10 @@ def train(
 
 
 def _epochs(lengths: torch.Tensor, batch_size: int, seed: int) -> Iterator[list[list[int]]]:
-    """Yield without end the shuffled batches of an epoch.
+    """Yield the shuffled batches of epoch after epoch.
 
-    Sequences twice, four times, … as long as most have batches of their own: among short ones they
-    would cost a batch of padding each.
+    Sequences twice, four times, … as long as most get separate batches: among short ones, each
+    would pad a whole batch.
     """
     generator = torch.Generator().manual_seed(seed)
     buckets = (lengths / lengths.median()).log2().floor().clamp_min(0)
@@ -240,7 +240,7 @@ def get_parser() -> argparse.ArgumentParser:
         formatter_class=CommandHelp,
     )
     parser.add_argument("--tokenizer", required=True, help="Hugging Face tokenizer directory")
-    parser.add_argument("--text", nargs="+", required=True, help="files, one sentence a line")
+    parser.add_argument("--text", nargs="+", required=True, help="files, one sentence per line")
     parser.add_argument("--valid_text", nargs="+", required=True, help="likewise, held out")
     parser.add_argument("--kaldi", action="store_true", help="the lines are `ID sentence`")
     parser.add_argument("--out", required=True, help="directory to write")

@@ -12,7 +12,7 @@ def muon_and_adamw(
     """Return the optimizers of a model's trained parameters.
 
     Muon (Jordan 2024) gets the matrices of modules named ``layers``. On the mini corpus, CTC on
-    noisy speech came to a loss of 1.66 in 585 steps, and to 2.0 to 2.2 with AdamW alone at three
+    noisy speech reached a loss of 1.66 in 585 steps, and 2.0 to 2.2 with AdamW alone at three
     learning rates; the Llama copied with a perplexity of 1.06 after 8 epochs, and of 1.13 after 10
     with AdamW.
 
@@ -41,7 +41,7 @@ def warmup_and_cosine(
     Args:
         optimizers: optimizers to schedule; their learning rates are the peaks.
         warmup: number of warm-up steps, at least 1.
-        steps: number of all steps, including the warm-up.
+        steps: total number of steps, including the warm-up.
     """
 
     def factor(step: int) -> float:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write the sentences that the tokenizer and the Llama are pretrained on.
 
-They are drawn from the half of the grammar's sentences that is reserved for base models, in lines
+They are drawn from the half of the grammar's sentences reserved for base models. Lines are
 ``ID sentence``.
 
 Example::

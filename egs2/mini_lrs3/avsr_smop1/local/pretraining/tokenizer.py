@@ -2,7 +2,7 @@
 """Train the tokenizer of a small LLM on text.
 
 A byte-pair encoding is trained with sentencepiece and written as a Hugging Face tokenizer directory
-of the same ids, which ``AutoTokenizer`` loads.
+with the same ids, which ``AutoTokenizer`` loads.
 
 Example::
 
@@ -28,7 +28,7 @@ UNK, BOS, EOS, PAD = SPECIALS = ("<unk>", "<s>", "</s>", "<pad>")
 
 
 def read_sentences(paths: Iterable[str | Path], *, kaldi: bool = False) -> list[str]:
-    """Read one sentence a line; with ``kaldi``, lines are ``ID sentence``. Empty ones are left out.
+    """Read one sentence per line; with ``kaldi``, lines are ``ID sentence``. Skips empty ones.
 
     Raises:
         ValueError: there is no sentence.
@@ -76,7 +76,7 @@ def train_sentencepiece(sentences: Sequence[str], vocab_size: int) -> bytes:
 
 
 def to_hugging_face(model: bytes) -> PreTrainedTokenizerFast:
-    """Convert the model of ``train_sentencepiece`` to a tokenizer of the same ids."""
+    """Convert the model of ``train_sentencepiece`` to a tokenizer with the same ids."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     pieces = [processor.id_to_piece(i) for i in range(len(processor))]
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
