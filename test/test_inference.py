@@ -317,7 +317,7 @@ def test_the_command(experiment, tmp_path, capsys):
 
 
 def test_no_file_is_said_before_the_model_is_loaded(tmp_path):
-    with pytest.raises(MediaError, match=r"has no file in \.mp4, .*give another folder"):
+    with pytest.raises(MediaError, match=r"has no \.mp4, .* file; give another folder"):
         transcribe_main(["exp/nothing", str(tmp_path)])
     with pytest.raises(MediaError, match=r"none\.mp4: no such file"):
         transcribe_main(["exp/nothing", str(tmp_path / "none.mp4")])

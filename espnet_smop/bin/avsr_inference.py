@@ -66,8 +66,8 @@ def inference(
 ) -> None:
     """Decode all utterances; write ESPnet's n-best directories and ``costs.json``.
 
-    ``output_dir`` is created when decoding has finished; several levels have a directory each in
-    it.
+    ``output_dir`` is created when decoding has finished, with a subdirectory for each of several
+    levels.
 
     Raises:
         ValueError: an argument or an input file is wrong.
@@ -128,7 +128,7 @@ def _noises(
 def _with_progress(
     decoded: Iterable[Decoded], *, utterances: int, levels: int
 ) -> Iterator[Decoded]:
-    """Yield what is decoded; log how many utterances, each at all levels, are done."""
+    """Pass decoded batches on; log how many utterances are done and the time left."""
     unit = "utterances" if levels == 1 else f"utterances at {levels} noise levels"
     total = utterances * levels
     done, start = 0, time.perf_counter()
@@ -142,7 +142,7 @@ def _with_progress(
 def _write(
     decoded: Iterable[Decoded], places: Mapping[str, Path], speech2text: AVSRSpeech2Text
 ) -> dict[str, tuple[DecodingCosts, int]]:
-    """Write n-best directories; return each level's costs and number of unfinished texts."""
+    """Write n-best directories; return each level's costs and number of unfinished outputs."""
     nbest = speech2text.generation["nbest"]
     costs: dict[str, list[DecodingCosts]] = {level: [] for level in places}
     unfinished = collections.Counter()
@@ -176,7 +176,7 @@ def _summarise(costs: DecodingCosts, unfinished: int, *, level: str) -> None:
 
 
 def _ids(files: Sequence[str], key_file: str | None) -> list[str]:
-    """Return the ids to decode; raise ValueError if a file of the data lacks one of them."""
+    """Return the ids to decode; raise ValueError if a data file lacks one of them."""
     wanted = key_file or files[0]
     ids = list(read_table(wanted))
     for file in files:
@@ -185,7 +185,7 @@ def _ids(files: Sequence[str], key_file: str | None) -> list[str]:
         if missing:
             raise ValueError(
                 f"{file} lacks {len(missing)} of the {len(ids)} ids in {wanted}, such as "
-                f"{missing[0]}: add them there or remove them here"
+                f"{missing[0]}: make both list the same ids"
             )
     return ids
 
@@ -209,7 +209,7 @@ def _check_data_names(
 
 
 class _ConfigParser(CommandParser, config_argparse.ArgumentParser):
-    """Takes a ``--config`` as well."""
+    """Accepts ``--config`` as well."""
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -243,7 +243,7 @@ def get_parser() -> argparse.ArgumentParser:
         "5 -5, are decoded at once, into OUTPUT_DIR/{clean,snr5,snr-5}",
     )
     group.add_argument(
-        "--noise_seed", type=int, default=0, help="Seed that selects the stretches of noise"
+        "--noise_seed", type=int, default=0, help="Seed for choosing the noise segments"
     )
     group = parser.add_argument_group("Model")
     group.add_argument("--avsr_train_config", required=True, help="config.yaml of the experiment")

@@ -10,8 +10,8 @@ Example::
 Training reads it as data ``dump/feats/train_video/feats.scp,video_feats,kaldi_ark``.
 
 Features that noise or augmentation change in every epoch are refused, unless
-``preprocessor_conf.feats_copies`` says how many versions of each training utterance to store. A
-modality is also refused if training changes its encoder. If the projector fuses the encoder's
+``preprocessor_conf.feats_copies`` says how many versions of each training utterance to store.
+Features of an encoder that training changes are refused, too. If the projector fuses the encoder's
 layers, all hidden states are stored, in ``train_video_layers``. An existing cache of the same
 model, settings and data is kept; any other is refused.
 """
@@ -53,12 +53,12 @@ def main(cmd: Sequence[str] | None = None) -> None:
         nargs="+",
         default=[],
         type=Path,
-        help="prepared data directories of training, in feats_copies versions if the config has it",
+        help="training data directories, cached in feats_copies versions if the config sets it",
     )
     parser.add_argument(
         "--data_dir", nargs="+", default=[], type=Path, help="other prepared data directories"
     )
-    add_output_dir(parser, "parent directory of the caches, <name of data_dir>_<modality> each")
+    add_output_dir(parser, "parent directory of the caches, <data_dir name>_<modality>")
     parser.add_argument(
         "--modality",
         nargs="+",
@@ -70,14 +70,14 @@ def main(cmd: Sequence[str] | None = None) -> None:
         "--device", type=device, default="auto", help="auto (a GPU if there is one), cpu or cuda"
     )
     parser.add_argument(
-        "--check", type=str2bool, default=False, help="only check that the caches fit"
+        "--check", type=str2bool, default=False, help="only check that the caches match"
     )
     parser.add_argument(
         "--report",
         type=Path,
-        help="skip a modality that cannot be cached instead of refusing it, and write a line per "
-        "modality into this file: its name and 'cached as NAME', where DATA_DIR_NAME is the cache, "
-        "or the reason why it is not",
+        help="skip modalities that cannot be cached instead of failing, and write a line per "
+        "modality to this file: its name and 'cached as NAME' (the cache is DATA_DIR_NAME), or the "
+        "reason why it is not cached",
     )
     options, overrides = parser.parse_known_args(cmd)
     names = [d.name for d in (*options.train_dir, *options.data_dir)]
@@ -126,7 +126,7 @@ def cache_modality(
         if options.check:
             print(open_cache(out, description), flush=True)
             continue
-        # Another training may be making it.
+        # Another run may be writing it.
         with waiting_lock(options.out / f".{out.name}.lock"):
             if out.exists():
                 scp = open_cache(out, description)

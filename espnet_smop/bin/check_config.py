@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 r"""Check the stages of a recipe before starting: config, data, base models, decoding settings.
 
-With stage 11 it takes the arguments of ``avsr_train`` and looks at every part of the model (built
-without weights), optimizer and schedule, data, base models, GPUs, free disk, and the experiment's
-directory; with stage 12 at the decoding config and the test sets; with stage 3 at the face detector
-and free disk. Prints one line for each problem and ends with status 1, or one line that there are
-none. Nothing is written.
+For stage 11 it takes the arguments of ``avsr_train`` and checks every part of the model (built
+without weights), optimizer and schedule, data, base models, GPUs, free disk space, and the
+experiment's directory; for stage 12 the decoding config and the test sets; for stage 3 the face
+detector and free disk space. Prints one line per problem and exits with status 1, or one line if
+there are none. Writes nothing.
 
 Example::
 
@@ -33,7 +33,7 @@ def stages_of(text: str) -> list[int]:
     """Return the stages of a list such as ``1 3-7 11``, separated by blanks or commas.
 
     Raises:
-        argparse.ArgumentTypeError: it is no such list.
+        argparse.ArgumentTypeError: not such a list.
     """
     stages: list[int] = []
     for word in text.replace(",", " ").split():
@@ -48,7 +48,7 @@ def stages_of(text: str) -> list[int]:
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """Return the parser of what this command takes besides the arguments of ``avsr_train``."""
+    """Return the parser of this command's options, besides those of ``avsr_train``."""
     parser = CommandParser(
         takes_others=True,
         prog="python -m espnet_smop.bin.check_config",
@@ -59,8 +59,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--stages",
         type=stages_of,
         default="11 12",
-        help="Stages of the recipe that will run. Files that an earlier one of them creates may "
-        "still be missing",
+        help="Recipe stages that will run. Files that an earlier one creates may still be missing",
     )
     parser.add_argument(
         "--data_dirs",
@@ -68,10 +67,10 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         default=[],
         metavar="DIR",
-        help="Data directories: with stage 3, those that it reads; otherwise the formatted ones",
+        help="Data directories: with stage 3, its input; otherwise the formatted ones",
     )
     parser.add_argument(
-        "--exp_dir", type=Path, help="Trained experiment that is decoded, where no stage trains it"
+        "--exp_dir", type=Path, help="Trained experiment to decode, if no stage trains it"
     )
     parser.add_argument("--dump_dir", type=Path, help="Where stage 3 writes the features")
     parser.add_argument("--landmarks", default="auto", help="Source of facial landmarks in stage 3")
@@ -94,7 +93,7 @@ def main(cmd: Sequence[str] | None = None) -> int:
         "data_dirs": args.data_dirs,
     }
     if args.exp_dir is not None or training:
-        # Not before: --help, and data alone, need not wait for torch.
+        # Late: --help and the data checks need not wait for torch.
         from espnet_smop.experiments.check import decoding_problems_of, training_problems
         from espnet_smop.tasks.avsr import AVSRTask
     if args.exp_dir is not None:
@@ -102,7 +101,7 @@ def main(cmd: Sequence[str] | None = None) -> int:
     elif training:
         try:
             train_args = AVSRTask.get_parser().parse_args(training)
-        except SystemExit as e:  # the parser has said why
+        except SystemExit as e:  # argparse printed why
             return 1 if e.code else 0
         problems += training_problems(train_args, stages=args.stages, **decoding)
         own = AVSRTask.own_classes(train_args)

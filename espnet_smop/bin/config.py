@@ -44,8 +44,8 @@ def base_models(args: argparse.Namespace) -> None:
     """Locate the base models that a config names, and fetch them from the hub if necessary.
 
     Prints a line ``PART MODEL DIRECTORY`` for each, and one for ``decoder.tokenizer`` where the
-    config names a tokenizer. Run it where there is network: jobs on nodes without it find the
-    models in the hub's cache afterwards.
+    config names a tokenizer. Run it on a machine with network access: offline nodes then find
+    the models in the hub's cache.
 
     Example::
 

@@ -35,7 +35,7 @@ def avhubert(args: argparse.Namespace) -> None:
 
 
 def whisper_ct2(args: argparse.Namespace) -> None:
-    r"""Convert a Whisper in CTranslate2's format (``model.bin``) into a Hugging Face directory.
+    r"""Convert a CTranslate2 Whisper model (``model.bin``) into a Hugging Face directory.
 
     Example::
 

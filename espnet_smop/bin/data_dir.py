@@ -118,7 +118,7 @@ def _add_combine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def combine_jobs(args: argparse.Namespace) -> None:
-    """Write the data directory of the clips that the format jobs made, and a report.
+    """Combine the clips of the format jobs into a data directory, with a report.
 
     ``report.txt`` lists utterances and hours, broken clips with the reason, and clips that were
     kept by a fallback.

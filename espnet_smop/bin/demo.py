@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-r"""Show a trained model in the browser: a page that recognises clips of its visitors.
+r"""Demonstrate a trained model: a web page that transcribes visitors' clips.
 
 It takes an uploaded or recorded clip and shows the mouth that was found, the transcripts from
 sound and lips and from each of them alone, with times, and which expert took which token. A slider
 adds babble. The page fetches nothing from other hosts, and by default only this machine can open
-it. Clips are removed an hour after they were given, and when the command ends.
+it. Clips are removed an hour after upload, and when the command ends.
 
 Needs Gradio: in the clone, pip install ".[demo,landmarks]".
 
@@ -44,19 +44,19 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--babble",
         type=Path,
-        help="Noise at 16 kHz to add, as stage 7 of a recipe makes it (default: no slider)",
+        help="Noise file at 16 kHz, as made by stage 7 of a recipe (default: no slider)",
     )
     parser.add_argument("--max_seconds", type=float, default=30.0, help="Length limit of clips")
     parser.add_argument("--max_megabytes", type=float, default=50.0, help="Size limit of clips")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 is open to the network"
+        "--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 is open to the network"
     )
     parser.add_argument("--port", type=int, help="Port (default: the first free one from 7860)")
     return parser
 
 
 def check_limits(args: argparse.Namespace) -> None:
-    """Raise ValueError for limits or files that cannot be."""
+    """Raise ValueError for bad limits or missing files."""
     for name in ("max_seconds", "max_megabytes"):
         if not getattr(args, name) > 0:
             raise ValueError(f"--{name} {getattr(args, name)}: expected a number above 0")
@@ -78,7 +78,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
             from espnet_smop.demo import page
         except ModuleNotFoundError as e:
             raise RuntimeError(
-                f"{e.name} is not installed, which the page needs: in the clone, "
+                f"the page needs {e.name}, which is not installed: in the clone, "
                 "pip install '.[demo]'"
             ) from None
         from espnet_smop.demo.examples import find_examples, landmarks_by_content

@@ -29,7 +29,7 @@ _SHOWN = (
 
 
 def _numbers(number: type) -> Callable[[str], tuple]:
-    """Return the type of an option of numbers between commas."""
+    """Return an argparse type for comma-separated numbers."""
 
     def numbers(text: str) -> tuple:
         return tuple(number(part) for part in text.split(","))
@@ -100,15 +100,15 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{modality}_rate",
             type=_numbers(int),
-            help=f"{modality.capitalize()} frames per token, all of a model of several rates, e.g. "
+            help=f"{modality.capitalize()} frames per token; for several rates, all of them, e.g. "
             f"{','.join(map(str, SEVERAL_RATES[modality]))} (default: from shapes if frames were "
-            f"stacked, else {rate}, and of several rates those of the example)",
+            f"stacked, else {rate}, or for several rates those of the example)",
         )
     group.add_argument(
         "--task_weights",
         type=_numbers(float),
         default=TASK_WEIGHTS,
-        help="Weights of ASR, VSR and AVSR in the loss of a model of several tasks "
+        help="Loss weights of ASR, VSR and AVSR in a model of several tasks "
         f"(default: {','.join(map(str, TASK_WEIGHTS))})",
     )
     group.add_argument(
@@ -121,7 +121,7 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
         "--mome_top_k",
         type=_numbers(int),
         default=(MOME["top_k"],),
-        help="Experts per token of MoME's mixtures of adapters, or a number for each pair of rates "
+        help="Experts per token of MoME's mixtures of adapters, or a number per pair of rates "
         f"(default: {MOME['top_k']})",
     )
     group.add_argument(
@@ -135,9 +135,9 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=PRESETS,
         default="reference",
-        help="reference computes for one utterance exactly what the public code does; none pads "
+        help="reference reproduces the public code exactly for a single utterance; none pads "
         "Whisper's input to the utterance instead of 30 s, drops no frames (faster), and uses this "
-        "project's settings of the beam search",
+        "project's beam search settings",
     )
 
 

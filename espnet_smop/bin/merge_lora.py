@@ -30,14 +30,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", required=True, help="The experiment's config.yaml")
     parser.add_argument("--model_file", required=True, help="A checkpoint, such as EXP/5epoch.pth")
     add_output_dir(parser, "Directory to write; a model in it is replaced")
-    parser.add_argument(
-        "--task", choices=tuple(TASKS), help="The task to merge, where LoRA is for each task"
-    )
+    parser.add_argument("--task", choices=tuple(TASKS), help="Task to merge, if LoRA is per task")
     parser.add_argument(
         "--rates",
         type=rates,
         default={},
-        help="The rates to merge, where LoRA is for each, e.g. audio=16,video=5",
+        help="Rates to merge, if LoRA is per rates, e.g. audio=16,video=5",
     )
     return parser
 
@@ -48,7 +46,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     check_replaceable(args.out, "config.json")
     decoder = load_decoder(args.config, args.model_file)
     if decoder.needs_view and args.task is None:
-        raise ValueError(f"{args.config} has LoRA for each task or rates: give --task and --rates")
+        raise ValueError(f"{args.config} has LoRA per task or rates: give --task and --rates")
     with decoder.active(View(args.task, args.rates)) if decoder.needs_view else nullcontext():
         write_merged(decoder, args.out)
     print(f"{args.out}: {args.model_file} merged into {decoder.llm.config.name_or_path}")

@@ -78,7 +78,7 @@ def _pack_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
-        help="Of the weights; float16 halves the package (default: the checkpoint's)",
+        help="Weight dtype; float16 halves the package (default: the checkpoint's)",
     )
 
 

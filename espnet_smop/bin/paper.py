@@ -35,20 +35,20 @@ from espnet_smop.text_table import text_table
 GPUS = (24, 80)  # GiB
 SETS = ("train", "valid", "test")
 REMEDIES = {
-    "LRS3": "write its directory in db.sh",
-    "AV-HuBERT": "its authors' large_vox_iter5.pt, then ./run.sh --stage 6 --stop_stage 6 "
+    "LRS3": "set its directory in db.sh",
+    "AV-HuBERT": "get its large_vox_iter5.pt, then ./run.sh --stage 6 --stop_stage 6 "
     "--base_models_opts '--avhubert_checkpoint FILE'",
     "token": "accept Llama's licence at https://huggingface.co/meta-llama, then `hf auth login`",
-    "GPU": "none is visible: nvidia-smi, CUDA_VISIBLE_DEVICES",
+    "GPU": "none visible: check CUDA_VISIBLE_DEVICES, nvidia-smi",
 }
 
 
 def plan(args: argparse.Namespace) -> None:
     """Write the configs and list what is left to do, for scripts.
 
-    A line for each call of ``run.sh``, its fields separated by tabs: name of the experiment,
-    config, ``trained`` or ``untrained``, and the noise levels and views still to decode. A second
-    line of an experiment takes it as trained.
+    Prints a tab-separated line per call of ``run.sh``: name of the experiment, config, ``trained``
+    or ``untrained``, and the noise levels and views still to decode. Further lines of an
+    experiment assume that it is trained.
 
     Example::
 
@@ -66,19 +66,19 @@ def plan(args: argparse.Namespace) -> None:
 
 
 def dry_run_all(args: argparse.Namespace) -> int:
-    """Check every config by building its model for its shapes; print a row for each experiment.
+    """Check every config by building its model without weights; print a row per experiment.
 
-    Needs neither weights nor data nor a GPU. ``state GiB`` is what weights, gradients and optimizer
-    states occupy on each GPU, ``GiB`` that and the activations of ``--machine``'s batches, computed
-    from shapes and not measured; ``fits`` names the GPUs, of 24 and 80 GiB, that have 2 GiB more.
-    ``missing here`` is what training needs and this machine lacks. Configs with errors are listed
-    below the table, and the status is 1.
+    Needs neither weights nor data nor a GPU. ``state GiB`` is the memory of weights, gradients and
+    optimizer states on each GPU; ``GiB`` adds the activations of ``--machine``'s batches, computed
+    from shapes and not measured; ``fits`` lists the GPUs, of 24 and 80 GiB, that have 2 GiB more.
+    ``missing here`` lists what training needs but this machine lacks. Configs with errors are
+    listed below the table, and the exit status is 1.
 
     Example::
 
         python -m espnet_smop.bin.paper dry_run conf/paper.yaml --machine 1x24gb --throughput 30
     """
-    # Needs the task and its models, which the other commands do without.
+    # Late: the other commands do not need the task and its models.
     from espnet_smop.base_model import BaseModelError
     from espnet_smop.experiments.dry_run import DryRunError, dry_run, what_is_missing
     from espnet_smop.experiments.memory import RESERVED
@@ -139,7 +139,7 @@ def dry_run_all(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Silence warnings while dozens of models are built, which would bury the output."""
+    """Silence warnings while dozens of models are built: they would bury the output."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -149,13 +149,13 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _gpus(machine: str) -> int:
-    """Return the number of GPUs of a machine, which its name begins with: 8x80gb."""
+    """Return the number of GPUs that a machine's name begins with: 8x80gb."""
     found = re.match(r"(\d+)x", machine)
     return int(found[1]) if found else 1
 
 
 def _fits(state: int, activations: int | None, reserved: int) -> tuple[str, str]:
-    """Return the memory of a training on each GPU in GiB, and the sizes of GPUs that have it."""
+    """Return the training memory per GPU in GiB, and the GPU sizes that suffice."""
     if activations is None:
         return "–", "–"
     total = (state + activations) / 2**30
@@ -235,7 +235,7 @@ def _config(paper: Paper, experiment: Experiment, args: argparse.Namespace) -> P
 
 def _table_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paper", type=Path, help="File of experiments, conf/paper.yaml")
-    parser.add_argument("results", nargs="*", help="Tables; none means all")
+    parser.add_argument("results", nargs="*", help="Tables (default: all)")
     parser.add_argument(
         "--exp_dir", "--expdir", dest="expdir", type=Path, default=Path("exp"), help="Experiments"
     )
@@ -252,12 +252,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     _table_arguments(parser)
     parser.add_argument("--machine", default="1x80gb", help="Name of a file with batch settings")
     parser.add_argument("--only", default="", help="Only experiments whose names contain this")
-    parser.add_argument("--model", default="valid.acc.ave.pth", help="Checkpoint that is decoded")
+    parser.add_argument("--model", default="valid.acc.ave.pth", help="Checkpoint to decode")
     parser.add_argument(
         "--steps_per_epoch",
         type=int,
-        help="Optimizer steps of an epoch, for a training set of another size than the configs "
-        "are written for",
+        help="Optimizer steps per epoch, for a training set of another size than the configs "
+        "assume",
     )
 
 
@@ -275,8 +275,8 @@ def _dry_run_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="[SETTING=]H",
-        help="Measured throughput of the machine in hours of speech per hour of training, of all "
-        "experiments or of those with a setting (llama3.2_1b=H); prints hours of training",
+        help="Measured throughput of the machine in hours of speech per hour of training, for all "
+        "experiments or those with a setting (llama3.2_1b=H); prints hours of training",
     )
 
 

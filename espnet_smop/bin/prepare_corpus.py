@@ -1,7 +1,7 @@
 """Write the Kaldi data directories of a corpus's training, validation and test set.
 
 Each holds ``wav.scp`` and ``video.scp`` (or one of them), ``text``, ``utt2spk``,
-``spk2utt``, perhaps ``landmarks.scp`` and ``segments``, and ``prepare.txt``, which lists the clips
+``spk2utt``, optionally ``landmarks.scp`` and ``segments``, and ``prepare.txt``, a list of the clips
 that were left out.
 
 COMMAND names the corpus's layout on disk, or a reader of your own as ``module:Class``.
@@ -36,8 +36,8 @@ def _add_arguments(reader: type[CorpusReader], parser: argparse.ArgumentParser) 
     parser.add_argument("--train_set", default="train", help="name of the training set")
     parser.add_argument(
         "--pretrain_set",
-        help="name of a separate set for the training utterances of the part pretrain, for "
-        "pretraining encoders that must not see the training set",
+        help="name of a separate set for the utterances of the pretrain part, for pretraining "
+        "encoders that must not see the training set",
     )
     parser.add_argument("--valid_set", default="valid", help="name of the validation set")
     parser.add_argument("--test_set", default="test", help="name of the test set")
@@ -121,7 +121,7 @@ def prepare(reader: type[CorpusReader], args: argparse.Namespace) -> None:
 def _subcommand(name: str) -> Subcommand:
     reader = reader_class(name)
     function = functools.partial(prepare, reader)
-    # Of the class itself: inspect.getdoc would return that of the interface.
+    # The class's own: inspect.getdoc would fall back to the interface's.
     function.__doc__ = inspect.cleandoc(reader.__doc__ or "A reader without a docstring.")
     return name, functools.partial(_add_arguments, reader), function
 

@@ -29,7 +29,7 @@ def merge(args: argparse.Namespace) -> None:
     r"""Merge the outputs of parallel decoding jobs into the decode directory.
 
     ``LOG_DIR/output.N/1best_recog/{text,token,token_int,score}`` become sorted files in
-    ``--out_dir``; the jobs' ``costs.json`` are added up. The hypotheses must be of exactly the
+    ``--out_dir``; the jobs' ``costs.json`` are summed. The hypotheses must cover exactly the
     utterances of the test set.
 
     Example::
@@ -97,9 +97,9 @@ def table(args: argparse.Namespace) -> None:
 
     Each rate has its 95 % bootstrap interval. ``--compare A B`` tells instead whether two
     experiments, or two decode directories of the same test set, differ significantly (paired
-    bootstrap). ``--over_seeds`` takes experiments whose names differ in a last ``_seedN`` for
-    trainings of one system: it prints means and standard deviations, and compares each system with
-    the first one over seeds and utterances.
+    bootstrap). ``--over_seeds`` treats experiments whose names differ only in a final ``_seedN``
+    as trainings of one system: it prints means and standard deviations, and compares each system
+    with the first one over seeds and utterances.
 
     Example::
 
@@ -126,7 +126,7 @@ def table(args: argparse.Namespace) -> None:
 
 
 def _table_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("exp", nargs="*", type=Path, help="Experiments, or directories of such")
+    parser.add_argument("exp", nargs="*", type=Path, help="Experiments or their parent folders")
     parser.add_argument(
         "--compare", nargs=2, type=Path, metavar=("A", "B"),
         help="Two experiments, or two decode directories",
@@ -141,10 +141,10 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
 def report(args: argparse.Namespace) -> None:
     r"""Make a report of experiments: error rates, significance, expert usage, and costs.
 
-    Writes ``report.html``, one page that needs no other file, and for each figure
-    ``figures/NAME.{png,svg,csv}``. Error rates come from the scored decode directories; expert
-    usage and operations from one pass of the trained models over utterances of ``--data_dir``. With
-    a CTM file of their phones, it shows which experts take which classes of phones.
+    Writes ``report.html``, a self-contained page, and ``figures/NAME.{png,svg,csv}`` for each
+    figure. Error rates come from the scored decode directories; expert usage and operations from
+    one pass of the trained models over utterances of ``--data_dir``. With a CTM file of their
+    phones, it shows which experts take which phone classes.
 
     Example::
 
@@ -152,10 +152,10 @@ def report(args: argparse.Namespace) -> None:
         python -m espnet_smop.bin.results report exp/avsr_A exp/avsr_B --data_dir dump/raw/test \
             --output_dir exp/compared
     """
-    # Needs matplotlib and the models, which the other commands do without.
+    # Late: the other commands need neither matplotlib nor the models.
     from espnet_smop.results.report import write_report
 
-    # Building models logs much.
+    # Building models logs a lot.
     logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s: %(message)s")
     logging.getLogger("espnet_smop.results").setLevel("INFO")
     page = write_report(
@@ -175,9 +175,9 @@ def report(args: argparse.Namespace) -> None:
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("exp", nargs="+", type=Path, help="Experiments, or directories of such")
+    parser.add_argument("exp", nargs="+", type=Path, help="Experiments or their parent folders")
     add_output_dir(
-        parser, "Where the report goes; by default EXP/analysis of the first EXP", required=False
+        parser, "Directory for the report (default: analysis in the first EXP)", required=False
     )
     parser.add_argument(
         "--data_dir",
@@ -193,7 +193,7 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
         help="Utterances for expert usage, spread over the data directory; 0 takes all",
     )
     parser.add_argument(
-        "--utterance", help="The one whose routes are shown; by default one of median length"
+        "--utterance", help="Utterance whose routes are shown (default: one of median length)"
     )
     parser.add_argument(
         "--phones",
@@ -211,7 +211,7 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def widths(args: argparse.Namespace) -> None:
-    r"""Draw error rates over the width of a layer: means over seeds, with standard deviations.
+    r"""Plot error rates against layer width: means over seeds, with standard deviations.
 
     Experiments ``NAME_wN`` are one system with layers of width N, ``NAME_wN_seedM`` its trainings
     with other seeds. Writes ``width.{svg,png,csv}`` with a panel for each noise level.
@@ -229,8 +229,8 @@ def widths(args: argparse.Namespace) -> None:
 
 
 def _widths_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("exp", nargs="+", type=Path, help="Experiments, or directories of such")
-    add_output_dir(parser, "Where the figure goes")
+    parser.add_argument("exp", nargs="+", type=Path, help="Experiments or their parent folders")
+    add_output_dir(parser, "Output directory")
     _add_metric(parser)
 
 

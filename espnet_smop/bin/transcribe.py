@@ -4,9 +4,9 @@ r"""Transcribe video or audio files with a trained model.
 Finds the face, crops the mouth, reads the audio and recognises both; if one is missing, it warns
 and uses the other. Long files are cut at pauses, and each piece is written with its times.
 
-The transcript of one file is printed. Those of several, or of a folder with all below it, are
-written beside them or to --output_dir. Files that have a transcript are skipped, so that the same
-call continues what was interrupted. The status is 1 if any file failed.
+The transcript of a single file is printed. Those of several files, or of a folder and all below
+it, are written beside them or to --output_dir. Files that have a transcript are skipped, so that
+the same command resumes an interrupted run. The exit status is 1 if any file failed.
 
 Example::
 
@@ -60,12 +60,12 @@ _MODALITIES = {
 }
 _SUFFIXES = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
 STANDARD_OUTPUT = Path("-")
-"""As ``--output_dir``: transcripts of all files."""
+"""As ``--output_dir``: print all transcripts."""
 
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Show how far a file is and how much time is left, if standard error is a terminal."""
+    """Show progress and time left for a file, if standard error is a terminal."""
     form = "{desc}: {percentage:.0f} % |{bar}| {remaining} left"
     with tqdm(total=1.0, bar_format=form, leave=False, disable=None) as bar:
 
@@ -92,17 +92,17 @@ class Job:
 
 
 def find_jobs(words: Sequence[str], out: Path | None, form: str) -> list[Job]:
-    """Return the files that the command line names, and those of the folders that it names.
+    """Return the files on the command line, and those in its folders.
 
     Args:
         words: files and folders.
         out: directory for the transcripts; ``-`` is standard output, None is each file's own
             directory or, for a single file, standard output.
-        form: of `FORMATS`.
+        form: one of `FORMATS`.
 
     Raises:
         ValueError: two files would share a transcript, or standard output as subtitles.
-        MediaError: there is no file at all.
+        MediaError: no file was found.
     """
     media: dict[Path, Path] = {}  # → its path within the output directory
     for path in map(Path, words):
@@ -127,7 +127,7 @@ def find_jobs(words: Sequence[str], out: Path | None, form: str) -> list[Job]:
 
 def _no_media(path: Path) -> MediaError:
     if path.is_dir():
-        return MediaError(path, f"has no file in {', '.join(_SUFFIXES)}", "give another folder")
+        return MediaError(path, f"has no {', '.join(_SUFFIXES)} file", "give another folder")
     return MediaError(path, "no such file", "give video or audio files")
 
 
@@ -172,7 +172,7 @@ def transcribe(transcriber: Transcriber, path: Path, form: str, file: IO[str]) -
 
 
 def transcribe_all(transcriber: Transcriber, jobs: Sequence[Job], form: str) -> list[str]:
-    """Transcribe files, whatever happens to each; return the errors of those that failed."""
+    """Transcribe all files, even if some fail; return the errors."""
     errors = []
     several = len(jobs) > 1
     # None: only if standard error is a terminal
@@ -221,11 +221,9 @@ def get_parser() -> argparse.ArgumentParser:
         "--overwrite",
         type=str2bool,
         default=False,
-        help="Transcribe files again that already have a transcript",
+        help="Replace existing transcripts",
     )
-    parser.add_argument(
-        "--max_seconds", type=float, default=15.0, help="Length limit of the pieces"
-    )
+    parser.add_argument("--max_seconds", type=float, default=15.0, help="Maximum length of a piece")
     return parser
 
 
@@ -248,7 +246,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """Transcribe the files that the command line names."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     args = get_parser().parse_args(cmd)
-    jobs = find_jobs(args.files, args.out, args.format)  # errors end before the model is loaded
+    jobs = find_jobs(args.files, args.out, args.format)  # fails before the model is loaded
     if args.max_seconds <= 0:
         raise ValueError(f"--max_seconds {args.max_seconds}: expected a number above 0")
     left = [j for j in jobs if args.overwrite or not (j.transcript and j.transcript.exists())]

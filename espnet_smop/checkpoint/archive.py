@@ -6,9 +6,9 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 SUFFIXES = {".yaml", ".json", ".md", ".txt", ".safetensors", ".model", ".jinja", ".gguf"}
-"""Of files in packages. None is a format whose reader executes anything."""
+"""Suffixes allowed in packages: no format whose reader executes code."""
 WEIGHTS_SUFFIXES = (".safetensors", ".gguf")
-"""Of files that hold weights."""
+"""Suffixes of weight files."""
 
 _MAX_FILES = 1000
 _MAX_BYTES = 200 * 2**30
@@ -41,7 +41,7 @@ def extract(archive: str | Path, directory: Path) -> None:
 
     Raises:
         PackageError: not a zip file; or an entry has a path out of the directory, is a link or in
-            a format that may execute something; or the content is implausibly large.
+            a format that may execute code; or the content is implausibly large.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -72,7 +72,7 @@ def _reason_to_refuse(entries: list[zipfile.ZipInfo]) -> str | None:
             return reason
         key = str(PurePosixPath(entry.orig_filename)).casefold()
         if key in seen:
-            return f"{entry.orig_filename!r} is in it twice"
+            return f"duplicate entry {entry.orig_filename!r}"
         seen.add(key)
     total = sum(entry.file_size for entry in entries)
     if total > _MAX_BYTES:

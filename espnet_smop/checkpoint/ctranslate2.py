@@ -72,7 +72,7 @@ def _string(file: BinaryIO) -> str:
 
 
 def to_hugging_face(variables: dict[str, np.ndarray]) -> WhisperForConditionalGeneration:
-    """Build the Hugging Face model with the variables of a CTranslate2 model.
+    """Build the Hugging Face model from the variables of a CTranslate2 model.
 
     Raises:
         BaseModelError: the weights are quantised, missing or unknown.
@@ -88,7 +88,7 @@ def to_hugging_face(variables: dict[str, np.ndarray]) -> WhisperForConditionalGe
     wanted = model.state_dict().keys()
     if wanted != state.keys():
         raise BaseModelError(
-            f"the CTranslate2 model lacks {sorted(wanted - state.keys())} and has the unknown "
+            f"the CTranslate2 model lacks {sorted(wanted - state.keys())} and has the unexpected "
             f"{sorted(state.keys() - wanted)}"
         )
     model.load_state_dict(state)

@@ -18,7 +18,7 @@ _ADMITTED = {
     ("torch._utils", "_rebuild_tensor_v2"),
     ("torch._utils", "_rebuild_parameter"),
 }
-# Packages whose objects are in training state that is not used here and get stand-ins.
+# Packages whose objects occur in unused training state: stand-ins replace them.
 _INERT = {"argparse", "fairseq", "numpy", "omegaconf", "hubert", "hubert_asr", "hubert_pretraining"}
 
 # Parts used only in pretraining.
@@ -82,7 +82,7 @@ def read_checkpoint(path: str | Path) -> dict:
     stand-ins that do nothing. Any other name is refused.
 
     Raises:
-        BaseModelError: the file is not a checkpoint, or refers to any other name; names it.
+        BaseModelError: not a checkpoint, or it refers to another name, given in the message.
     """
     if not Path(path).is_file():
         raise BaseModelError(f"there is no file {path}")
@@ -144,7 +144,7 @@ def convert(
 
 
 def _as_dict(value) -> dict:
-    """Return a nested config, perhaps an ``argparse.Namespace``, as a dict."""
+    """Return a nested config (dict or ``argparse.Namespace``) as a dict."""
     if isinstance(value, _StandIn):
         value = value.state
     return value if isinstance(value, dict) else {}

@@ -18,8 +18,8 @@ _DECODER = "decoder."
 def merged_state(decoder: LLMDecoder) -> dict[str, torch.Tensor]:
     """Return the LLM's weights with the adapters added in float32 and rounded to its dtype.
 
-    The decoder is not changed. Weights without an adapter are shared with it. Of adapters for each
-    task or rates, those of the active view are added.
+    The decoder is not changed. Weights without an adapter are shared with it. Of adapters per task
+    or rates, those of the active view are added.
     """
     state = {
         name.replace(".base_layer.", "."): tensor
@@ -70,7 +70,7 @@ def load_decoder(config: str | Path, model_file: str | Path) -> LLMDecoder:
             f"{config}: the LLM has mixtures of adapters (decoder_conf.mome), which cannot be "
             "merged into a plain one"
         )
-    conf.pop("quantize", None)  # what was trained on four bits is added to the weights themselves
+    conf.pop("quantize", None)  # adapters trained on four bits are added to the full weights
     state = {
         name.removeprefix(_DECODER): tensor
         for name, tensor in torch.load(model_file, map_location="cpu", weights_only=True).items()

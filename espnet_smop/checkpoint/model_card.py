@@ -25,13 +25,13 @@ def model_card(
     """Return the model card as Markdown.
 
     Args:
-        config: of the package.
+        config: the package's config.
         title: first heading.
         license: identifier for the header, if any.
         base_models: part → base model as the experiment names it.
-        on_hub: those of the base models that are on the hub.
+        on_hub: the base models that are on the hub.
         class_paths: classes, as ``module:Class``, that a user has to provide.
-        results: content of RESULTS.md, or nothing.
+        results: content of RESULTS.md, or empty.
     """
     modalities = [m for m in MODALITIES if config.get(f"{m}_frontend")]
     header: dict[str, Any] = {"library_name": "espnet_smop"}
@@ -64,7 +64,7 @@ def model_card(
 
 
 def _views(config: Mapping[str, Any], modalities: Sequence[str]) -> list[str]:
-    """Describe the tasks and the rates to choose from; nothing of a model that has one of each."""
+    """Describe the tasks and the rates to choose from; empty if there is one of each."""
     tasks = (config.get("model_conf") or {}).get("tasks") or ()
     tasks = [task for task in TASKS if task in tasks]
     downsample = (config.get("projector_conf") or {}).get("downsample") or {}
@@ -90,7 +90,7 @@ def _row(config: Mapping[str, Any], part: str, model: str) -> dict[str, str]:
 
 
 def _without_directories(model: str) -> str:
-    # Where somebody keeps a model is of no use to others.
+    # Local paths are of no use to others.
     return Path(model).name if Path(model).expanduser().is_absolute() else model
 
 

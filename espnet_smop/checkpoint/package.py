@@ -62,7 +62,7 @@ MODEL_KEYS = (
 )
 """Settings that define and decode a model; nothing else is read from a package's config."""
 
-# Settings of training, for the reader of the config; paths of data stay out.
+# Training settings, for readers of the config; data paths are left out.
 _TRAINING_KEYS = (
     "optim",
     "optim_conf",
@@ -109,7 +109,7 @@ def pack(
         inference: decoding settings to recommend where the experiment's config has none.
         name: title of the model card; None is the experiment's name.
         license: licence identifier for the model card.
-        dtype: to store the weights in, which a model reads into its own; None is the checkpoint's.
+        dtype: of the stored weights; a model converts them to its own. None is the checkpoint's.
 
     Raises:
         PackageError: a part of the package is missing, or a weight is too large for the dtype.
@@ -177,7 +177,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PackageError(f"{path} does not exist") from None
-    except Exception as e:  # the parser's own, and others for values that do not fit their tags
+    except Exception as e:  # YAMLError, and others for values that do not fit their tags
         cause = next(iter(str(e).splitlines()), type(e).__name__)
         raise PackageError(f"{path} is not a config: {cause}") from None
     if not isinstance(settings, dict) or not isinstance(settings.get("decoder_conf"), dict):
@@ -205,9 +205,7 @@ def _write_weights(checkpoint: Path, out: Path, dtype: torch.dtype | None) -> No
         weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
         for name, weight in weights.items():
             if not weight.isfinite().all() and state[name].isfinite().all():
-                raise PackageError(
-                    f"{name} of {checkpoint} has a value beyond {dtype}: leave --dtype out"
-                )
+                raise PackageError(f"{name} of {checkpoint} overflows {dtype}: leave --dtype out")
     save_file(weights, out)
 
 
@@ -323,10 +321,10 @@ def open_package(model: str | Path) -> Iterator[Path]:
     try:
         directory = locate(str(model), patterns=_PATTERNS)
     except BaseModelError as e:
-        cause = type(e.__cause__).__name__ if e.__cause__ else "it is no hub id"
+        cause = type(e.__cause__).__name__ if e.__cause__ else "not a hub id"
         raise PackageError(
-            f"there is neither a directory nor a zip file {model}, and the hub gives none of this "
-            f"name ({cause})"
+            f"{model} is neither a directory nor a zip file, and cannot be found on the hub "
+            f"({cause})"
         ) from e
     yield directory
 

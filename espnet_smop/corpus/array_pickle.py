@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 _NUMBERS = re.compile(r"[biuf][1248]|f16")
-_MOST_DEEP = 8
-_MOST_ITEMS = 10**7
+_MAX_DEPTH = 8
+_MAX_ITEMS = 10**7
 """In all lists together: a few nested references could otherwise expand beyond the memory."""
 
 
@@ -67,8 +67,8 @@ class _Array:
 
     def make(self, made: Callable[[Any], Any]) -> Any:
         shape, of_type = self.shape, self.type
-        right = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
-        if not isinstance(of_type, _Type) or not right or len(shape) > 4:
+        valid = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+        if not isinstance(of_type, _Type) or not valid or len(shape) > 4:
             raise pickle.UnpicklingError("an array without a type and a shape")
         if of_type.is_object:
             if not isinstance(self.data, list) or len(self.data) != math.prod(shape):
@@ -146,7 +146,7 @@ class _Maker:
 
     def make(self, content: Any, depth: int = 0) -> Any:
         self.items += 1
-        if depth > _MOST_DEEP or self.items > _MOST_ITEMS:
+        if depth > _MAX_DEPTH or self.items > _MAX_ITEMS:
             raise pickle.UnpicklingError("it is too deeply nested or has too many items")
         if isinstance(content, _Array):
             return content.make(lambda items: self.make(items, depth + 1))

@@ -27,8 +27,8 @@ def mix_babble(
 
     It is the sum of ``num_utts`` streams. Each stream is utterances in random order, scaled to
     the same power, and starts at a random position of its first utterance, so that streams do not
-    start and end together and the noise does not repeat. Streams start with different speakers as
-    far as there are enough.
+    start and end together and the noise does not repeat. Streams start with different speakers if
+    there are enough.
 
     Args:
         audio: utterance → audio file at 16 kHz, of a training set.

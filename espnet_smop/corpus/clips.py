@@ -135,7 +135,7 @@ def _transforms(
     try:
         return crop_transforms(find_landmarks(landmarks, recording.id, video))
     except LandmarkError:
-        next(iter(video))  # what has no pictures says so instead
+        next(iter(video))  # a video without pictures raises its own error
         raise
     except NoFaceError as e:
         if not keep_all:
@@ -145,7 +145,7 @@ def _transforms(
 
 
 def _crops(video: Video, transforms: np.ndarray | None) -> tuple[np.ndarray, float]:
-    """Return the mouth crops, centre crops without transforms, and the first picture's time."""
+    """Return the mouth crops (centre crops if transforms are None) and the first picture's time."""
     start, crops, picture = None, [], None
     for picture in video:
         start = picture.time if start is None else start

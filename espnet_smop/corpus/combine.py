@@ -65,7 +65,7 @@ def combine(data_dir: Path, out_dir: Path, *, allow_broken: bool = False) -> str
         listed = "; ".join(broken.values())
         raise datadir.DataDirError(
             f"test set {data_dir} would lose {len(broken)} utterances: {listed}. Repair them and "
-            "run stage 3 again, or accept their loss by --allow_broken"
+            "run stage 3 again, or accept their loss with --allow_broken"
         )
     if not good:
         reason = next(iter(broken.values()), "no utterance")

@@ -77,7 +77,7 @@ def read_data_dir(directory: str | Path) -> dict[str, dict[str, str]]:
     """Read all known tables that exist.
 
     Raises:
-        DataDirError: a table is missing that every data directory has.
+        DataDirError: a required table is missing.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -143,7 +143,7 @@ def _is_segment(fields: list[str]) -> bool:
         start, end = float(fields[1]), float(fields[2])
     except (IndexError, ValueError):
         return False
-    # -1 is Kaldi's sign for the end of the recording.
+    # In Kaldi, -1 is the end of the recording.
     return len(fields) == 3 and start >= 0 and (end > start or end == -1)
 
 
@@ -189,7 +189,7 @@ def _is_plain(path: Path) -> bool:
 def fix(directory: str | Path) -> dict[str, str]:
     """Sort a data directory's tables and keep the utterances that all of them have.
 
-    The first of several lines of one key is kept. Recordings that no utterance uses are removed.
+    Of lines with the same key, the first is kept. Recordings that no utterance uses are removed.
 
     Returns:
         The utterances removed, with the reason.

@@ -39,7 +39,7 @@ def filter_utterances(in_dir: Path, out_dir: Path, limits: Limits) -> str:
         One line: how many were kept and dropped, and why.
 
     Raises:
-        DataDirError: no lengths there, or nothing left.
+        DataDirError: no lengths, or nothing is left.
     """
     tables = datadir.read_data_dir(in_dir)
     modalities = [m for m in MODALITIES.values() if m.scp in tables]

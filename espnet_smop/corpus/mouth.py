@@ -1,9 +1,9 @@
 """From facial landmarks to 96×96 mouth crops, in the geometry that AV-HuBERT was trained on.
 
-The face is brought to a reference face on a canvas of 256×256 pixels by a similarity transform
-(rotation, scale, shift) of points that speech does not move, and the crop is the square around
-the mouth's centre on that canvas. Weights trained on crops of this geometry lose accuracy on
-crops of another one, so these constants must not be tuned.
+A similarity transform (rotation, scale, shift) of points that speech does not move aligns the face
+with a reference face on a canvas of 256×256 pixels; the crop is the square around the mouth's
+centre on that canvas. Weights trained on crops of this geometry lose accuracy on crops of another
+one, so these constants must not be tuned.
 
 Landmarks are ``(T, P, 2)`` in pixels, x before y, with P = 68 (iBUG's order) or P = 4 (eye on the
 picture's left, eye on its right, tip of the nose, centre of the mouth), and NaN in frames without
@@ -49,11 +49,11 @@ def check_landmarks(landmarks: np.ndarray) -> None:
 def fill_missing(landmarks: np.ndarray) -> np.ndarray:
     """Fill frames without a face.
 
-    Linearly between the nearest frames with one; before the first and after the last, that
-    frame's points are repeated.
+    Points are interpolated linearly between the nearest frames with a face; before the first and
+    after the last, that frame's points are repeated.
 
     Raises:
-        NoFaceError: there is none.
+        NoFaceError: no frame has one.
     """
     found = np.flatnonzero(np.isfinite(landmarks).all(axis=(1, 2)))
     if not len(found):
@@ -69,8 +69,8 @@ def fill_missing(landmarks: np.ndarray) -> np.ndarray:
 def smooth(landmarks: np.ndarray, radius: int = SMOOTHING_RADIUS) -> np.ndarray:
     """Average every frame's points over neighbouring frames, keeping the frame's own mean.
 
-    What is averaged is thus shape, scale and rotation, not position: the crop follows the head.
-    The window is cut symmetrically where the clip begins and ends.
+    Shape, scale and rotation are averaged, but not position: the crop follows the head. The window
+    shrinks symmetrically at the clip's start and end.
     """
     frames = np.arange(len(landmarks))
     reach = np.minimum(radius, np.minimum(frames, frames[::-1]))
@@ -104,7 +104,7 @@ def similarity(points: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def crop_transforms(landmarks: np.ndarray) -> np.ndarray:
-    """Return per frame the transform from the picture to its crop, ``(T, 2, 3)``.
+    """Return each frame's transform from the picture to its crop, ``(T, 2, 3)``.
 
     The crop is aligned to whole pixels of the canvas, as in the published preparation.
 

@@ -8,8 +8,8 @@ from espnet_smop.corpus.media import SAMPLES_PER_FRAME
 from espnet_smop.modality import FRAME_RATE
 
 _PAUSE_FRAMES = 10  # 0.4 s: shorter gaps occur within words and phrases
-# Of the limit. An earliest cut at half of it leaves each cut a choice; what is left for the last
-# piece may be less, but no fragment of a word.
+# Fractions of the limit: each cut can be chosen from its second half; the last piece may be
+# shorter, but not a fragment of a word.
 _EARLIEST = 0.5
 _LAST = 0.1
 
@@ -19,7 +19,7 @@ def cut_at_pauses(
 ) -> list[tuple[int, int]]:
     """Cut a recording into pieces of at most ``max_seconds``.
 
-    Each cut is where the sound is softest over 0.4 s, in the second half of the longest allowed
+    Each cut is where the sound is quietest over 0.4 s, in the second half of the longest allowed
     piece; the last piece keeps at least a tenth of that length. Without sound, pieces have equal
     lengths.
 
@@ -33,7 +33,7 @@ def cut_at_pauses(
     """
     longest = int(max_seconds * FRAME_RATE)
     if longest < 2:
-        raise ValueError(f"max_seconds is {max_seconds}, too short for anything")
+        raise ValueError(f"max_seconds is {max_seconds}, expected {2 / FRAME_RATE} or more")
     if frames <= longest:
         return [(0, frames)]
     if samples is None:
@@ -46,7 +46,7 @@ def cut_at_pauses(
         earliest = start + max(1, int(longest * _EARLIEST))
         latest = min(start + longest, frames - max(1, int(longest * _LAST)))
         around = loudness[earliest : latest + 1]
-        # The last of equals: the fewer pieces, the more context each has.
+        # The last of equal minima: the fewer pieces, the more context each has.
         cut = earliest + len(around) - 1 - int(np.argmin(around[::-1]))
         pieces.append((start, cut))
         start = cut

@@ -53,9 +53,8 @@ def durations(data_dir: Path) -> dict[str, int]:
 def make_shapes(data_dir: Path, out_dir: Path) -> None:
     """Write the shape files of one data directory.
 
-    ``speech_shape`` holds samples, ``video_shape`` frames and ``duration_shape`` what
-    ``batch_type: tokens`` and ``numel`` go by, `durations`: pixels or samples would swamp all
-    other lengths.
+    ``speech_shape`` holds samples, ``video_shape`` frames and ``duration_shape`` the `durations`
+    that ``batch_type: tokens`` and ``numel`` use: pixels or samples would dwarf all other lengths.
     """
     shapes = {
         f"{MODALITIES[name].data_name}_shape": values

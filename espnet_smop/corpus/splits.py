@@ -82,8 +82,8 @@ def split_by_speaker(
     num_speakers = len({u.speaker for u in utterances})
     if num_speakers < 2:
         raise CorpusError(
-            f"training clips of fewer than two speakers: no set of other speakers can be split "
-            f"off; give one by {option}"
+            "fewer than two training speakers: no set of other speakers can be split off; give one "
+            f"with {option}"
         )
     chosen: set[str] = set()
     wanted = share * len(candidates)
@@ -132,7 +132,7 @@ def _check_all_found(
         known_problems = {name: p for name in lost for p in problems if name in p.path}
         reasons = [str(known_problems.get(name, f"{name}: no such clip")) for name in lost]
         raise CorpusError(
-            f"{path}: {len(lost)} of the names belong to no usable clip: {'; '.join(reasons)}. "
+            f"{path}: {len(lost)} of the names match no usable clip: {'; '.join(reasons)}. "
             "Repair them, or accept their loss with --allow_broken"
         )
 

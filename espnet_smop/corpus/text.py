@@ -1,4 +1,4 @@
-"""Transcripts in the form in which the literature scores LRS3.
+"""Normalisation of transcripts, as the literature scores LRS3.
 
 LRS3 is written in upper case without punctuation except apostrophes. Published results use lower
 case (AV-HuBERT) and remove the braces around uncertain words but keep the words (auto_avsr). Here:

@@ -19,7 +19,7 @@ class Problem:
     """Why a clip cannot be used.
 
     Attributes:
-        path: the clip, or the file of it that is at fault, perhaps with a line number.
+        path: the clip, or its file that is at fault, possibly with a line number.
         reason: cause and remedy.
     """
 
@@ -61,7 +61,7 @@ class Utterance:
 
     @property
     def is_pretrain(self) -> bool:
-        """Whether it belongs to the part pretrain of LRS2 or LRS3."""
+        """Whether it belongs to the pretrain part of LRS2 or LRS3."""
         return self.name.startswith("pretrain/")
 
 
@@ -95,8 +95,8 @@ class Corpus:
         train: training utterances.
         valid: validation utterances, if the corpus defines them; otherwise None.
         test: test utterances.
-        train_problems: the clips of training and validation that cannot be used.
-        test_problems: the clips of the test set that cannot be used.
+        train_problems: training and validation clips that cannot be used.
+        test_problems: test clips that cannot be used.
     """
 
     form: str

@@ -1,6 +1,6 @@
-"""Clips that the demo page offers, with landmark files that are found by the clips' content.
+"""Example clips of the demo page, whose landmark files are looked up by the clips' content.
 
-Visitors' clips arrive as copies, so that a landmark file is no longer beside them.
+Visitors' clips arrive as copies, without a landmark file beside them.
 """
 
 import hashlib
@@ -15,9 +15,9 @@ def find_examples(folder: Path, *, video: bool, count: int = 6) -> list[Path]:
     """Return clips of a folder and those below it, spread evenly over them.
 
     Args:
-        folder: as stage 1 of a recipe makes it, or any other.
-        video: clips with pictures; otherwise files of sound will do as well.
-        count: at most.
+        folder: as made by stage 1 of a recipe, or any other.
+        video: only clips with pictures; otherwise sound files as well.
+        count: maximum number.
 
     Raises:
         ValueError: there is none.
@@ -25,7 +25,7 @@ def find_examples(folder: Path, *, video: bool, count: int = 6) -> list[Path]:
     suffixes = VIDEO_SUFFIXES if video else (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
     found = media_below(folder, suffixes)
     if not found:
-        raise ValueError(f"--example {folder}: has no file in {', '.join(suffixes)}")
+        raise ValueError(f"--example {folder}: has no {', '.join(suffixes)} file")
     count = min(count, len(found))
     return [found[i * len(found) // count] for i in range(count)]
 
@@ -36,6 +36,6 @@ def landmarks_by_content(clips: Sequence[Path]) -> dict[str, Path]:
 
 
 def digest(path: Path) -> str:
-    """Return a name for a file's content."""
+    """Return a hash of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-# Before it is imported: it would ask a server of its makers for its latest version.
+# Before the import: Gradio would ask its makers' server for its latest version.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
@@ -19,12 +19,12 @@ QUIET = 20
 """End of the babble slider in dB, where no babble is added."""
 _LOUDEST = -15
 WAITING = 16
-"""Visitors who may wait; clips are recognised one after the other."""
+"""Queue length; clips are recognised one after the other."""
 _SWEEP = (300, 3000)
-"""Every five minutes, remove clips that were given more than fifty minutes ago."""
+"""Every five minutes, remove clips uploaded more than fifty minutes ago."""
 
 _ABOUT = """# Listen and read lips
-A clip of one person who speaks, up to {seconds:g} s and {megabytes:g} MB: **{model}** writes down
+A clip of one person speaking, up to {seconds:g} s and {megabytes:g} MB: **{model}** transcribes
 what it {does}. The clip stays on the machine that serves this page, for an hour at most."""
 _EMPTY = '<p class="smop-none">Transcripts appear here.</p>'
 _DOES = {
@@ -41,7 +41,7 @@ def build_page(
 
     Args:
         recogniser: recognises its clips.
-        name: of the model.
+        name: the model's.
         examples: clips to offer.
         max_megabytes: size limit of clips, for the text.
     """
@@ -90,8 +90,8 @@ def serve(page: gr.Blocks, *, host: str, port: int | None, max_megabytes: float)
     """Serve the page until the process is interrupted.
 
     Args:
-        page: of `build_page`.
-        host: address to listen at.
+        page: from `build_page`.
+        host: address to listen on.
         port: None is the first free one from 7860.
         max_megabytes: size limit of uploads.
     """
@@ -104,7 +104,7 @@ def serve(page: gr.Blocks, *, host: str, port: int | None, max_megabytes: float)
         theme=gr.themes.Default(font=_FONTS, font_mono=_FONTS),
         quiet=True, prevent_thread_lock=True,
     )  # fmt: skip
-    print(f"The page is at {address} (Ctrl-C ends it)", flush=True)
+    print(f"The page is at {address} (Ctrl-C to stop)", flush=True)
     page.block_thread()
 
 

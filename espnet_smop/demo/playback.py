@@ -18,7 +18,7 @@ def webm(speech: np.ndarray | None, video: np.ndarray | None) -> bytes:
     """Encode one or both as VP8 and Opus.
 
     Args:
-        speech: ``(samples,)`` float at 16 kHz; scaled down where it goes beyond full scale.
+        speech: ``(samples,)`` float at 16 kHz; scaled down if it exceeds full scale.
         video: grey, uint8 ``(T, H, W)`` at 25 fps.
     """
     file = io.BytesIO()

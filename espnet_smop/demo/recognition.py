@@ -1,4 +1,4 @@
-"""What the demo page tells of a clip: a transcript from each input, and the experts' tokens."""
+"""What the demo page shows of a clip: a transcript from each input, and the experts' tokens."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ class RecognisedPiece:
     """One piece of a clip.
 
     Attributes:
-        piece: what the model got, babble included.
+        piece: the model's input, babble included.
         transcripts: inputs → their transcript, for the inputs that the piece has.
         routes: of all the inputs' tokens; empty for a projector without routers.
     """
@@ -41,7 +41,7 @@ class RecognisedPiece:
 
 @dataclasses.dataclass(frozen=True)
 class Recognition:
-    """A clip.
+    """A recognised clip.
 
     Attributes:
         pieces: in order, cut at pauses.
@@ -136,13 +136,13 @@ class ClipRecogniser:
         if seconds > self.max_seconds:
             raise ClipError(
                 f"{clip.name}: is {seconds:.0f} s long, more than the {self.max_seconds:g} s that "
-                "this page takes"
+                "this page accepts"
             )
 
     def _with_babble(self, piece: Piece, snr: float | None) -> Piece:
         if piece.speech is None or self.babble is None or snr is None:
             return piece
-        # The same stretch for the same piece, so that levels can be compared.
+        # The same noise for the same piece, so that levels can be compared.
         add = NoiseAdder(str(self.babble), snr=snr, deterministic=True)
         return dataclasses.replace(piece, speech=add(f"{piece.start}", piece.speech))
 
@@ -174,7 +174,7 @@ def _only(piece: Piece, inputs: Inputs) -> Piece:
 
 
 def _length(clip: Path) -> float:
-    """Return a clip's length in seconds by its packets: a header may lack it, or lie."""
+    """Return a clip's length in seconds by its packets: a header may lack it or be wrong."""
     first, last = float("inf"), float("-inf")
     with open_media(clip) as container, contextlib.suppress(av.FFmpegError):
         for packet in container.demux():

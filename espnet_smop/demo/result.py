@@ -1,4 +1,4 @@
-"""A clip's recognition as a piece of HTML with all its pictures and sound inside."""
+"""A clip's recognition as self-contained HTML, with all its pictures and sound."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ _template = jinja2.Environment(
 
 
 def as_html(recogniser: ClipRecogniser, found: Recognition) -> str:
-    """Return the transcripts, what the model got, and the experts of its tokens."""
+    """Return the transcripts, the model's input, and the experts of its tokens."""
     return _template.render(
         warnings=found.warnings,
         transcripts=[(TITLES[inputs], _lines(found, inputs)) for inputs in recogniser.choices],
@@ -67,7 +67,7 @@ def _strip(piece: RecognisedPiece) -> str:
 
 
 def _caption(routes: list[Route]) -> str:
-    """Say which share of tokens each expert is the first choice of."""
+    """Describe each expert's share of the tokens' first choices."""
     parts = []
     for route in routes:
         usage = Usage.of(route.router, route.modality, route.choices, route.probs.shape[1])

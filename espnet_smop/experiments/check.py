@@ -1,4 +1,4 @@
-"""Checks of a training and a decoding before they begin.
+"""Checks of a training and a decoding before they start.
 
 Nothing is written, no weights are read, and the model is built on the meta device.
 """
@@ -45,14 +45,14 @@ from espnet_smop.train.resume import ChangedConfigError, check_resumed_config
 DATA, FORMAT, FILTER, BASE_MODELS, NOISE, TRAIN, DECODE = 1, 3, 4, 6, 7, 11, 12
 """Stages of the driver."""
 
-# Stand-ins where a base model is missing, so that the other settings are checked nevertheless.
+# Stand-ins for missing base models, so that the other settings are still checked.
 _STAND_INS = {
     "audio_frontend": "openai/whisper-tiny",
     "video_frontend": "avhubert_large",
     "decoder": "HuggingFaceTB/SmolLM2-135M",
 }
 _ARGUMENTS = "--inference_args"
-# Of a trained parameter: in an epoch's checkpoint, and with the optimizer's state to resume from.
+# Per trained parameter: in an epoch's checkpoint, and in one with optimizer state to resume from.
 _BYTES_EPOCH, _BYTES_RESUME = 4, 12
 
 
@@ -67,10 +67,10 @@ def training_problems(
     """Return what would make the stages of a recipe fail.
 
     Args:
-        args: of the training.
-        stages: those that will run; what earlier ones of them make need not be there.
-        data_dirs: formatted data directories that training and decoding read, or where the
-            stage that formats them will run, the directories that it reads.
+        args: training arguments.
+        stages: those that will run; what earlier ones make need not exist yet.
+        data_dirs: formatted data directories that training and decoding read, or if the
+            formatting stage will run, its input directories.
         inference_config: decoding config.
         inference_args: more arguments for ``avsr_inference``.
     """
@@ -198,7 +198,7 @@ def _build(args: argparse.Namespace) -> ESPnetAVSRModel | None:
             new["model"] = str(_skeleton(conf["model"], part, Path(temporary)))
             if part == "decoder" and new.get("tokenizer") is not None:
                 if new["model"].startswith(temporary):
-                    new.pop("tokenizer")  # a skeleton's own suits its vocabulary
+                    new.pop("tokenizer")  # a skeleton's own fits its vocabulary
                 elif not _is_here(new["tokenizer"]):
                     new["tokenizer"] = str(skeleton(_STAND_INS[part], Path(temporary)))
             setattr(changed, f"{part}_conf", new)
@@ -229,7 +229,7 @@ def _noise_problems(args: argparse.Namespace) -> Iterator[str]:
     noise = conf.get("noise") if isinstance(conf, Mapping) else None
     if args.audio_frontend is None or not isinstance(noise, Mapping) or noise.get("snr") is None:
         return
-    file = noise.get("file")  # without it, the preprocessor's settings are a problem already
+    file = noise.get("file")  # if missing, the settings' check reports it
     if isinstance(file, str) and not Path(file).is_file():
         yield (
             f"preprocessor_conf.noise: there is no file {file}. Stage 7 makes babble; "
@@ -309,7 +309,7 @@ def _as_list(value: int | Sequence[int]) -> list[int]:
 
 
 def _with_data_of(args: argparse.Namespace, config: Path) -> argparse.Namespace:
-    """Return arguments with the data of an experiment where they name none."""
+    """Return arguments, with the data of an experiment if they name none."""
     if not config.is_file():
         return args
     before = yaml.safe_load(config.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Checks of the preparation of data before it begins. They need no torch, and write nothing."""
+"""Checks of the data preparation before it starts. They need no torch and write nothing."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -9,9 +9,9 @@ from espnet_smop.corpus.landmarks import LandmarkError, check_landmarks_availabl
 from espnet_smop.fileio.table import read_table
 
 _BYTES_PER_CHARACTER = 1000
-"""Of the features, by characters of the transcripts.
+"""Bytes of features per character of transcript.
 
-Half of what an estimate gives: 115 MB an hour (``docs/performance.md``) at 15 characters a second.
+Half of the estimate: 115 MB an hour (``docs/performance.md``) at 15 characters a second.
 """
 
 
@@ -21,7 +21,7 @@ def preparation_problems(
     """Return what would make the formatting of data directories fail.
 
     Args:
-        data_dirs: that are formatted; those that an earlier stage makes need not be there.
+        data_dirs: those to format; what an earlier stage makes need not exist yet.
         landmarks: as in ``data_dir format --landmarks``.
         dump_dir: where the features go.
     """
@@ -32,7 +32,7 @@ def preparation_problems(
 
 
 def existing(directory: Path) -> Path:
-    """Return a directory, or the closest one above it that is there."""
+    """Return a directory, or its closest parent that exists."""
     return next(p for p in (directory, *directory.absolute().parents) if p.is_dir())
 
 
@@ -42,7 +42,7 @@ def _detector_problems(data_dirs: Sequence[Path], landmarks: str) -> list[str]:
     videos = [d for d in known if (d / "video.scp").is_file()]
     if landmarks == "files" or (known and not videos):
         return []
-    # Before stage 1 nobody knows whether the corpus has landmark files.
+    # Before stage 1, it is unknown whether the corpus has landmark files.
     if landmarks == "auto" and all(map(_has_landmarks, videos)):
         return []
     try:
@@ -61,7 +61,7 @@ def _has_landmarks(directory: Path) -> bool:
 
 
 def _disk_problems(data_dirs: Sequence[Path], dump_dir: Path) -> Iterator[str]:
-    """Yield a problem if the features that are not there yet will not fit on the disk."""
+    """Yield a problem if the features still to be made will not fit on the disk."""
     texts = [d / "text" for d in data_dirs if (d / "text").is_file()]
     characters = sum(len(text) for file in texts for text in read_table(file).values())
     needed = characters * _BYTES_PER_CHARACTER

@@ -19,7 +19,7 @@ from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.skeleton import use_skeletons
 from espnet_smop.tasks.avsr import TOKENS, AVSRTask, trained_table
 
-# Of a trained float32 parameter: itself, its gradient, and AdamW's two moments.
+# Per trained float32 parameter: itself, its gradient, and AdamW's two moments.
 _BYTES_TRAINED = 16
 _GATED = "meta-llama/"
 
@@ -38,8 +38,8 @@ class DryRun:
         trained: trained parameters.
         frozen: parameters of the base models.
         frozen_bytes: their memory.
-        frames_per_batch: video frames of a batch at most, over all GPUs, padding included.
-        accum_grad: batches of an optimizer step.
+        frames_per_batch: maximum video frames per batch, over all GPUs, padding included.
+        accum_grad: batches per optimizer step.
         max_epoch: ESPnet's epochs.
         steps: optimizer steps of the whole training.
         activation_bytes: estimated memory of a batch's activations on each GPU; None if unknown.
@@ -58,7 +58,7 @@ class DryRun:
 
     @property
     def frames_per_step(self) -> int:
-        """Video frames of an optimizer step at most."""
+        """Maximum video frames per optimizer step."""
         return self.frames_per_batch * self.accum_grad
 
     @property
@@ -99,12 +99,12 @@ def dry_run(config: Path, skeletons: Path, *, gpus: int = 1) -> DryRun:
 
     Args:
         config: the training config.
-        skeletons: directory for the base models' skeletons; existing ones are used again.
-        gpus: among which the config's batch is divided.
+        skeletons: directory for the base models' skeletons; existing ones are reused.
+        gpus: number that the config's batch is divided among.
 
     Raises:
         DryRunError: the config, its model, optimizer or schedule is wrong.
-        BaseModelError: the sizes of a base model are not known.
+        BaseModelError: the sizes of a base model are unknown.
     """
     try:
         args = AVSRTask.get_parser().parse_args(["--config", str(config)])
@@ -143,7 +143,7 @@ def what_is_missing(bases: Iterable[str]) -> list[str]:
             it has been fetched.
 
     Returns:
-        Of ``AV-HuBERT``, ``token`` and ``GPU``.
+        Any of ``AV-HuBERT``, ``token`` and ``GPU``.
     """
     lacking = []
     for model in bases:
@@ -186,7 +186,7 @@ def _frames(config: Path, args: argparse.Namespace) -> int:
 def _steps(config: Path, args: argparse.Namespace) -> int:
     if args.num_iters_per_epoch is None:
         raise DryRunError(f"{config}: steps can be counted only with num_iters_per_epoch")
-    # What is left over at an epoch's end counts for the next one's first step.
+    # Batches left over at an epoch's end count for the next one's first step.
     steps = args.max_epoch * (args.num_iters_per_epoch // args.accum_grad)
     cycle = args.scheduler_conf.get("first_cycle_steps", steps)
     if cycle != steps:

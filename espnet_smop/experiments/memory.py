@@ -1,9 +1,9 @@
 """Memory of a training step, computed from shapes: an estimate, not a measurement.
 
-Of activations, counted is what the backward pass keeps, with frozen bfloat16 weights under
-autocast: the LLM's layers and adapters, the logits of all views, and encoders with adapters. Left
-out are the projector and the loss of its routers (some per cent), frozen encoders, whose
-activations are freed before the LLM's arise, and what CUDA itself takes (`RESERVED`).
+Counts the activations kept for the backward pass, with frozen bfloat16 weights under autocast: the
+LLM's layers and adapters, the logits of all views, and encoders with adapters. Leaves out the
+projector and its router losses (a few per cent), frozen encoders, whose activations are freed
+before the LLM's are allocated, and CUDA's own memory (`RESERVED`).
 """
 
 from peft.tuners.lora import LoraLayer
@@ -17,7 +17,7 @@ from espnet_smop.model import ESPnetAVSRModel
 from espnet_smop.views import View
 
 RESERVED = 2 * 2**30
-"""Bytes for the CUDA context, the workspaces of kernels and fragmentation."""
+"""Bytes for the CUDA context, kernel workspaces and fragmentation."""
 
 
 def frozen_bytes(model: ESPnetAVSRModel, *, quantize: str | None = None) -> int:
@@ -37,14 +37,14 @@ def frozen_bytes(model: ESPnetAVSRModel, *, quantize: str | None = None) -> int:
 def activation_bytes(
     model: ESPnetAVSRModel, *, positions: int, text: int, frames: int, recompute: bool
 ) -> int | None:
-    """Estimate what a batch keeps for the backward pass on one GPU.
+    """Estimate the activation memory of a batch on one GPU.
 
     Args:
         model: may be on the meta device.
-        positions: of the LLM in all views of a step, padding included.
+        positions: the LLM's in all views of a step, padding included.
         text: target tokens of the batch, which each view predicts.
         frames: video frames (25 a second).
-        recompute: whether the LLM's layers are computed again (``gradient_checkpointing``).
+        recompute: whether the LLM's layers are recomputed (``gradient_checkpointing``).
 
     Returns:
         Bytes; None for a user's own decoder.
@@ -67,24 +67,24 @@ def activation_bytes(
 
 
 def _llm_layer_bytes(width: int, inner: int) -> int:
-    """Bytes of a position in a layer of the Llama kind.
+    """Bytes per position in a Llama-style layer.
 
     The two norms' inputs in float32; queries, keys, values (repeated for their heads) and the
-    attention's output; of the gated layer gate, its activation and the other factor.
+    attention's output; the gated MLP's gate, its activation and the other factor.
     """
     return 2 * 4 * width + 4 * 2 * width + 3 * 2 * inner
 
 
 def _encoder_layer_bytes(width: int) -> int:
-    """Bytes of a frame in a pre-norm encoder layer whose inner width is four times the width.
+    """Bytes per frame in a pre-norm encoder layer whose inner width is four times the width.
 
-    As in the LLM, but the inner layer keeps its activation's input alone.
+    As in the LLM, but the MLP keeps only its activation's input.
     """
     return 2 * 4 * width + 4 * 2 * width + 2 * 4 * width
 
 
 def _llm_adapter_bytes(decoder: LLMDecoder, view: View) -> int:
-    """Bytes of a position in the adapters that a view uses."""
+    """Bytes per position in the adapters that a view uses."""
     with decoder.active(view):
         kept = _lora_bytes(decoder.llm)
         if decoder.mome is not None:
@@ -93,7 +93,7 @@ def _llm_adapter_bytes(decoder: LLMDecoder, view: View) -> int:
 
 
 def _lora_bytes(base: nn.Module) -> int:
-    """Bytes of a position in all active LoRA: their inputs and inner values."""
+    """Bytes per position in all active LoRA: their inputs and inner values."""
     return sum(
         2 * sum(layer.lora_A[name].weight.shape)
         for layer in base.modules()
@@ -103,7 +103,7 @@ def _lora_bytes(base: nn.Module) -> int:
 
 
 def _mome_bytes(mome: MoME) -> int:
-    """Bytes of a position in all mixtures of adapters, as they compute on a CPU (``eager``).
+    """Bytes per position in all mixtures of adapters, as they compute on a CPU (``eager``).
 
     The input in float32 and bfloat16; the router's logits and softmax in float32; input, output and
     weighted output of each chosen expert; the experts' hidden layer before and after its
@@ -120,5 +120,5 @@ def _mome_bytes(mome: MoME) -> int:
 
 
 def _logit_bytes(vocabulary: int) -> int:
-    """Bytes of a target: bfloat16 and float32 logits, log-probabilities, and both gradients."""
+    """Bytes per target: bfloat16 and float32 logits, log-probabilities, and both gradients."""
     return (2 + 4 + 4 + 4 + 2) * vocabulary

@@ -17,7 +17,7 @@ of its row and its column together. ``by_column`` of a row adds settings in each
           Llama 3.2-1B: {settings: [llama3.2_1b]}
 
 The config is ``train_TASK.yaml``, or ``train_NAME.yaml`` with ``config: NAME``. A column of a
-model of several rates has the ``rates`` to decode at, ``{audio: 4, video: 2}``. Cells with the same
+model of several rates has ``rates`` to decode at, ``{audio: 4, video: 2}``. Cells with the same
 config and settings, in any table, are one experiment, which is trained once.
 
 A file may name another as its ``base``, as configs do, to share its settings. ``machines`` is the
@@ -78,7 +78,7 @@ class Decoding:
         return f"{self.view.task}:{rates}" if rates else ""
 
     def tag(self, tag: str) -> str:
-        """Return the name of the decode directory, as the driver makes it of its tag."""
+        """Return the name of the decode directory, as the driver derives it from its tag."""
         return f"{tag}_{self.view.tag}" if self.view.rates else tag
 
 
@@ -189,18 +189,18 @@ def read(path: Path) -> Paper:
     )
 
 
-_OF_A_CELL = ("task", "config", "settings", "snr")
+_CELL_KEYS = ("task", "config", "settings", "snr")
 
 
 def _result(where: str, name: str, given: dict, order: list[str]) -> Result:
-    _known(where, given, ("title", "shows", "rows", "columns", *_OF_A_CELL))
+    _known(where, given, ("title", "shows", "rows", "columns", *_CELL_KEYS))
     if given.get("shows", "wer") not in SHOWS:
         raise PaperError(f"{where}: shows is {given['shows']!r}, expected wer or experts")
     columns = given.get("columns") or {}
     rows = {}
     for label, row in given.get("rows", {}).items():
         at = f"{where}: row {label}"
-        _known(at, row, ("by_column", "paper", *_OF_A_CELL))
+        _known(at, row, ("by_column", "paper", *_CELL_KEYS))
         numbers = row.get("paper", [None] * len(columns))
         own = row.get("by_column", [[]] * len(columns))
         for kind, values in (("numbers", numbers), ("lists of settings", own)):
@@ -225,7 +225,7 @@ def _result(where: str, name: str, given: dict, order: list[str]) -> Result:
 
 def _cell(where: str, parts: tuple[dict, ...], number: float | None, order: list[str]) -> Cell:
     *_, column = parts
-    _known(where, column, ("rates", *_OF_A_CELL))
+    _known(where, column, ("rates", *_CELL_KEYS))
     task, config, snr, settings = None, None, CLEAN, []
     for part in parts:
         task = part.get("task", task)
@@ -243,7 +243,7 @@ def _cell(where: str, parts: tuple[dict, ...], number: float | None, order: list
     # The same settings are the same experiment, however a table names them.
     names = tuple(sorted(set(settings), key=order.index))
     config = config or task
-    if task == "vsr":  # lips are the same whatever the noise
+    if task == "vsr":  # noise does not change the lips
         snr = CLEAN
     decoding = Decoding(View(task, rates), snr if snr == CLEAN else f"{snr:g}")
     return Cell(Experiment("_".join([config, *names]), config, names), decoding, number)
@@ -271,8 +271,8 @@ def write_config(
         experiment: one of its experiments.
         machine: name of a file in ``paper.machines``, with batch settings.
         directory: receives the config as ``NAME.yaml``.
-        steps_per_epoch: optimizer steps of an epoch, for a training set of another size than the
-            configs are written for. The schedule, its warm-up included, is scaled accordingly.
+        steps_per_epoch: optimizer steps per epoch, for a training set of another size than the
+            configs assume. The schedule, its warm-up included, is scaled accordingly.
 
     Raises:
         PaperError: there is no such machine.

@@ -51,7 +51,7 @@ def table(result: Result, expdir: Path, tag: str, noise: str, *, unit: str) -> s
 
     Args:
         result: the table.
-        expdir: of the experiments.
+        expdir: directory of the experiments.
         tag: name of their decodings.
         noise: name of their noise.
         unit: what the bootstrap draws, ``utterance`` or ``speaker``.

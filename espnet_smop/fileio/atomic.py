@@ -17,7 +17,7 @@ PARTIAL = ".part-"
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` with its suffix; on success it becomes ``path``.
 
-    Directories above are made. On an exception the temporary file is removed.
+    Parent directories are created. On an exception the temporary file is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,14 +41,14 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
 
 
 def check_replaceable(directory: str | Path, *signs: str) -> None:
-    """Refuse to replace a directory with other content than what a command writes itself.
+    """Refuse to replace a directory that does not hold the command's own output.
 
     Args:
         directory: may be missing or empty.
-        signs: files or directories, of which the command's own output has one; patterns of them.
+        signs: glob patterns; the command's own output matches one of them.
 
     Raises:
-        ValueError: the directory has files, but not this one.
+        ValueError: the directory has only other files.
     """
     directory = Path(directory)
     if not directory.exists() or not any(directory.iterdir()):

@@ -33,6 +33,6 @@ def read_durations(sources: Iterable[tuple[str, str, str]]) -> dict[str, float]:
 def longest_first(keys: Iterable[str], durations: Mapping[str, float]) -> list[str]:
     """Sort utterance ids by decreasing duration; those of unknown duration come first.
 
-    Batches are then of similar lengths, and what does not fit in memory fails at once.
+    Batches then have similar lengths, and one that does not fit in memory fails at once.
     """
     return sorted(keys, key=lambda key: (-durations.get(key, float("inf")), key))

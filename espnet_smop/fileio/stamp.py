@@ -1,4 +1,4 @@
-"""Whether a file is still the one it was."""
+"""Detection of changed files."""
 
 from pathlib import Path
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-# Neither blanks beyond ASCII nor other control characters separate: texts and names may hold them.
+# Only blanks and tabs: texts and names may hold other white space and control characters.
 _GAP = re.compile(r"[ \t]+")
 
 
@@ -20,7 +20,7 @@ def read_table(
     Args:
         path: the table, as `read_lines` reads it.
         error: raised if the file cannot be read or is not a table.
-        keep_first: the first of several lines with the same id counts; otherwise they are an
+        keep_first: keep the first of several lines with the same id; otherwise they are an
             error.
 
     Returns:
@@ -40,15 +40,15 @@ def read_table(
 def read_lines(
     path: str | Path, error: type[Exception] = TableError
 ) -> Iterator[tuple[int, str, str]]:
-    """Yield number, id and value (perhaps empty) of each line that is not empty.
+    """Yield number, id and value (may be empty) of each line that is not empty.
 
     Fields are separated by blanks or tabs; lines end as on Unix or Windows; a byte-order mark at
-    the beginning is no part of the first id.
+    the beginning is ignored.
 
     Args:
         path: the table.
-        error: raised, with one line that says what is wrong, where the file cannot be read or is
-            not UTF-8.
+        error: raised, with a one-line message, if the file cannot be read or is not UTF-8
+            text.
     """
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")

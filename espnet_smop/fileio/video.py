@@ -4,11 +4,10 @@ Clips are stored one file each, so access is random and a broken file costs one 
 makes ESPnet's map-style and iterable datasets read ``video.scp,video,video``; call it before a
 dataset is built (``AVSRTask`` does).
 
-Stored is grey H.264 at constant quality (crf 17): a third of lossless FFV1's space or less, decoded
-faster, at 47 dB PSNR, where the published preparations went through crf 20 and colour. x264's
-superfast encodes in half of veryfast's time, which was half of a whole clip's, and takes a tenth
-more space at the same PSNR.
-`benchmarks/video_storage.py` measures the candidates.
+Storage is grey H.264 at constant quality (crf 17): a third of lossless FFV1's size or less, faster
+to decode, at 47 dB PSNR; the published preparations used crf 20 and colour. x264's superfast
+encodes in half of veryfast's time, which was half of a whole clip's, and takes a tenth more space
+at the same PSNR. `benchmarks/video_storage.py` measures the candidates.
 """
 
 import collections.abc
@@ -22,9 +21,9 @@ from espnet_smop.fileio.table import read_table
 from espnet_smop.modality import FRAME_RATE
 
 SUFFIX = ".mkv"
-"""Of the files that `write_video` makes."""
+"""Suffix of `write_video`'s files."""
 CODEC = "libx264"
-# Without mbtree: on grey pictures it decides otherwise from call to call, and so pictures vary.
+# Without mbtree: on grey pictures, its output varies from call to call.
 OPTIONS = {
     "crf": "17",
     "preset": "superfast",
@@ -44,9 +43,9 @@ def open_file(path: str | Path) -> av.container.InputContainer:
     """Open a local media file with PyAV, even if its name looks like a URL.
 
     Raises:
-        av.FFmpegError: it is none.
+        av.FFmpegError: it is not one.
     """
-    # Without the prefix `http:a.mp4` is an address; the option holds for what a playlist names.
+    # Without the prefix, `http:a.mp4` is a URL; the option restricts what a playlist may name.
     return av.open(f"file:{path}", options={"protocol_whitelist": "file"})
 
 
@@ -87,7 +86,7 @@ def write_video(
 
 
 def _frame_rate(stream: av.VideoStream) -> float | None:
-    """Return frames per second; None if the header, perhaps a damaged one, does not tell."""
+    """Return frames per second; None if the header lacks it or is damaged."""
     rate = stream.average_rate
     return rate.numerator / rate.denominator if rate is not None and rate.denominator else None
 
@@ -104,10 +103,10 @@ def _grey(frame: av.VideoFrame) -> np.ndarray:
 def read_video(path: str | Path) -> np.ndarray:
     """Read a video file as grey pictures, uint8 ``(T, H, W)``.
 
-    Any container and pixel format that FFmpeg knows will do; colour is dropped.
+    Accepts any container and pixel format of FFmpeg; colour is dropped.
 
     Raises:
-        VideoFileError: missing, unreadable, without video, cut off, or not at 25 frames a second.
+        VideoFileError: missing, unreadable, without video, truncated, or not at 25 frames a second.
     """
     remedy = "run the recipe's stage 3 again, it makes what is missing or broken"
     if not Path(path).is_file():
@@ -118,7 +117,7 @@ def read_video(path: str | Path) -> np.ndarray:
                 raise VideoFileError(f"{path}: has no video stream; {remedy}")
             stream = container.streams.video[0]
             if stream.codec_context is None:
-                raise VideoFileError(f"{path}: its video is of no known codec; {remedy}")
+                raise VideoFileError(f"{path}: unknown video codec; {remedy}")
             rate = _frame_rate(stream)
             if rate is not None and abs(rate - FRAME_RATE) > 0.5:
                 raise VideoFileError(
@@ -132,7 +131,7 @@ def read_video(path: str | Path) -> np.ndarray:
     if not frames:
         raise VideoFileError(f"{path}: holds no frames; {remedy}")
     if len({frame.shape for frame in frames}) > 1:
-        raise VideoFileError(f"{path}: its pictures are of several sizes; {remedy}")
+        raise VideoFileError(f"{path}: its pictures differ in size; {remedy}")
     return np.stack(frames)
 
 

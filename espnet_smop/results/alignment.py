@@ -16,7 +16,7 @@ _TO_LOWER = {c: c + 32 for c in range(ord("A"), ord("Z") + 1)}
 
 
 class Counts(NamedTuple):
-    """Numbers of tokens by which a hypothesis differs from its reference."""
+    """Token counts of a hypothesis against its reference."""
 
     correct: int
     substitutions: int

@@ -24,7 +24,7 @@ class DecodingCosts:
         peak_memory_mib: peak memory in MiB of the process, whatever else it decodes; of several
             jobs, the largest.
         memory_of: ``GPU`` or ``process``: what ``peak_memory_mib`` was measured on.
-        task: of the view that decoded; empty in files of earlier versions, like all below.
+        task: of the decoded view; empty in files of earlier versions, like all below.
         rates: modality → encoder frames per token; empty if there is one rate.
         media_tokens: audio and video tokens that the LLM read.
     """

@@ -8,7 +8,7 @@ paired by seed and by utterance.
 Its quantiles cannot be used as they are: a few seeds, drawn anew, vary too little, and what varies
 with seed and utterance together is counted three times (Owen, section 3). In simulations with three
 and five seeds, they found a difference where there was none in 0 to 13 % of the cases, instead of
-5. Therefore the variance is put together from three bootstraps, of seeds alone, of utterances alone
+5. Therefore the variance is computed from three bootstraps, of seeds alone, of utterances alone
 and of both, by inclusion and exclusion (as Cameron, Gelbach and Miller, Journal of Business and
 Economic Statistics 29(2), 2011, do for two-way clusters). Interval and p value are those of
 Student's t distribution with Satterthwaite's degrees of freedom: about the number of seeds less one
@@ -55,7 +55,7 @@ def crossed(
 
     seeds = len(errors_a)
     if seeds != len(errors_b) or not seeds:
-        raise ValueError(f"{seeds} seeds of A and {len(errors_b)} of B: give as many, at least one")
+        raise ValueError(f"{seeds} seeds of A and {len(errors_b)} of B: give equal numbers above 0")
     if seeds == 1:
         options = {"groups": groups, "num_samples": num_samples, "seed": seed}
         return paired(errors_a[0], errors_b[0], words, **options)

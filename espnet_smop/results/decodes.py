@@ -36,7 +36,7 @@ class Condition(NamedTuple):
 
     @property
     def order(self) -> tuple:
-        """Sorts test sets by name, clean first, then each noise from little to much."""
+        """Sort key: test set, clean first, then each noise from weak to strong."""
         decibel = 0.0 if self.snr == CLEAN else float(self.snr)
         return self.test_set, self.noise, -decibel
 
@@ -136,11 +136,9 @@ class Score:
         return (self.names, self.words) == (other.names, other.words)
 
     def check_same_test(self, other: "Score") -> None:
-        """Raise ScoringError unless both are of the same utterances and references."""
+        """Raise ScoringError unless both have the same utterances and references."""
         if not self.same_test(other):
-            raise ScoringError(
-                f"{self.path} and {other.path} are not of the same utterances and references"
-            )
+            raise ScoringError(f"{self.path} and {other.path} differ in utterances or references")
 
     def compare(self, other: "Score") -> Comparison:
         """Compare with another system's score on the same test.

@@ -20,8 +20,8 @@ def level_names(levels: Sequence[Condition]) -> list[str]:
 def rate_table(systems: Sequence[System]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows: a row for each system and test set, a column for each noise level.
 
-    For models of several rates the number of tokens and the real-time factor of decoding stand
-    beside.
+    Models of several rates add columns for the number of tokens and the real-time factor of
+    decoding.
     """
     levels = {Condition("", c.noise, c.snr) for c in conditions(systems)}
     levels = sorted(levels, key=lambda c: c.order)

@@ -137,7 +137,7 @@ def rate_exhibits(systems: Sequence[System], metric: str, unit: str) -> Iterator
                 name=f"snr_{test_set}_{noise}",
                 title=f"{metric.upper()} against noise on {test_set}",
                 caption=f"{metric.upper()} in % under noise '{noise}', and on clean speech at the "
-                f"right. Systems are drawn beside each other at each level. {intervals}",
+                f"right. Systems are drawn side by side at each level. {intervals}",
                 section=RATES,
                 figure=figures.noise_curves(
                     {
@@ -166,8 +166,8 @@ def view_exhibits(systems: Sequence[System], metric: str, unit: str) -> Iterator
         yield Exhibit(
             name=f"rates_{condition.test_set}",
             title=f"{metric.upper()} against tokens per second on {condition.test_set}",
-            caption=f"{metric.upper()} in % over the audio and video tokens that the LLM reads per "
-            f"second of speech. Intervals: 95 % bootstrap over {unit}s.",
+            caption=f"{metric.upper()} in % against the audio and video tokens that the LLM reads "
+            f"per second of speech. Intervals: 95 % bootstrap over {unit}s.",
             section=RATES,
             figure=figures.token_curves(curves, f"{metric.upper()} (%)"),
             rows=[
@@ -231,7 +231,7 @@ def significance_exhibits(systems: Sequence[System], metric: str, unit: str) -> 
             title=f"Differences on {condition}",
             caption=f"{metric.upper()} of the row's system minus that of the column's, in points. "
             "* significant at 5 % by the matched-pairs test on sentence segments (MAPSSWE), "
-            f"two-sided, adjusted for {len(found)} comparisons (Holm). Intervals, and the last p: "
+            f"two-sided, adjusted for {len(found)} comparisons (Holm). Intervals and bootstrap p: "
             f"paired bootstrap over {unit}s.",
             section=PAIRS,
             figure=figures.significance(names, cells, metric.upper()),
@@ -275,7 +275,7 @@ def expert_exhibits(systems: Sequence[System], measured: dict[str, Measured]) ->
         yield Exhibit(
             name=f"usage_{system.name}",
             title=f"Expert usage of {system.name}",
-            caption="Share of tokens that have each expert, numbered from 0, as first and as "
+            caption="Share of tokens for which each expert, numbered from 0, is the first and the "
             f"second choice, on {routing.utterances} utterances of clean speech.",
             section=EXPERTS,
             figure=figures.expert_usage(routing.usages),
@@ -328,11 +328,11 @@ def phone_exhibits(systems: Sequence[System], measured: dict[str, Measured]) -> 
     ]  # fmt: skip
     yield Exhibit(
         name="phones",
-        title="What experts tell about phones",
+        title="Mutual information of experts and phones",
         caption="Mutual information, in bits, of a token's expert and the phone class that covers "
         "most of the token, for first choices and for all choices by their weights. The entropy of "
-        "the class is the most that it can be. By chance: mean and 95th percentile after the "
-        "classes are shifted against the tokens by random amounts.",
+        "the class is its upper bound. By chance: mean and 95th percentile over random shifts of "
+        "the classes against the tokens.",
         section=EXPERTS,
         rows=rows,
         table=as_table(rows),
@@ -342,8 +342,8 @@ def phone_exhibits(systems: Sequence[System], measured: dict[str, Measured]) -> 
         yield Exhibit(
             name=f"phones_{system.name}",
             title=f"Experts of {system.name} by phone class",
-            caption="Share in % of the tokens of each class that has each expert, numbered from 0, "
-            "as first choice. The CSV file has the shares by weight as well.",
+            caption="Share in % of each class's tokens for which each expert, numbered from 0, is "
+            "the first choice. The CSV file has the shares by weight as well.",
             section=EXPERTS,
             figure=figures.phone_usage(usages),
             rows=[
@@ -426,7 +426,7 @@ def cost_exhibit(systems: Sequence[System], measured: dict[str, Measured]) -> Ex
     return Exhibit(
         name="cost",
         title="Parameters, operations, and decoding",
-        caption="Active: without the experts that a token does not go to. GFLOP per second of "
+        caption="Active: without the experts that a token is not sent to. GFLOP per second of "
         "speech, a multiply-add counted as two; for the LLM, of reading media tokens, prompt and "
         "text once (a beam of B multiplies the text's share by B). RTF and peak memory of a job "
         "were measured while decoding clean speech: they depend on the machine, its load, and the "

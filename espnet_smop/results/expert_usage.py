@@ -40,7 +40,7 @@ class Usage:
 
     @property
     def shares(self) -> np.ndarray:
-        """Share of tokens ``(K, N)`` that have an expert as first, second, … choice."""
+        """Share of tokens ``(K, N)`` for which an expert is the first, second, … choice."""
         return self.counts / max(self.tokens, 1)
 
     @property

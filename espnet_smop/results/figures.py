@@ -62,7 +62,7 @@ def _errorbar(
     ends = [[100 * end for end in score.interval] for score in scores]
     whiskers = [(rate - low, high - rate) for rate, (low, high) in zip(rates, ends, strict=True)]
     ax.errorbar(
-        x, rates, yerr=np.maximum(np.transpose(whiskers), 0),  # rounding may leave a hair less
+        x, rates, yerr=np.maximum(np.transpose(whiskers), 0),  # rounding may go below 0
         label=label, capsize=2, elinewidth=0.8, **_look(index),
     )  # fmt: skip
 
@@ -105,7 +105,7 @@ def noise_curves(
 
 @styled
 def width_curves(panels: dict[str, dict[str, dict[int, Spread]]], label: str) -> Figure:
-    """Draw mean error rates over a width, with bars of a standard deviation over seeds.
+    """Draw mean error rates against width, with bars of a standard deviation over seeds.
 
     Args:
         panels: title → system → width → error rate.
@@ -256,7 +256,7 @@ def strip(shown: Strip, heard: str) -> Figure:
         _mouths(axes[rows.index("video")], shown, seconds)
     if shown.speech is not None:
         ax = axes[rows.index("speech")]
-        # The extremes of 1,500 stretches look like the waveform, and are a small file.
+        # The extremes of 1,500 segments look like the waveform, in a small file.
         stretches = np.array_split(shown.speech, min(1500, len(shown.speech)))
         times = np.linspace(0, len(shown.speech) / SAMPLE_RATE, len(stretches))
         low, high = [s.min() for s in stretches], [s.max() for s in stretches]

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 UNITS = ("utterance", "speaker")
-"""What the bootstrap can draw; the first is the default of every command."""
-UNIT_HELP = "What the bootstrap draws; speaker is more realistic with 20 or more speakers"
+"""Resampling units of the bootstrap; the first is the default of every command."""
+UNIT_HELP = "Resampling unit of the bootstrap; speaker is more realistic with 20 or more speakers"
 
 
 class Comparison(NamedTuple):
@@ -89,7 +89,7 @@ def paired(
 def totals(columns: Sequence[Sequence[int]], groups: Sequence[Hashable] | None) -> np.ndarray:
     """Return an array ``(columns, units)``: sums over each group, or the utterances themselves.
 
-    The last column is of reference words.
+    The last column is the reference words.
 
     Raises:
         ValueError: lengths differ, or there are no utterances or no words.

@@ -23,7 +23,7 @@ class Measured:
     """Findings about a system.
 
     Attributes:
-        parameters: their numbers; None if the sizes of a base model are unknown.
+        parameters: their counts; None if the sizes of a base model are unknown.
         routing: usage of experts and operations; empty without a pass.
         problems: reasons why something is missing.
     """
@@ -34,7 +34,7 @@ class Measured:
 
 
 def choose_utterances(data_dir: Path, number: int, strip: str | None) -> tuple[list[str], str]:
-    """Return the utterances whose tokens are counted, and the one shown in time.
+    """Return the utterances whose tokens are counted, and the one shown over time.
 
     Args:
         data_dir: formatted data directory.
@@ -70,14 +70,14 @@ def measure(
 ) -> Measured:
     """Count parameters and, with data, send utterances through the trained model.
 
-    What cannot be measured is named in ``problems`` and does not end the report.
+    What cannot be measured is listed in ``problems`` and does not stop the report.
     """
     measured = Measured()
     with tempfile.TemporaryDirectory() as skeletons:
         try:
             measured.parameters = count_parameters(system.config, Path(skeletons))
         except (BaseModelError, ValueError) as e:
-            measured.problems.append(f"no number of parameters ({e})")
+            measured.problems.append(f"no parameter counts ({e})")
     if data_dir is None:
         return measured
     checkpoint = system.path / model

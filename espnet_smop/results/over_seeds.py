@@ -1,7 +1,7 @@
 """Systems that were trained with several seeds: mean, spread and significance over the seeds.
 
-The trainings of one system are experiments with the same name but for a ``_seedN`` at its end,
-which one of them may lack. Which seed each had is in its ``config.yaml``.
+The trainings of one system are experiments whose names differ only in a final ``_seedN``, which one
+of them may lack. The seed of each is read from its ``config.yaml``.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Numbers of a system's parameters: total, trained and active for a token."""
+"""Parameter counts of a system: total, trained and active for a token."""
 
 import argparse
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from espnet_smop.tasks.avsr import AVSRTask
 
 @dataclass(frozen=True)
 class Parameters:
-    """Numbers of parameters.
+    """Parameter counts.
 
     Attributes:
         total: of the whole model, frozen base models included.
@@ -42,7 +42,7 @@ def count_parameters(config: dict[str, Any], skeletons: Path) -> Parameters:
         skeletons: directory to write the shapes of published base models to.
 
     Raises:
-        BaseModelError: the sizes of a base model are not known.
+        BaseModelError: the sizes of a base model are unknown.
     """
     args = argparse.Namespace(**{**config, "base_fingerprints": {}})
     use_skeletons(args, skeletons)

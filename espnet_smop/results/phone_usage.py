@@ -1,4 +1,4 @@
-"""Which expert takes which class of phones, and how much the one tells about the other."""
+"""Which expert takes which phone class, and the mutual information of both."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,7 @@ class PhoneUsage:
         router: its name: ``joint``, or the modality it is for.
         modality: modality of the tokens.
         classes: ``(M,)``, index of each token's class in `CLASSES`, utterance after utterance.
-        weights: ``(M, N)``, each expert's share in a token: 0 for those that it is not sent to.
+        weights: ``(M, N)``, each expert's share in a token: 0 if not sent to it.
     """
 
     router: str
@@ -62,8 +62,8 @@ class Dependence:
         table: ``(C, N)``, tokens of a class that an expert takes.
         information: mutual information of expert and class, in bits.
         chance: mean of the mutual information in bits after the classes are shifted against the
-            tokens by random numbers of tokens. A shift ends what they have to do with each other,
-            and keeps how similar neighbours are.
+            tokens by random numbers of tokens. A shift removes their dependence, but keeps the
+            similarity of neighbours.
         chance_high: its 95th percentile.
     """
 
@@ -92,7 +92,7 @@ class Dependence:
 
     @property
     def entropy(self) -> float:
-        """Entropy of the class in bits: the most that an expert could tell about it."""
+        """Entropy of the class in bits: the upper bound of the information."""
         return entropy(self.tokens)
 
 

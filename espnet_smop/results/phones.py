@@ -11,15 +11,15 @@ from espnet_smop.fileio.table import TableError, read_lines
 CLASSES = (
     "vowel", "approximant", "nasal", "fricative", "affricate", "plosive", "noise", "silence",
 )  # fmt: skip
-"""Classes of phones, the more sonorous first; approximants include taps and trills."""
+"""Phone classes, most sonorous first; approximants include taps and trills."""
 _SILENCE = CLASSES.index("silence")
-# What alignments have besides phones; aligners write spn for a word that they do not know.
+# Labels of alignments that are not phones; aligners write spn for an unknown word.
 _OTHERS = {
     **dict.fromkeys(("sil", "sp", "pau", "<eps>"), "silence"),
     **dict.fromkeys(("spn", "nsn"), "noise"),
 }
 
-# First symbols of IPA. An affricate is a plosive that a fricative follows.
+# First symbols of IPA. An affricate is a plosive followed by a fricative.
 _IPA = {
     "vowel": "iyɨʉɯuɪʏʊeøɘɵɤoəɛœɜɞʌɔæɐaɶɑɒɚɝᵻᵿ",
     "approximant": "lɭʎʟɫɹɻrʀɾɽⱱʙjwɥɰʋʍɺ",
@@ -44,8 +44,8 @@ _CLASS_OF = {
 def phone_class(phone: str) -> str:
     """Return the class of a phone in IPA or in ARPABET.
 
-    Stress, length and other modifiers do not matter, nor do Kaldi's marks of a place in a word
-    (``AH1_B``); of a diphthong the first vowel counts.
+    Stress, length and other modifiers are ignored, as are Kaldi's markers of word position
+    (``AH1_B``); of a diphthong, the first vowel counts.
 
     Raises:
         ValueError: it is neither.
@@ -66,13 +66,13 @@ def phone_class(phone: str) -> str:
         classes = [_CLASS_OF[symbol] for symbol in symbols[:2]]
         found = "affricate" if classes == ["plosive", "fricative"] else next(iter(classes), None)
     if found is None:
-        raise ValueError(f"{phone!r} is a phone neither of IPA nor of ARPABET")
+        raise ValueError(f"{phone!r} is neither an IPA nor an ARPABET phone")
     return found
 
 
 @dataclass
 class Alignment:
-    """An utterance's phones; what none of them covers is silence.
+    """An utterance's phones; gaps between them are silence.
 
     Attributes:
         starts: seconds.
@@ -107,7 +107,7 @@ def read_phones(path: Path) -> dict[str, Alignment]:
         utterance → its phones.
 
     Raises:
-        TableError: the file cannot be read, or a line is not like this.
+        TableError: the file cannot be read, or a line is malformed.
     """
     utterances: dict[str, Alignment] = {}
     for number, uid, rest in read_lines(path):

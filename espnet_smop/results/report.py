@@ -112,7 +112,7 @@ def render(title: str, notes: Sequence[str], exhibits: Sequence[Exhibit]) -> str
     Args:
         title: of the page.
         notes: paragraphs before the first exhibit.
-        exhibits: what is shown, those of a section one after the other.
+        exhibits: in order, those of a section one after the other.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("espnet_smop.results", "."),
@@ -132,12 +132,12 @@ def _about(systems: Sequence[System], metric: str, unit: str) -> str:
         return "Nothing is scored yet: run stages 12 and 13."
     text = (
         f"Error rates are {metric.upper()}, errors per reference token. Intervals contain 95 % of "
-        f"10,000 bootstrap samples, which draw {unit}s."
+        f"10,000 bootstrap samples over {unit}s."
     )
     fewest = min(len(set(score.speakers)) for score in scores)
     if unit == "speaker" and fewest < FEW_SPEAKERS:
         text += (
             f" A test set has {fewest} speakers: with so few, intervals over speakers are too "
-            "narrow; --unit utterance draws utterances, taking them for independent."
+            "narrow; --unit utterance draws utterances, treating them as independent."
         )
     return text

@@ -65,7 +65,7 @@ def run_pass(
 ) -> RoutingPass:
     """Send clean utterances through encoders and projector, and a few of them through the LLM.
 
-    All of them go through an LLM with mixtures of its own.
+    If the LLM has mixtures of its own, all go through it.
 
     Args:
         config: ``config.yaml`` of the experiment.
@@ -85,7 +85,7 @@ def run_pass(
     model, args = AVSRTask.load_model(str(config), str(checkpoint), device)
     if view is not None:
         model.views.restrict_to(model.views.find(view.task, view.rates))
-    # The counter of operations cannot take a view of a trained parameter as a module's input.
+    # The FLOP counter cannot take a view of a trained parameter as a module's input.
     model.requires_grad_(False)
     AVSRTask.set_noise(args, None)
     preprocess = AVSRTask.build_preprocess_fn(args, train=False)
@@ -135,7 +135,7 @@ def phone_usage(
     Args:
         model: the model.
         routed: of a batch.
-        alignments: of its utterances; the tokens of one without are left out.
+        alignments: of its utterances; tokens of those without are left out.
     """
     usages = []
     for router, modality, routing in routed:
@@ -199,7 +199,7 @@ def routings(
     view: View | None = None,
     allow_missing: bool = False,
 ) -> list[Routed]:
-    """Return what each router does with a batch; nothing without routers.
+    """Return each router's routing of a batch; empty without routers.
 
     Args:
         model: the model.

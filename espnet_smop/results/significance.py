@@ -4,11 +4,11 @@ Adjacent errors are not independent: a missed word often causes errors in its ne
 cuts utterances where both systems are right for two words in a row, treats the segments between the
 cuts as independent, and tests whether the mean difference of errors over these segments is 0
 (Gillick and Cox, "Some statistical issues in the comparison of speech recognition algorithms",
-ICASSP 1989). It assumes a normal distribution: with fewer than some fifty segments, trust the
+ICASSP 1989). It assumes a normal distribution: with fewer than about fifty segments, trust the
 bootstrap instead.
 
-It differs from ``sc_stats`` in one case: that overlooks words inserted after the last reference
-word if only the second system inserts any, so that its result depends on the order of systems.
+It differs from ``sc_stats`` in one case: ``sc_stats`` overlooks words inserted after the last
+reference word if only the second system inserts any, so its result depends on the order of systems.
 """
 
 from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ def matched_pairs(a: Sequence[Alignment], b: Sequence[Alignment]) -> MatchedPair
         return MatchedPairs(n, float(sum(differences)), 0.0, 0.0, 1.0)
     mean, deviation = float(np.mean(differences)), float(np.std(differences, ddof=1))
     if deviation == 0:
-        # No spread to compare with: what is left is that all n signs are the same.
+        # No spread to compare with: a sign test remains, with n equal signs.
         z = mean * np.inf if mean else 0.0
         return MatchedPairs(n, mean, 0.0, z, stats.binomtest(n, n).pvalue if mean else 1.0)
     z = mean / (deviation / n**0.5)

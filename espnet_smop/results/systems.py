@@ -29,7 +29,7 @@ class System:
         path: the experiment.
         tag: name of the decoding; empty if nothing is scored.
         task: ``ASR``, ``VSR`` or ``AVSR``.
-        view: task and rates of a model of several.
+        view: task and rates, of a model of several.
         costs: of decoding clean speech; None where they were not measured.
         config: its ``config.yaml``.
         scores: condition → errors.
@@ -132,7 +132,7 @@ def read_systems(
 
 
 def _read_costs(system: System) -> None:
-    """Set what decoding has measured, and the task and rates that it had."""
+    """Set the costs of decoding, and the task and rates that they record."""
     clean = next((s.path for c, s in system.scores.items() if c.snr == CLEAN), None)
     system.costs = None if clean is None else DecodingCosts.read(clean)
     if system.costs is not None and system.costs.task:

@@ -33,10 +33,13 @@ def check_same_ids(
     """Raise ScoringError unless both hold the same utterances, naming up to five that differ."""
     reference, other = set(reference), set(other)
     problems = []
-    for ids, verb in ((reference - other, "lacks"), (other - reference, "has in excess")):
+    for ids, text in (
+        (reference - other, f"lacks {{}} of {len(reference)} ids"),
+        (other - reference, "has {} extra ids"),
+    ):
         if ids:
             names = ", ".join(sorted(ids)[:5]) + (", …" if len(ids) > 5 else "")
-            problems.append(f"{other_name} {verb} {len(ids)} of {len(reference)} ids: {names}")
+            problems.append(f"{other_name} {text.format(len(ids))}: {names}")
     if problems:
         raise ScoringError("; ".join(problems) + f" (compared with {reference_name})")
 

@@ -1,4 +1,4 @@
-"""Error rate over the width of a layer, of systems trained with several seeds.
+"""Error rate against the width of a layer, for systems trained with several seeds.
 
 A system is a family of experiments ``NAME_wN`` that differ in a width N, each trained with one or
 several seeds (``NAME_wN_seedM``).
@@ -52,7 +52,7 @@ def width_exhibit(experiments: Sequence[Path], *, metric: str) -> Exhibit:
         titles = {condition.level: curves for condition, curves in panels.items()}
     return Exhibit(
         name="width",
-        title=f"{metric.upper()} over hidden width",
+        title=f"{metric.upper()} against hidden width",
         caption="Mean over seeds; bars are one standard deviation.",
         section=RATES,
         figure=figures.width_curves(titles, f"{metric.upper()} (%)"),
@@ -63,5 +63,5 @@ def width_exhibit(experiments: Sequence[Path], *, metric: str) -> Exhibit:
 def _family_and_width(group: SeededSystem) -> tuple[str, int]:
     found = _NAME.match(group.name)
     if found is None:
-        raise ScoringError(f"{group.name} names no width: experiments are called NAME_wN")
+        raise ScoringError(f"{group.name} has no width: experiments are called NAME_wN")
     return found["family"].replace("_", " "), int(found["width"])

@@ -38,7 +38,7 @@ def test_without_gradio(monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         run(demo.main, ["MODEL"])
     assert stopped.value.code == (
-        "demo: gradio is not installed, which the page needs: in the clone, pip install '.[demo]'"
+        "demo: the page needs gradio, which is not installed: in the clone, pip install '.[demo]'"
     )
 
 

@@ -141,7 +141,7 @@ def test_report(experiments, dump_dir, tmp_path, capsys):
     assert page.headings == ["Error rates", "Significance", "Expert usage", "Costs"]
     assert all(re.match(r"data:|#s\d", address) for address in page.fetched)
     assert "<script" not in text
-    assert "bootstrap samples, which draw speakers" in text
+    assert "bootstrap samples over speakers" in text
     assert "3 speakers" in text
 
 
@@ -180,7 +180,7 @@ def test_names_are_text_in_the_page(experiments, tmp_path):
     assert "&lt;i&gt;&amp;" in text
     assert not Page(text).open
     assert "no --data_dir was given" in text
-    assert "which draw utterances" in text
+    assert "bootstrap samples over utterances" in text
 
 
 def test_what_is_missing_is_said(experiments, dump_dir, tmp_path, capsys):

@@ -138,7 +138,7 @@ def test_the_llm_of_one_task_is_merged(settings, tmp_path, shared):
         with decoder.active(view):
             expected = decoder.llm(ids).logits
         torch.testing.assert_close(merged(ids).logits, expected, atol=1e-3, rtol=1e-4)
-    with pytest.raises(ValueError, match="has LoRA for each task or rates: give --task"):
+    with pytest.raises(ValueError, match="has LoRA per task or rates: give --task"):
         main([*words, "--output_dir", str(tmp_path / "x")])
     with pytest.raises(ValueError, match="LoRA for asr, vsr, but none for 'avsr'"):
         main([*words, "--output_dir", str(tmp_path / "x"), "--task", "avsr"])

@@ -146,7 +146,7 @@ def test_a_value_beyond_half_precision_is_named(experiment, tmp_path):
     name = next(k for k, v in state.items() if v.is_floating_point())
     state[name].view(-1)[0] = 7e4
     torch.save(state, file)
-    with pytest.raises(PackageError, match=f"{name} of .* has a value beyond torch.float16"):
+    with pytest.raises(PackageError, match=f"{name} of .* overflows torch.float16"):
         pack(experiment, file, tmp_path / "half.zip", dtype=torch.float16)
 
 
@@ -260,8 +260,8 @@ def link(name, target):
         ([("a.pkl", "x")], "pickle"),
         ([("pytorch_model.bin", "x")], "pickle"),
         ([("modeling.py", "x")], "program"),
-        ([("config.yaml", "a"), ("config.yaml", "b")], "twice"),
-        ([("config.yaml", "a"), ("Config.yaml", "b")], "twice"),
+        ([("config.yaml", "a"), ("config.yaml", "b")], "duplicate entry"),
+        ([("config.yaml", "a"), ("Config.yaml", "b")], "duplicate entry"),
         ([("config.yaml", b"0" * 2**24)], "would grow"),
         ([(f"{i}.txt", "x") for i in range(1001)], "1001 entries"),
     ],
@@ -329,7 +329,10 @@ def test_no_zip_at_all(tmp_path):
         ("exp", r"exp is neither a package nor an experiment: it has no config\.yaml; there are"),
         ("a_corpus", r"a_corpus is neither a package nor an experiment: it has no config\.yaml$"),
         ("notes.txt", r"notes\.txt cannot be read as a package, a zip file made by"),
-        ("elsewhere/model", r"neither a directory nor a zip file elsewhere/model, and the hub"),
+        (
+            "elsewhere/model",
+            r"elsewhere/model is neither a directory nor a zip file, and cannot be found on",
+        ),
     ],
 )
 def test_what_is_no_model_is_named(tmp_path, monkeypatch, model, message):

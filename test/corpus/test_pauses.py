@@ -61,5 +61,5 @@ def test_the_last_piece_is_no_fragment():
 
 
 def test_a_limit_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="too short"):
+    with pytest.raises(ValueError, match=r"max_seconds is 0\.01, expected 0\.08 or more"):
         cut_at_pauses(None, 10, max_seconds=0.01)

@@ -33,7 +33,7 @@ def test_few_speakers(utterances):
     two = [u for u in utterances if u.speaker in ("s01", "s02")]
     train, valid = split_by_speaker(two, 0.99, "--valid_list")
     assert train and valid
-    with pytest.raises(CorpusError, match="fewer than two speakers"):
+    with pytest.raises(CorpusError, match="fewer than two training speakers"):
         split_by_speaker([u for u in utterances if u.speaker == "s01"], 0.1, "--valid_list")
     pretrain = [u for u in utterances if u.name.startswith("pretrain")]
     assert split_by_speaker(pretrain, 0.04, "--valid_list")[1]

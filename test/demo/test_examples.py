@@ -21,5 +21,5 @@ def test_examples_are_spread_over_a_folder(tmp_path):
 
 
 def test_a_folder_without_clips(tmp_path):
-    with pytest.raises(ValueError, match=r"--example .*: has no file in \.mp4, "):
+    with pytest.raises(ValueError, match=r"--example .*: has no \.mp4, .* file"):
         find_examples(tmp_path, video=True)

@@ -96,7 +96,7 @@ def test_errors(make):
     one, other = make("avsr_a", 1, [1, 0] * 6), make("avsr_a_seed1", 1, [1, 0] * 6)
     with pytest.raises(ScoringError, match="avsr_a and .*avsr_a_seed1 have the same seed, 1"):
         results.main(["table", "--over_seeds", one, other])
-    with pytest.raises(ScoringError, match="not of the same utterances"):
+    with pytest.raises(ScoringError, match="differ in utterances or references"):
         results.main(["table", "--over_seeds", one, make("avsr_b", 1, [0] * 5)])
     with pytest.raises(ValueError, match="without --compare"):
         results.main(["table", "--over_seeds", "--compare", one, other])
@@ -121,5 +121,5 @@ def test_figure_over_widths(make, tmp_path, capsys):
     ]
     svg = (tmp_path / "out" / "width.svg").read_text()
     assert "Hidden width" in svg and len(svg) < 100_000
-    with pytest.raises(ScoringError, match="b names no width"):
+    with pytest.raises(ScoringError, match="b has no width: experiments are called"):
         results.main(["widths", make("avsr_b", 0, [1] * 12), "--output_dir", str(tmp_path)])

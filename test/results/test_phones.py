@@ -26,7 +26,7 @@ def test_classes_of_ipa_and_arpabet(phones, name):
 
 @pytest.mark.parametrize("phone", ["@", "XX", "5", "ˈ", "_B"])
 def test_what_is_no_phone_is_an_error(phone):
-    with pytest.raises(ValueError, match="neither of IPA nor of ARPABET"):
+    with pytest.raises(ValueError, match="is neither an IPA nor an ARPABET phone"):
         phone_class(phone)
 
 

@@ -28,7 +28,7 @@ def test_read_text_names_the_file(tmp_path, content, message):
 
 
 def test_different_ids_are_named():
-    with pytest.raises(ScoringError, match=r"HYP lacks 1 of 2 ids: b; HYP has in excess 1 .*: c"):
+    with pytest.raises(ScoringError, match=r"HYP lacks 1 of 2 ids: b; HYP has 1 extra ids: c"):
         check_same_ids(["a", "b"], ["a", "c"], reference_name="REF", other_name="HYP")
     check_same_ids(["a", "b"], ["b", "a"], reference_name="REF", other_name="HYP")
 

@@ -389,7 +389,7 @@ KINDS: dict[str, Kind] = {
     "link to itself": Kind(_loop, "no such (file|clip)", "no such file"),
     "link to nothing": Kind(lambda path: path.symlink_to("nowhere"), "no such (file|clip)",
                             "no such file"),
-    "directory": Kind(_directory, "no such (file|clip)", "has no file in"),
+    "directory": Kind(_directory, "no such (file|clip)", "has no .* file;"),
     "named pipe": Kind(_pipe, "no such (file|clip)", "no such file"),
 }  # fmt: skip
 

@@ -147,7 +147,7 @@ def test_hypotheses_of_another_set_are_not_merged(tmp_path):
     for name in ("token", "token_int", "score", "text"):
         (out / name).write_text("a x\nc z\n")
     words = ["--ref", str(tmp_path / "ref"), "--log_dir", str(tmp_path / "log")]
-    with pytest.raises(ScoringError, match=r"lacks 1 of 2 ids: b; .* has in excess 1 of 2 ids: c"):
+    with pytest.raises(ScoringError, match=r"lacks 1 of 2 ids: b; .* has 1 extra ids: c"):
         results.main(["merge", *words, "--num_jobs", "1", "--out_dir", str(tmp_path)])
 
 

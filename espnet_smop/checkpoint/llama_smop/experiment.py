@@ -1,4 +1,4 @@
-"""From a published checkpoint to an experiment directory, and from an experiment back to one."""
+"""Import of published checkpoints as experiment directories, and export back to checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from espnet_smop.fileio.atomic import atomic_directory, atomic_path
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.train.resume import IMPORTED
 
-# The checkpoint that the recipe's stages take by default.
+# The checkpoint that the recipe's stages use by default.
 _LINK = "valid.acc.ave.pth"
 
 
@@ -34,8 +34,8 @@ def import_checkpoint(
         out: directory to create.
         llm: directory or hub id of the LLM.
         whisper: directory or hub id of the Whisper model, if the checkpoint has an audio encoder.
-        avhubert: directory or hub id of the AV-HuBERT, if the checkpoint has a video encoder.
-        tokenizer: of the tokenizer; None is the LLM's.
+        avhubert: directory or hub id of AV-HuBERT, if the checkpoint has a video encoder.
+        tokenizer: its directory or hub id; None is the LLM's.
         options: settings that the weights do not determine; None is the published models'.
 
     Returns:
@@ -76,7 +76,7 @@ def _absolute(model: str | None) -> str | None:
 def export_checkpoint(
     experiment: str | Path, model_file: str, original: str | Path, out: str | Path
 ) -> int:
-    """Write an imported model, perhaps trained further, under the public names.
+    """Write an imported, possibly further trained model under the public names.
 
     Args:
         experiment: directory with ``config.yaml``.

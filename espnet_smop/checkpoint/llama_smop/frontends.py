@@ -1,4 +1,4 @@
-"""How the public Llama-AVSR code cuts and pads, as frontends of a config.
+"""Frontends that cut and pad as the public Llama-AVSR code does.
 
 ``audio_frontend: espnet_smop.checkpoint.llama_smop.frontends:PublicWhisperFrontend`` counts frames
 as that code does. That code also encodes padded frames, attends to them, routes them and counts
@@ -46,4 +46,4 @@ class UnmaskedWhisperFrontend(_Unmasked, PublicWhisperFrontend):
 
 
 class UnmaskedAVHuBERTFrontend(_Unmasked, AVHuBERTFrontend):
-    """AV-HuBERT that attends to padding as if it were pictures."""
+    """AV-HuBERT that attends to padding as if it were video."""

@@ -1,4 +1,4 @@
-"""The public code's names of weights, and the parameters of this project that they denote.
+"""The public code's weight names, mapped to this project's parameters.
 
 A public checkpoint is a flat state dict of everything, base models included:
 
@@ -6,7 +6,7 @@ A public checkpoint is a flat state dict of everything, base models included:
 - ``audiovisual_proj.*``, or ``audio_proj.*`` and ``video_proj.*``, are projectors. The router is
   ``gate.weight``, and expert E is ``experts.E.0`` and ``experts.E.2`` (linear layers) and
   ``experts.E.3`` (LayerNorm), each with ``weight`` and ``bias``. A dense projector, one expert
-  without a router, is ``0``, ``2`` and perhaps ``3``;
+  without a router, is ``0``, ``2`` and optionally ``3``;
 - ``lora_{down,up}_{Q,V}.weight``, beside the projections that they adapt, are LoRA.
 
 Omni-AVSR and Llama-MTSK have several rates, and Omni-AVSR three tasks:
@@ -166,7 +166,7 @@ def _projectors_per_rate(
             yield f"{PROJECTORS[modality]}{i}.", NoRouter(), mixture.pools[modality]
 
 
-# From direction and letter of a LoRA weight to its public name in the attention module.
+# Public name of a LoRA weight in the attention module, by direction and letter.
 _PLAIN = "lora_{}_{}.weight"
 
 

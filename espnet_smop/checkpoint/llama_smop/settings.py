@@ -36,10 +36,10 @@ RATES = {"audio": 4, "video": 2}
 """Frames per token of the released checkpoint; average pooling leaves no trace in the weights."""
 
 SEVERAL_RATES = {"audio": (4, 16), "video": (2, 5)}
-"""The same of the released checkpoints of Omni-AVSR, with several rates."""
+"""The same for Omni-AVSR's released checkpoints, which have several rates."""
 
 TASK_WEIGHTS = (1.0, 1.5, 1.0)
-"""Weights of Omni-AVSR's losses of ASR, VSR and AVSR."""
+"""Omni-AVSR's loss weights of ASR, VSR and AVSR."""
 
 FRONTENDS = "espnet_smop.checkpoint.llama_smop.frontends"
 """Module of the public code's frontends, for the class paths in configs."""
@@ -89,14 +89,14 @@ class Options:
         alpha: the public code's ``--alpha``; LoRA's scale is ``alpha / rank``.
         num_experts: experts of each pool.
         top_k: experts per token.
-        audio_rate: audio frames per token; of a model of several rates, all of them in order.
+        audio_rate: audio frames per token; for a model of several rates, all of them in order.
         video_rate: likewise.
-        task_weights: of a model of several tasks, weights of the losses of ASR, VSR and AVSR.
+        task_weights: loss weights of ASR, VSR and AVSR in a model of several tasks.
         downsample: ``avgpool`` or ``stack``.
-        mome_top_k: of mixtures of adapters in the LLM, experts per token; or one number for each
+        mome_top_k: experts per token of the LLM's mixtures of adapters; or one number for each
             pair of rates, in order.
-        mome_place: where they are, ``mhsa``, ``ffn`` or ``layer``.
-        prompt: the instruction of a model of one task; None is the papers' for the modalities.
+        mome_place: place of the mixtures, ``mhsa``, ``ffn`` or ``layer``.
+        prompt: instruction of a single-task model; None is the papers' for the modalities.
         preset: one of `PRESETS`.
     """
 
@@ -145,13 +145,13 @@ def infer_config(
         llm: directory or hub id of the LLM.
         whisper: directory or hub id of the Whisper model; required if the checkpoint has an audio
             encoder.
-        avhubert: directory or hub id of the AV-HuBERT; required if the checkpoint has a video
+        avhubert: directory or hub id of AV-HuBERT; required if the checkpoint has a video
             encoder.
-        tokenizer: of the tokenizer; None is the LLM's.
+        tokenizer: its directory or hub id; None is the LLM's.
         options: settings that the weights do not determine.
 
     Raises:
-        CheckpointError: not a public checkpoint, or shapes, options and base models contradict.
+        CheckpointError: not a public checkpoint, or shapes, options and base models conflict.
     """
     _check_names(state)
     if options.preset not in PRESETS:
@@ -161,7 +161,7 @@ def infer_config(
     for modality in widths:
         if bases[modality] is None:
             raise CheckpointError(
-                f"the checkpoint has an {modality} encoder: name it with --{_NAMES[modality]}"
+                f"the checkpoint has {modality} encoder weights: give --{_NAMES[modality]}"
             )
     projectors = _projectors(state, widths)
     hidden_size, num_added = _check_llm(state, llm, tokenizer)
@@ -261,8 +261,8 @@ def _projectors(
     wanted = {"audiovisual"} if "audiovisual" in found else set(widths)
     if found.keys() != wanted:
         raise CheckpointError(
-            f"encoders of {' and '.join(widths)} go with projectors of "
-            f"{' and '.join(sorted(wanted))}, but there are {', '.join(found) or 'none'}"
+            f"encoders of {' and '.join(widths)} need projectors of "
+            f"{' and '.join(sorted(wanted))}, found {', '.join(found) or 'none'}"
         )
     if "audiovisual" in found and not found["audiovisual"].num_experts:
         raise CheckpointError(
@@ -370,7 +370,7 @@ def _prompt(
     return options.prompt or prompt_for(widths)
 
 
-# -- what shapes and options tell together ---------------------------------------------------------
+# -- settings from shapes and options --------------------------------------------------------------
 
 
 def _downsample(
@@ -421,7 +421,7 @@ def _downsample(
 def _has_several_rates(
     state: Mapping[str, torch.Tensor], projectors: Mapping[str, _Projector]
 ) -> bool:
-    """Whether it is Omni-AVSR, which has prompts in the checkpoint, or has projectors per rate."""
+    """Whether it is Omni-AVSR's, with prompts in the checkpoint, or has projectors per rate."""
     return any(name.startswith(PROMPT) for name in state) or any(
         projector.per_rate for projector in projectors.values()
     )
@@ -436,7 +436,7 @@ def _pooling_rates(
 ) -> tuple[int, ...]:
     if given is None:
         logging.info(
-            "%s frames per token: %s, as in the published model; the weights do not tell "
+            "%s frames per token: %s, as in the published model; the weights do not show it "
             "(--%s_rate)", modality, _listed(default), modality,
         )  # fmt: skip
         return default

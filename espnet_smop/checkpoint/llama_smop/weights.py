@@ -1,4 +1,4 @@
-"""Weights of a public checkpoint: into a model of this project, and back."""
+"""Copying weights between public checkpoints and this project's models."""
 
 import argparse
 import copy
@@ -239,7 +239,7 @@ def write_back(
     """Return ``original`` with the trained weights of a model.
 
     Args:
-        model: an imported, perhaps further trained model.
+        model: an imported, possibly further trained model.
         original: the checkpoint that it was imported from.
 
     Raises:

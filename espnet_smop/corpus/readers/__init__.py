@@ -1,4 +1,4 @@
-"""Readers of corpora: a class for each layout on disk, which lists the utterances found there.
+"""Corpus readers: a class for each layout on disk, which lists the utterances found there.
 
 `CorpusReader` (`abs_reader`) is the interface; its ``read`` returns a `Corpus` of `Utterance` s
 (`espnet_smop.corpus.utterance`). `READERS` maps names to the readers of this package, and

@@ -117,7 +117,7 @@ def _label_files(root: Path, max_seconds: float) -> list[Path]:
         additions = lengths[seconds]
         if "" not in additions and len(additions) > 1:
             listed = ", ".join(path.name for path in additions.values())
-            raise CorpusError(f"{root}/labels: which of {listed}? Keep one of them")
+            raise CorpusError(f"{root}/labels: keep only one of {listed}")
         chosen.append(additions.get("", next(iter(additions.values()))))
     return chosen
 
@@ -140,7 +140,7 @@ def _find(root: Path, dataset: str, relative: str) -> Path:
 
 
 def _utterance(clip: Path, name: Path, problems: list[Problem]) -> Utterance | None:
-    """Return a clip's utterance, or None and a further problem."""
+    """Return a clip's utterance; None if a problem was added."""
     # …/lrs3_video_seg16s/<name>.mp4 ↔ …/lrs3_text_seg16s/<name>.txt
     videos = clip.parents[len(name.parts) - 1]
     texts = videos.with_name(videos.name.replace("_video_seg", "_text_seg"))

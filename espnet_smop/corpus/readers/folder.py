@@ -29,15 +29,15 @@ from espnet_smop.fileio.table import read_table
 from espnet_smop.modality import AUDIO, MODALITIES, VIDEO
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".mpg")
-"""Of files that hold pictures and perhaps sound, in the order in which they are preferred."""
+"""Suffixes of files with pictures and perhaps sound, in order of preference."""
 AUDIO_SUFFIXES = (".wav", ".flac", ".m4a", ".mp3", ".ogg")
-"""Of files that hold sound, in the order in which they are preferred."""
+"""Suffixes of files with sound, in order of preference."""
 
 
 def media_below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """Return the files in a folder and those below it that have one of these suffixes, in order.
 
-    Hidden files are left out: they are partial ones, or what other systems note about a file.
+    Hidden files are left out: partial files, or metadata of other systems.
     """
     return sorted(
         path
@@ -69,8 +69,8 @@ class FolderReader(CorpusReader):
         """Configure the reader.
 
         Args:
-            modalities: what the corpus is read for, of ``audio`` and ``video``; None: what its
-                first clip has.
+            modalities: ``audio``, ``video`` or both, to read the corpus for; None: those of its
+                first clip.
             speakers: table of ``CLIP SPEAKER`` lines; a clip is named by its path below the root
                 without suffix, or by the last part of that. None: the first folder of the path.
             normalise_text: normalise transcripts as for LRS3 (`corpus.text`).
@@ -83,12 +83,12 @@ class FolderReader(CorpusReader):
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add the reader's options; without a list, a tenth of the clips is for the test."""
+        """Add the reader's options; without a list, a tenth of the clips is the test set."""
         parser.add_argument(
             "--modalities",
             nargs="+",
             choices=list(MODALITIES),
-            help="read the corpus for these only (default: what its first clip has)",
+            help="read the corpus for these only (default: those of its first clip)",
         )
         parser.add_argument(
             "--speakers",
@@ -200,11 +200,11 @@ def _modalities_of(files: Mapping[str, Path]) -> list[str]:
 def _id_and_speaker(name: PurePath, speakers: Mapping[str, str] | None) -> tuple[str, str]:
     id_ = safe_id("_".join(name.parts))
     if speakers is None:
-        # Kaldi's custom where speakers are unknown: each utterance is its own.
+        # Kaldi's convention for unknown speakers: each utterance is its own.
         return id_, safe_id(name.parts[0]) if len(name.parts) > 1 else id_
     speaker = speakers.get(name.as_posix(), speakers.get(name.name))
     if not speaker:
         raise CorpusError("--speakers does not name it")
     speaker = safe_id(speaker)
-    # Kaldi's tables are sorted by speaker where ids begin with the speaker.
+    # Kaldi's tables are sorted by speaker if ids begin with the speaker.
     return id_ if id_.startswith(f"{speaker}_") else f"{speaker}_{id_}", speaker

@@ -3,10 +3,10 @@
     mvlrs_v1/main|pretrain/<id>/<clip>.{mp4,txt}
     {pretrain,train,val,test}.txt
 
-A line of a list is ``<id>/<clip>``; in ``test.txt`` a word about noise follows, which is ignored.
+A line of a list is ``<id>/<clip>``; in ``test.txt`` a noise label follows, which is ignored.
 ``pretrain.txt`` lists clips of ``pretrain/``, the others clips of ``main/``, which holds all three
 sets. The lists are downloaded separately from the clips; they may be beside ``mvlrs_v1/`` or in it.
-Text files are LRS3's. LRS2 names no speakers: an ``<id>`` counts as one.
+Text files are as in LRS3. LRS2 names no speakers: an ``<id>`` counts as one.
 """
 
 import argparse
@@ -86,7 +86,7 @@ class LRS2Reader(CorpusReader):
         problems: list[Problem] = []
         for clip in clips:
             if not clip.is_file():
-                problems.append(Problem(str(clip), "no such clip, but its set's list has it"))
+                problems.append(Problem(str(clip), "no such clip, but its set's list names it"))
                 continue
             found, wrong = read_clip(tree, clip, max_seconds, self.landmarks_dir)
             utterances += found
@@ -119,7 +119,7 @@ def _read_lists(root: Path, tree: Path, names: Sequence[str]) -> dict[str, list[
             clip = folder / f"{match[1]}.mp4"
             if clip in seen:
                 raise CorpusError(
-                    f"{path}:{number}: {match[1]} is listed by {seen[clip]}, too; remove one line"
+                    f"{path}:{number}: {match[1]} is also listed at {seen[clip]}; remove one line"
                 )
             seen[clip] = f"{path.name}:{number}"
             clips[name].append(clip)

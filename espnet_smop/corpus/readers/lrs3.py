@@ -2,8 +2,8 @@
 
     pretrain|trainval|test/<speaker>/<clip>.{mp4,txt}
 
-A text file begins with ``Text:  …`` and ``Conf:  n``. In the part pretrain a table ``WORD START
-END ASDSCORE`` follows, with times in seconds, by which long clips are cut.
+A text file begins with ``Text:  …`` and ``Conf:  n``. In the pretrain part, a table ``WORD START
+END ASDSCORE`` follows, with times in seconds, at which long clips are cut.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _MARGIN_FRAMES = 12
 _CUT_RANGE = (1 / 2, 1)
 """Shortest and longest piece where there is a choice, as fractions of the limit."""
 _LAST_CUT_BELOW = 1.5
-"""A rest of at most this many limits gets its last cut."""
+"""A rest of at most this many limits is cut once more."""
 _LAST_CUT_RANGE = (1 / 4, 3 / 4)
 """Where to make the last cut, as fractions of the rest."""
 
@@ -182,7 +182,7 @@ class LRS3Reader(CorpusReader):
 
         Args:
             train_parts: the parts for training; None takes all that exist, and accepts a corpus
-                without test part.
+                without a test part.
             max_seconds: longer training clips with a word table are cut at word times; the ids
                 of the pieces end in ``_<start>_<end>``, in hundredths of seconds.
             landmarks_dir: directory of landmark files in the corpus's layout; None looks beside

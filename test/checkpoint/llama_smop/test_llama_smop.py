@@ -365,7 +365,7 @@ def without(state, part):
         (lambda s: without(s, "layers.1.self_attn.lora_up_V"), {}, r"has no llm.*lora_up_V"),
         (lambda s: without(s, "fc1.bias"), {}, r"missing in the checkpoint: audio_encoder.*fc1"),
         (lambda s: without(s, "running_mean"), {}, r"has no video_encoder.*running_mean"),
-        (lambda s: without(s, "audiovisual_proj"), {}, r"go with projectors.*but there are none"),
+        (lambda s: without(s, "audiovisual_proj"), {}, r"need projectors.*found none"),
         (lambda s: {"model." + k: v for k, v in s.items()}, {}, r"not part of a Llama-SMoP.*model"),
         (lambda s: changed(s, "llm.model.extra", torch.ones(1)), {}, r"no place.*llm\.model\.ext"),
         (

@@ -107,15 +107,19 @@ def test_missing_files_are_reported(root, tree):
     assert [p.path for p in corpus.train_problems] == [str(tree / name) for name in clips]
     assert "each clip needs its text file beside it" in corpus.train_problems[1].reason
     lost = str(tree / "main/444/00007.mp4")
-    assert corpus.test_problems == [Problem(lost, "no such clip, but its set's list has it")]
+    assert corpus.test_problems == [Problem(lost, "no such clip, but its set's list names it")]
     assert len(corpus.train) == 2 and len(corpus.test) == 1 and not corpus.valid
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("test", "444/00001 NF\n\n444/00001\n", r"test.txt:3: 444/00001 is listed by test.txt:1"),
-        ("test", "111/00002 NF\n", r"test.txt:1: 111/00002 is listed by train.txt:2, too"),
+        (
+            "test",
+            "444/00001 NF\n\n444/00001\n",
+            r"test.txt:3: 444/00001 is also listed at test.txt:1;",
+        ),
+        ("test", "111/00002 NF\n", r"test.txt:1: 111/00002 is also listed at train.txt:2;"),
         ("val", "333/00001 NF extra\n", r"val.txt:1: expected ID/CLIP"),
         ("train", "00001\n", r"train.txt:1: expected ID/CLIP"),
         ("train", "main/111/00001\n", r"train.txt:1: expected ID/CLIP"),
