@@ -100,9 +100,9 @@ def test_missing_prompts_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["", "_night"])
-def test_a_token_costs_the_same_in_both_systems(tmp_path, suffix):
+def test_dense_projectors_are_as_large_as_the_mixture(tmp_path, suffix):
     active, all_ = {}, {}
-    for system in ("llama_avsr", "smop4"):
+    for system in ("llama_avsr", "llama_avsr_total", "smop4"):
         config = load_config(RECIPE / "conf" / f"train_asr_{system}{suffix}.yaml")
         config["audio_frontend_conf"]["model"] = "openai/whisper-base"
         config["decoder_conf"]["model"] = "HuggingFaceTB/SmolLM2-135M"
@@ -111,6 +111,7 @@ def test_a_token_costs_the_same_in_both_systems(tmp_path, suffix):
         found = count_parameters({**defaults, **config}, tmp_path)
         active[system], all_[system] = found.projector_active, found.projector
     assert active["smop4"] == pytest.approx(active["llama_avsr"], rel=0.01)
+    assert all_["smop4"] == pytest.approx(all_["llama_avsr_total"], rel=0.01)
     assert all_["smop4"] > 1.8 * all_["llama_avsr"]
 
 
