@@ -2,7 +2,7 @@
 
 Example, in ``egs2/mini_lrs3/avsr_smop1`` after ``./run.sh --tasks "asr vsr avsr"``::
 
-    python ../../../docs/figures/utterance.py s53_00044
+    python ../../../docs/figures/utterance.py s54_00048
 """
 
 import argparse
