@@ -321,4 +321,4 @@ def test_demo(recipe, experiment, monkeypatch, capsys):
     [options] = served
     text = (GUIDES / "demo.md").read_text()
     assert f"{options['max_megabytes']:g} MB" in text and options["host"] == "127.0.0.1"
-    assert f"{page.WAITING} visitors may wait" in text
+    assert f"{page.WAITING} visitors can wait" in text

@@ -59,7 +59,8 @@ def test_systems(name, model_args, tiny_whisper, tiny_avhubert, make_llm):
 
 def test_nothing_is_said_twice():
     base = load_config(CONF / "train_base.yaml")
-    assert load_config(CONF / "train_avsr_llama_avsr.yaml") == {**base, "projector": "mlp"}
+    dense = {"projector": "mlp", "projector_conf": {**base["projector_conf"], "layer_norm": True}}
+    assert load_config(CONF / "train_avsr_llama_avsr.yaml") == {**base, **dense}
 
 
 @pytest.mark.parametrize("name, sparse", [("omni", False), ("omni_smop", True)])

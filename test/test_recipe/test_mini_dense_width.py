@@ -58,7 +58,7 @@ def test_sizes_are_those_of_the_layers(dense_width):
     }  # fmt: skip
     out = widths["llm"]["hidden_size"]
     expected = sum(
-        (sizes[m] * features[m] + 1) * 7 + (7 + 1) * out for m in ("audio", "video")
-    )  # Linear, Linear
+        (sizes[m] * features[m] + 1) * 7 + (7 + 1) * out + 2 * out for m in ("audio", "video")
+    )  # Linear, Linear, LayerNorm
     dense = MINI / "conf" / "train_avsr_llama_avsr.yaml"
     assert dense_width.projector_size(dense, 7, "total") == expected
