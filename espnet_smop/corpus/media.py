@@ -5,14 +5,13 @@ within a clip would only compete). Failures are `MediaError`s of one line: file,
 """
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 
+from espnet_smop.fileio.frame import FrameConverter
 from espnet_smop.fileio.video import open_file
 from espnet_smop.modality import FRAME_RATE, SAMPLE_RATE
 
@@ -27,9 +26,6 @@ _DRIFT_FRAMES = 2
 _LONGEST_GAP_SECONDS = 10.0
 # Formats that name other files or URLs, which would be read instead.
 _PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
-
-# Pixel formats whose first plane is luma, a byte a pixel.
-_LUMA_FIRST = frozenset({"yuv420p", "yuvj420p"})
 
 
 class MediaError(RuntimeError):
@@ -189,7 +185,7 @@ class Picture:
         time: seconds on the container's clock.
     """
 
-    def __init__(self, index: int, time: float, frame, converter: "_Converter"):
+    def __init__(self, index: int, time: float, frame, converter: FrameConverter):
         self.index = index
         self.time = time
         self._frame = frame
@@ -211,40 +207,6 @@ class Picture:
     def _upright(self, picture: np.ndarray) -> np.ndarray:
         turns = round(self._frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
-
-
-class _Converter:
-    """Converts a stream's frames to grey and RGB."""
-
-    def __init__(self) -> None:
-        self._reformatter = av.video.reformatter.VideoReformatter()
-
-    def convert(self, frame: av.VideoFrame, form: str) -> np.ndarray:
-        return self._reformatter.reformat(frame, format=form).to_ndarray()
-
-    def grey(self, frame: av.VideoFrame) -> np.ndarray:
-        """Return uint8 ``(H, W)``, by a lookup table of luma where that equals FFmpeg's result."""
-        table = None
-        if frame.format.name in _LUMA_FIRST:
-            table = _grey_of_luma(frame.format.name, frame.color_range, frame.colorspace)
-        if table is None:
-            return self.convert(frame, "gray")
-        luma = frame.planes[0]
-        picture = np.frombuffer(luma, np.uint8).reshape(frame.height, luma.line_size)
-        return cv2.LUT(picture[:, : frame.width], table)
-
-
-@functools.cache
-def _grey_of_luma(form: str, color_range: int, colorspace: int) -> np.ndarray | None:
-    """Return FFmpeg's grey for each luma value, uint8 ``(256,)``; None if colour matters."""
-    found = []
-    for chroma in (60, 200):
-        ramp = np.full((24, 16), chroma, np.uint8)
-        ramp[:16] = np.arange(256).reshape(16, 16)
-        frame = av.VideoFrame.from_ndarray(ramp, format=form)
-        frame.color_range, frame.colorspace = color_range, colorspace
-        found.append(frame.reformat(format="gray").to_ndarray().ravel())
-    return found[0] if np.array_equal(*found) else None
 
 
 class Video:
@@ -298,7 +260,7 @@ def read_pictures(path: str | Path) -> Iterator[Picture]:
             )
         stream = streams[0]
         rate = float(stream.average_rate or stream.guessed_rate or FRAME_RATE)
-        converter = _Converter()
+        converter = FrameConverter()
         count = 0
 
         def pictures() -> Iterator[Picture]:
