@@ -61,7 +61,7 @@ class BadSamplesError(MediaError):
     """The sound has NaN or infinite samples."""
 
 
-_COPY_AGAIN = "copy it again from the corpus"
+_COPY_AGAIN = "copy it again from its source"
 
 
 @contextlib.contextmanager

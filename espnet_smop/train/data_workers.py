@@ -4,7 +4,7 @@ import os
 
 import torch
 
-_MOST = 4  # load about 1,900 s of speech per second on current cores
+_MOST = 4  # load more than 1,000 s of speech per second
 
 
 def data_workers(text: str) -> int:

@@ -5,7 +5,7 @@ import random
 import jiwer
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from espnet_smop.results.alignment import align, count
@@ -80,14 +80,23 @@ def test_ten_thousand_pairs_as_sclite(tmp_path):
     compare_with_sclite(10000, 1, tmp_path)
 
 
+def weight(pairs):
+    """What sclite minimises: 4 for a substitution, 3 for an insertion or a deletion."""
+    counts = count(pairs)
+    return 4 * counts.substitutions + 3 * (counts.insertions + counts.deletions)
+
+
 @settings(max_examples=100, deadline=None)
 @given(_TOKENS, _TOKENS)
+@example("a a cc a b a".split(), "cc b d'e a a".split())
 def test_an_alignment_holds_both_sides_in_order(reference, hypothesis):
     pairs = align(reference, hypothesis)
     assert [r for r, _ in pairs if r] == reference
     assert [h for _, h in pairs if h] == hypothesis
     assert count(align(reference, reference)).errors == 0
-    assert count(align(hypothesis, reference)).errors == count(pairs).errors
+    # Of alignments with equal weight sclite may take another one the other way round: only the weight
+    # is symmetric, not the number of errors.
+    assert weight(align(hypothesis, reference)) == weight(pairs)
 
 
 @settings(max_examples=60, deadline=None)
