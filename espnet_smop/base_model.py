@@ -25,6 +25,10 @@ class BaseModelError(RuntimeError):
     """A base model cannot be found or read, or is not the one that the model was trained with."""
 
 
+RECIPE_DIRECTORIES = ("downloads", "exp")
+"""Where recipes put base models: ``downloads/NAME`` is no hub id."""
+
+
 def locate(model: str, *, patterns: Iterable[str] | None = None) -> Path:
     """Return the local directory of a base model, fetched from the hub if necessary.
 
@@ -39,6 +43,12 @@ def locate(model: str, *, patterns: Iterable[str] | None = None) -> Path:
     directory = local_directory(model)
     if directory is not None:
         return directory
+    if Path(model).parts[0] in RECIPE_DIRECTORIES:
+        raise BaseModelError(
+            f"base model '{model}' is not below {Path.cwd()}: stage 6 of its recipe makes it. With "
+            "a packed model, give the directory: `--whisper`, `--avhubert` or `--llm` of commands, "
+            "`whisper=` … of `from_pretrained`"
+        )
     from huggingface_hub import snapshot_download
 
     try:

@@ -11,8 +11,9 @@ A config may name other configs as its ``base``, by paths relative to its own di
 Its settings override the base's: mappings are merged key by key, to any depth; all other values
 (numbers, lists, ``null``) are replaced. If it selects a different class than its base
 (``projector: mlp`` over ``projector: smop``), the base's ``projector_conf`` is dropped: its
-arguments belong to the other class. With several bases, ``base: [a.yaml, b.yaml]``, later ones
-override earlier ones; a base may have a base itself.
+arguments belong to the other class. So it is with a class of your own (``projector:
+local.mine:MyProjector``) over a base that names none. With several bases,
+``base: [a.yaml, b.yaml]``, later ones override earlier ones; a base may have a base itself.
 """
 
 import argparse
@@ -75,7 +76,7 @@ def _one_line(error: Exception) -> str:
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Return ``below`` overridden by ``above`` (see the module); neither is changed."""
-    outdated = {f"{kind}_conf" for kind in above if kind in below and below[kind] != above[kind]}
+    outdated = {f"{kind}_conf" for kind in above if _is_another_class(kind, below, above)}
     merged = {key: copy.deepcopy(value) for key, value in below.items() if key not in outdated}
     for key, value in above.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
@@ -83,6 +84,12 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = copy.deepcopy(value)
     return merged
+
+
+def _is_another_class(kind: str, below: dict[str, Any], above: dict[str, Any]) -> bool:
+    if kind not in below:  # the default, which no class path names
+        return isinstance(above[kind], str) and ":" in above[kind]
+    return below[kind] != above[kind]
 
 
 def flatten(settings: Any, name: str = "") -> dict[str, Any]:

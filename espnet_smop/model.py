@@ -163,10 +163,10 @@ class ESPnetAVSRModel(TrainedState, AbsESPnetModel):
 
     def project(
         self,
-        speech: torch.Tensor | None,
-        speech_lengths: torch.Tensor | None,
-        video: torch.Tensor | None,
-        video_lengths: torch.Tensor | None,
+        speech: torch.Tensor | None = None,
+        speech_lengths: torch.Tensor | None = None,
+        video: torch.Tensor | None = None,
+        video_lengths: torch.Tensor | None = None,
         *,
         allow_missing: bool = False,
         view: View | None = None,

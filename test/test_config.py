@@ -65,6 +65,18 @@ def test_another_class_does_not_get_the_arguments_of_the_bases_class(write, name
     assert load_config(write("train.yaml", **above)).get("scheduler_conf") == expected
 
 
+def test_a_class_of_ones_own_does_not_get_the_arguments_of_the_default(write):
+    write("base.yaml", projector_conf={"hidden_size": 8}, max_epoch=1)
+    conf = {"tokens_per_second": 3}
+    own = write("own.yaml", base="base.yaml", projector="mine:Mine", projector_conf=conf)
+    assert load_config(own)["projector_conf"] == conf
+    # A registered class may share them with the default.
+    mlp = write("mlp.yaml", base="base.yaml", projector="mlp")
+    assert load_config(mlp)["projector_conf"] == {"hidden_size": 8}
+    more = write("more.yaml", base="own.yaml", projector_conf={"depth": 2})
+    assert load_config(more)["projector_conf"] == conf | {"depth": 2}
+
+
 def test_later_bases_lie_over_earlier_ones_and_bases_have_bases(write):
     write("root.yaml", seed=0, max_epoch=1, decoder_conf={"model": "small", "prompt": "P"})
     write("task.yaml", base="root.yaml", max_epoch=2)

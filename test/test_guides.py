@@ -22,6 +22,7 @@ from espnet_smop.config import load_config
 from espnet_smop.fileio.table import read_table
 from espnet_smop.fileio.video import write_video
 from espnet_smop.tasks.avsr import AVSRTask
+from espnet_smop.tasks.problems import settings_problems
 from espnet_smop.train.preprocessor import AVSRPreprocessor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,7 +123,7 @@ def recipe(tmp_path, monkeypatch):
     ],
 )
 def test_own_class(guide, module, options, recipe, monkeypatch):
-    """Excerpts are those of the tested example, and the config gets the class's options."""
+    """Excerpts are those of the tested example, and the config fits the mini recipe."""
     example = ROOT / f"test/examples/{module}.py"
     shutil.copy(example, "local")
     for language, code in blocks(guide):
@@ -132,6 +133,8 @@ def test_own_class(guide, module, options, recipe, monkeypatch):
         elif language == "python":
             assert file == f"test/examples/{module}.py"
             assert code.split("\n", 1)[1] in example.read_text()
+        elif code.startswith("cp "):
+            assert commands(code) == [f"cp ../../../test/examples/{module}.py local/"]
         else:
             show, run = commands(code)
             check_options(run, RECIPES / "mini_lrs3/avsr_smop1")
@@ -143,6 +146,9 @@ def test_own_class(guide, module, options, recipe, monkeypatch):
             kind = module.split("_")[1].replace("frontend", "audio_frontend")
             assert config[kind].startswith(f"local.{module}:")
             assert options.items() <= config[f"{kind}_conf"].items()
+            words[words.index("--print_config") :] = ["--output_dir", "exp"]
+            args = AVSRTask.get_parser().parse_args(words)
+            assert not list(settings_problems(args))
 
 
 def test_corpus(recipe):
@@ -181,7 +187,10 @@ def test_noise(recipe, experiment):
     plain = {"speech_normalise": False, "speech_mask": None}
     for language, code in blocks("noise.md"):
         file = code.splitlines()[0].removeprefix("# ")
-        if language == "yaml":
+        if language == "yaml" and "white" in file:
+            Path(file).write_text(code)
+            white = load_config(file)
+        elif language == "yaml":
             Path(file).write_text(code)
             conf = load_config(file)["preprocessor_conf"]
             preprocessor = AVSRPreprocessor(True, **{**conf, **plain})
@@ -195,9 +204,8 @@ def test_noise(recipe, experiment):
             Path(file).write_text(code)
         else:
             run_block(language, code)
-    page = (GUIDES / "noise.md").read_text()
-    path, conf = re.search(r"`preprocessor: (\S+)` and\n`preprocessor_conf: (.*)`", page).groups()
-    preprocessor = import_class(path, AVSRPreprocessor)(True, **plain, **yaml.safe_load(conf))
+    chosen = import_class(white["preprocessor"], AVSRPreprocessor)
+    preprocessor = chosen(True, **plain, **white["preprocessor_conf"])
     ratios = set()
     for _ in range(60):
         noise = preprocessor("", {"speech": speech})["speech"] - speech

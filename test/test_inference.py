@@ -329,7 +329,7 @@ def test_a_broken_file_does_not_stop_the_others(experiment, tmp_path, capsys, ca
     files = [str(tmp_path / n) for n in ("broken.mp4", "none.mp4", "b.wav")]
     with pytest.raises(TranscriptionError, match="2 of 3 files"):
         transcribe_main([str(experiment), *files, "--out", str(tmp_path / "out")])
-    assert "broken.mp4: not a complete media file" in caplog.text
+    assert "broken.mp4: damaged, or not a media file" in caplog.text
     assert "none.mp4: no such file" in caplog.text
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["b.wav.txt"]
 

@@ -5,6 +5,7 @@ within a clip would only compete). Failures are `MediaError`s of one line: file,
 """
 
 import contextlib
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ _MISSING_SECONDS = 0.2
 _DRIFT_FRAMES = 2
 # A longer gap is a reset of the clock, as where recordings were joined.
 _LONGEST_GAP_SECONDS = 10.0
+# Of a WAV file whose writer does not know it: 2 or 4 GiB, less some bytes.
+_UNKNOWN_SIZE = 0x7FFF0000
 # Formats that name other files or URLs, which would be read instead.
 _PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
 
@@ -80,7 +83,7 @@ def open_media(path: str | Path) -> Iterator[av.container.InputContainer]:
         container = open_file(path)
     except (av.FFmpegError, OSError, UnicodeDecodeError) as e:
         # An mp4 truncated before its index fails here too.
-        cause = f"not a complete media file ({getattr(e, 'strerror', e)})"
+        cause = f"damaged, or not a media file ({getattr(e, 'strerror', e)})"
         if Path(path).suffix.lower() in (".txt", ".json", ".csv", ".yaml", ".scp"):
             raise UnreadableMediaError(path, cause, "give a video or audio file") from None
         raise UnreadableMediaError(path, cause, _COPY_AGAIN) from None
@@ -142,10 +145,24 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, float]:
             raise BadSamplesError(
                 path, "has audio samples that are not finite (NaN)", "convert or record it again"
             )
-        if stream.duration and stream.time_base:
-            announced = float(stream.duration * stream.time_base)
-            _check_complete(path, "audio", len(samples) / SAMPLE_RATE, announced, _MISSING_SECONDS)
+        announced = float((stream.duration or 0) * (stream.time_base or 0))
+        announced += _missing_from_wav(path, stream.codec_context.bit_rate)
+        _check_complete(path, "audio", len(samples) / SAMPLE_RATE, announced, _MISSING_SECONDS)
     return samples, start
+
+
+def _missing_from_wav(path: str | Path, bit_rate: int | None) -> float:
+    """Return how many seconds of the sound that a WAV file's header announces it lacks.
+
+    FFmpeg takes the duration from the file's size. A program that writes into a pipe does not know
+    the size and announces the largest possible.
+    """
+    with open(path, "rb") as file:
+        form, size, kind = struct.unpack("<4sI4s", file.read(12).ljust(12))
+    missing = size + 8 - Path(path).stat().st_size
+    if form != b"RIFF" or kind != b"WAVE" or size >= _UNKNOWN_SIZE or not bit_rate:
+        return 0.0
+    return max(missing, 0) * 8 / bit_rate
 
 
 def _rest(resampler: av.AudioResampler | None) -> list[np.ndarray]:

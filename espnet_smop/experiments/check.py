@@ -17,6 +17,7 @@ import soundfile
 import yaml
 
 from espnet_smop.base_model import (
+    RECIPE_DIRECTORIES,
     BaseModelError,
     cached_directory,
     check_fetchable,
@@ -166,7 +167,7 @@ def _gguf_directory(model: str) -> Path | None:
 def _is_local(model: str) -> bool:
     """Return whether a name is a directory rather than a hub id."""
     parent = Path(model).expanduser().parent
-    return len(parent.parts) != 1 or parent.is_dir() or parent.name in ("downloads", "exp")
+    return len(parent.parts) != 1 or parent.is_dir() or parent.name in RECIPE_DIRECTORIES
 
 
 def _check_files(model: str, directory: Path, part: str) -> None:

@@ -97,9 +97,9 @@ def read_video(path: str | Path) -> np.ndarray:
     Raises:
         VideoFileError: missing, unreadable, without video, truncated, or not at 25 frames a second.
     """
-    remedy = "run the recipe's stage 3 again, it makes what is missing or broken"
+    remedy = "make it again, in a recipe by stage 3"
     if not Path(path).is_file():
-        raise VideoFileError(f"{path}: no such video file; {remedy}")
+        raise VideoFileError(f"{path}: no such video file; in a recipe, stage 3 makes it")
     try:
         with open_file(path) as container:
             if not container.streams.video:

@@ -2,11 +2,13 @@
 
 import functools
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from scipy.signal import resample_poly
 
 from espnet_smop.modality import SAMPLE_RATE
 
@@ -29,26 +31,33 @@ def mix(speech: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
 
 @functools.cache
 def load(path: str) -> np.ndarray:
-    """Read a noise file, float32 ``(samples,)`` at 16 kHz; cached in this process.
+    """Read a noise file, float32 ``(samples,)``, resampled to 16 kHz; cached in this process.
 
     Raises:
-        ValueError: the file is missing, is not at 16 kHz or has no samples.
+        ValueError: the file is missing, is no sound file or has no samples.
     """
     if not Path(path).is_file():
         raise ValueError(f"noise file {path} does not exist (stage 7 makes babble noise)")
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    if rate != SAMPLE_RATE or len(samples) == 0:
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as e:
         raise ValueError(
-            f"noise file {path} has {len(samples)} samples at {rate} Hz; convert it to 16 kHz"
-        )
-    return samples.mean(axis=1)
+            f"noise file {path}: {e.error_string.rstrip('.')}; convert it to WAV or FLAC"
+        ) from None
+    if len(samples) == 0:
+        raise ValueError(f"noise file {path} has no samples; take another one")
+    samples = samples.mean(axis=1)
+    if rate != SAMPLE_RATE:
+        common = math.gcd(rate, SAMPLE_RATE)
+        samples = resample_poly(samples, SAMPLE_RATE // common, rate // common)
+    return samples
 
 
 class NoiseAdder:
     """Adds a random segment of a noise file.
 
     Args:
-        file: noise at 16 kHz.
+        file: a sound file; several channels are averaged.
         snr: signal-to-noise ratio in dB, or several to draw from. None adds no noise; 0 is 0 dB.
         probability: share of utterances that get noise.
         deterministic: derive segment and ratio from the utterance id, so that a noisy test set is

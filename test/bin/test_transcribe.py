@@ -66,7 +66,7 @@ def test_fifty_clips_and_what_cannot_be_read(
     ]
     assert "has no .mp4, " in failed[3]
     assert ".ogg file; give another folder" in failed[3]
-    assert "not a complete media file" in failed[0] and "found no audio or video" in failed[2]
+    assert "damaged, or not a media file" in failed[0] and "found no audio or video" in failed[2]
     assert "50 transcribed, 4 failed" in caplog.text and len(loaded) == 1
     written = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
     media = [p for p in clips.rglob("[0-9]*") if p.is_file()]

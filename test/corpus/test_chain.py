@@ -161,7 +161,7 @@ def test_broken_training_clips_are_reported_and_the_others_done(lrs3, tmp_path, 
     lines = (dump / "report.txt").read_text().splitlines()
     broken = {line.split(": ")[1]: line for line in lines if line.startswith("broken")}
     for utterance, cause in {
-        "ee_00001": "not a complete media file",
+        "ee_00001": "damaged, or not a media file",
         "ee_00002": "has no audio stream",
         "ee_00003": "has no video stream",
         "ee_00004": "file of 0 bytes",

@@ -73,6 +73,21 @@ def test_what_can_be_wrong(tmp_path, make):
         assert message.startswith(f"{path}: ") and "; " in message and "\n" not in message
 
 
+def test_a_wav_file_shorter_than_announced_is_truncated(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(48000), 16000)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3200])  # 0.1 s, which may be rounding
+    assert len(media.read_audio(path)[0]) == 46400
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(media.TruncatedMediaError, match=r"audio ends after 1\.\d+ of 3 s"):
+        media.read_audio(path)
+    # Programs that write into a pipe announce the largest size.
+    for unknown in (b"\xff\xff\xff\xff", b"\x24\xf0\xff\x7f"):
+        path.write_bytes(whole[:4] + unknown + whole[8:])
+        assert len(media.read_audio(path)[0]) == 48000
+
+
 def test_truncation_is_noticed_where_the_header_comes_first(tmp_path, make):
     import av
 

@@ -212,7 +212,7 @@ def test_a_bad_file(visitor, clips):
     v.give(clips / "broken.mp4")
     v.window.click("#recognise")
     alert = v.window.wait_for_selector("#result [role=alert]").inner_text()
-    assert alert.startswith("broken.mp4: not a complete media file")
+    assert alert.startswith("broken.mp4: damaged, or not a media file")
 
 
 def test_a_large_file(server, visitor, recogniser, clips, tmp_path):

@@ -62,6 +62,13 @@ class QFormerProjector(AbsProjector):
         tokens = {m: self._read(m, x, lengths[m]) for m, x in features.items()}
         return ProjectorOutput(tokens, {m: self.num_tokens(m, lengths[m]) for m in features})
 
+    @torch.no_grad()
+    def init_output_rms(self, rms: torch.Tensor) -> None:
+        """Scale the initial tokens to this root mean square; for training with a warm start."""
+        linear = self.output[1]  # its input has a root mean square of 1
+        nn.init.normal_(linear.weight, std=float(rms) / linear.in_features**0.5)
+        nn.init.zeros_(linear.bias)
+
     def _read(self, modality: str, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         positions, queries = self.positions[modality], self.queries[modality]
         x = nn.functional.pad(x, (0, 0, 0, -x.shape[1] % len(positions)))  # to whole seconds

@@ -169,12 +169,24 @@ def test_an_utterance_does_not_depend_on_its_batch(own, model_args):
                 )
 
 
-def test_what_it_leaves_out_is_said(tiny_hubert, model_args):
+def test_tokens_of_the_projector_begin_at_the_scale_asked_for(model_args):
+    model = AVSRTask.build_model(model_args(**QFORMER))
+    model.projector.init_output_rms(torch.tensor(0.05))
+    with torch.no_grad():
+        projected = model.project(**random_batch(torch.tensor([25, 50])))
+    for tokens in projected.tokens.values():
+        assert 0.03 < float(tokens.square().mean().sqrt()) < 0.08
+
+
+def test_what_it_leaves_out_is_said(tiny_hubert, model_args, monkeypatch):
     fusion = {"fusion": {"audio": "mmfuser"}}
     with pytest.raises(ValueError, match="fusion.audio is mmfuser, but the audio encoder does not"):
         AVSRTask.build_model(model_args(**hubert(tiny_hubert), projector_conf=fusion))
+    warm_start = model_args(**QFORMER, model_conf={"ctc_warmup_steps": 1})
+    AVSRTask.build_model(warm_start)
+    monkeypatch.delattr("qformer_projector.QFormerProjector.init_output_rms")
     with pytest.raises(ValueError, match="QFormerProjector .*init_output_rms.*ctc_warmup_steps"):
-        AVSRTask.build_model(model_args(**QFORMER, model_conf={"ctc_warmup_steps": 1}))
+        AVSRTask.build_model(warm_start)
 
 
 def test_base_model_and_parameters_of_the_frontend(tiny_hubert, model_args):

@@ -285,7 +285,7 @@ def _code(path: Path) -> None:
 _LATIN1 = {"title": "caf\udce9"}
 _STEREO = np.stack([tone(rate=44100), -0.5 * tone(rate=44100)])
 _TS = {"form": "mpegts"}
-_INCOMPLETE = "not a complete media file"
+_INCOMPLETE = "damaged, or not a media file"
 _MINUTES = 10 * 60 * 25
 
 KINDS: dict[str, Kind] = {
@@ -375,8 +375,8 @@ KINDS: dict[str, Kind] = {
                         AUDIO),
     "noise in the middle": Kind(_spoilt(_noise_in_the_middle), "cannot be decoded|truncated",
                                 "cannot be decoded|truncated"),
-    "broken index": Kind(_spoilt(_broken_index), "cannot be decoded|truncated|complete|no frames",
-                         "cannot be decoded|truncated|complete|no frames"),
+    "broken index": Kind(_spoilt(_broken_index), "cannot be decoded|truncated|damaged|no frames",
+                         "cannot be decoded|truncated|damaged|no frames"),
     "a gap of a day": Kind(
         clip(frames=pictures(20), form="matroska", times=[*np.arange(10) / 20, *(
             86400 + np.arange(10) / 20)], rate=20), 25, BOTH, landmarks=20),

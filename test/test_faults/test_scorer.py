@@ -88,14 +88,14 @@ def weight(pairs):
 
 @settings(max_examples=100, deadline=None)
 @given(_TOKENS, _TOKENS)
-@example("a a cc a b a".split(), "cc b d'e a a".split())
+@example(["a", "a", "cc", "a", "b", "a"], ["cc", "b", "d'e", "a", "a"])
 def test_an_alignment_holds_both_sides_in_order(reference, hypothesis):
     pairs = align(reference, hypothesis)
     assert [r for r, _ in pairs if r] == reference
     assert [h for _, h in pairs if h] == hypothesis
     assert count(align(reference, reference)).errors == 0
-    # Of alignments with equal weight sclite may take another one the other way round: only the weight
-    # is symmetric, not the number of errors.
+    # Of alignments with equal weight sclite may take another one the other way round: only the
+    # weight is symmetric, not the number of errors.
     assert weight(align(hypothesis, reference)) == weight(pairs)
 
 

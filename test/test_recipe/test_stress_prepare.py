@@ -98,9 +98,9 @@ def no_text(clip):
 
 
 CAUSES = {
-    truncate: "not a complete media file",
+    truncate: "damaged, or not a media file",
     empty: "file of 0 bytes",
-    no_media: "not a complete media file",
+    no_media: "damaged, or not a media file",
     no_audio: "has no audio stream",
     no_video: "has no video stream",
     long_audio: "longer than video",

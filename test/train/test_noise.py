@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_smop.train.noise import NoiseAdder, mix
+from espnet_smop.train.noise import NoiseAdder, load, mix
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "preprocess.npz")
 
@@ -77,7 +77,21 @@ def test_training_noise_varies_and_uses_every_ratio(noise_file):
 def test_bad_noise_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="none.wav does not exist"):
         NoiseAdder(str(tmp_path / "none.wav"), snr=0)("a", np.ones(10))
-    path = tmp_path / "slow.wav"
-    soundfile.write(path, np.ones(10), 8000)
-    with pytest.raises(ValueError, match="8000 Hz; convert it"):
+    path = tmp_path / "empty.wav"
+    soundfile.write(path, np.ones(0), 16000)
+    with pytest.raises(ValueError, match="empty.wav has no samples"):
         NoiseAdder(str(path), snr=0)("a", np.ones(10))
+    path = tmp_path / "noise.txt"
+    path.write_text("hum")
+    with pytest.raises(ValueError, match="noise.txt: .*; convert it to WAV or FLAC"):
+        NoiseAdder(str(path), snr=0)("a", np.ones(10))
+
+
+def test_noise_at_another_rate_is_resampled(tmp_path):
+    path = tmp_path / "tone.wav"
+    seconds = np.arange(3 * 19980) / 19980  # NOISEX's rate
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * 1000 * seconds), 19980)
+    tone = load(str(path))
+    assert len(tone) == 3 * 16000
+    expected = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(len(tone)) / 16000)
+    np.testing.assert_allclose(tone[800:-800], expected[800:-800], atol=2e-3)

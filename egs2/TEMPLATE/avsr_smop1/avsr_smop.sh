@@ -136,7 +136,7 @@ Tokenizer and base models
   --base_models_opts O  Options for local/base_models.sh.
 
 Noise
-  --noise FILE          Noise at 16 kHz for decoding, and for training where the config names
+  --noise FILE          Noise (WAV or FLAC) for decoding, and for training where the config names
                         dump/noise/babble.wav (default: babble of training utterances, made by
                         stage 7 in dumpdir/noise/babble.wav).
   --babble_utts N       Number of utterances mixed into the babble (default ${babble_utts}).

@@ -91,7 +91,9 @@ def test_errors(tmp_path):
     with pytest.raises(CorpusError, match=r"has no clip; expected NAME\.mp4 or NAME\.wav"):
         FolderReader().read(tmp_path)
     (tmp_path / "a.mp4").write_text("no media")
-    with pytest.raises(CorpusError, match=r"a\.mp4: not a complete media file.*give --modalities"):
+    with pytest.raises(
+        CorpusError, match=r"a\.mp4: damaged, or not a media file.*give --modalities"
+    ):
         FolderReader().read(tmp_path)
     for name, content in (("empty", b" \n"), ("latin", b"caf\xe9")):
         (tmp_path / f"{name}.wav").write_bytes(b"")

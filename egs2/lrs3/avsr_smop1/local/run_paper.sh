@@ -44,7 +44,7 @@ help_message="Usage: local/run_paper.sh [--paper NAME] [--table N] [--figure N] 
                     of speech per hour; also by setting, \"llama3.2_1b=H llama3.2_3b=H\".
   --steps_per_epoch N  Optimizer steps of an epoch, for a training set of another size than 433
                     hours: 340 for the 30 hours. The schedule is scaled with it (default 4,900).
-  --noise FILE      Noise at 16 kHz for table 2; the paper's is NOISEX's babble (default: babble of
+  --noise FILE      Noise for table 2; the paper's is NOISEX's babble (default: babble of
                     training speakers, made by stage 7).
   --unit U          Unit of the tables' bootstrap intervals: utterance or speaker (default
                     ${unit}).

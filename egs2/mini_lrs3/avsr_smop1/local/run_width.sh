@@ -5,7 +5,7 @@ set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-widths="8 16 32 64 128 384"
+widths="8 32 128 384"
 mixture=conf/train_avsr_smop4_dedr.yaml
 dense=conf/train_avsr_llama_avsr.yaml
 
