@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import importlib.util
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -279,6 +279,17 @@ def fingerprint(base: nn.Module) -> str:
         sample = flat[::step][:_SAMPLES_PER_TENSOR].cpu().to(torch.bfloat16)
         digest.update(sample.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def vocabulary_fingerprint(vocabulary: Mapping[str, int]) -> str:
+    """Return a short hash of a tokenizer's tokens and their ids; ``none`` under :func:`on_meta`.
+
+    A tokenizer of the same size with other ids would load, and every text would be wrong.
+    """
+    if on_meta():
+        return "none"
+    listed = "".join(f"{index} {token!r}\n" for token, index in sorted(vocabulary.items()))
+    return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
 
 def fingerprints(module: nn.Module) -> dict[str, str]:

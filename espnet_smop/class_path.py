@@ -4,6 +4,7 @@ Modules are looked up as Python does (installed packages, ``PYTHONPATH``), then 
 directory: a recipe's ``local/my_reader.py`` is the module ``local.my_reader``.
 """
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -13,6 +14,7 @@ import pkgutil
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 _PACKAGE = __name__.partition(".")[0]
@@ -40,11 +42,14 @@ def import_class(path: str, base: type | None = None) -> type:
             if inspect.isclass(value) and issubclass(value, base or object)
         ]
         raise ValueError(
-            f"module {module_name} has no class '{class_name}'" + suggestion(class_name, fitting)
+            f"module {module_name} has no class '{class_name}'"
+            + (suggestion(class_name, fitting) or _shadowed(module))
         )
+    if not inspect.isclass(found):
+        raise ValueError(f"{path} is a {type(found).__name__}, not a class")
     if base is None:
         return found
-    if not inspect.isclass(found) or not issubclass(found, base):
+    if not issubclass(found, base):
         raise ValueError(
             f"{path} is not a subclass of {base.__name__}: derive it from {_path_of(base)}"
         )
@@ -85,23 +90,42 @@ def check_outside(class_path: str, directory: Path) -> None:
         )
 
 
-def _import_module(name: str, path: str):
+def _import_module(name: str, path: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"'{path}' is not a class path of the form module:Class")
     _search_working_directory()
     try:
-        return importlib.import_module(name)
+        # What it prints must not become part of a command's output.
+        with contextlib.redirect_stdout(sys.stderr):
+            return importlib.import_module(name)
     except ModuleNotFoundError as e:
         if e.name is None or not f"{name}.".startswith(f"{e.name}."):
-            raise ValueError(f"module {name} cannot be imported: {e}") from e
+            raise ValueError(f"module {name} cannot be imported: {_one_line(e)}") from e
         parent = sys.modules.get(e.name.rpartition(".")[0])
         siblings = (m.name for m in pkgutil.iter_modules(getattr(parent, "__path__", None)))
         raise ValueError(
             f"there is no module '{e.name}' in the working directory, on PYTHONPATH or installed"
             + suggestion(e.name.rpartition(".")[2], siblings)
         ) from e
-    except Exception as e:  # importing may raise anything
-        raise ValueError(f"module {name} cannot be imported: {type(e).__name__}: {e}") from e
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # importing may raise anything, even SystemExit
+        raise ValueError(
+            f"module {name} cannot be imported: {type(e).__name__}: {_one_line(e)}"
+        ) from e
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _shadowed(module: ModuleType) -> str:
+    """Return a hint if the working directory has a module of the same name as an installed one."""
+    own = Path(*module.__name__.split(".")).with_suffix(".py")
+    other = getattr(module, "__file__", None) or "Python itself"
+    if not own.is_file() or own.absolute() == Path(other):
+        return ""
+    return f": it is {other}; rename your own {own}"
 
 
 def _search_working_directory() -> None:

@@ -52,7 +52,7 @@ def _load(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"config {path}{named_by} does not exist")
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = load_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as e:
         raise ConfigError(f"config {path}{named_by} is not UTF-8: {e.reason}") from None
     except Exception as e:  # the parser's, and others for values that do not match their tags
@@ -68,6 +68,53 @@ def _load(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     for base in bases:
         merged = merge(merged, _load(path.parent / base, (*above, path)))
     return merge(merged, settings)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML takes the last."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"duplicate key '{key.value}'", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return node
+
+
+_MOST_VALUES = 100_000
+"""Of a config whose aliases are written out; a few lines can hold billions."""
+
+
+def load_yaml(text: str) -> Any:
+    """Return the content of a YAML text as `yaml.safe_load` does.
+
+    Raises:
+        Exception: of any type; it is not YAML, gives a key twice, has an alias within itself, or
+            is too large with its aliases written out.
+    """
+    content = yaml.load(text, _Loader)
+    if _count_values(content, {}) > _MOST_VALUES:
+        raise ValueError(f"with its aliases written out it has more than {_MOST_VALUES} values")
+    return content
+
+
+def _count_values(value: Any, counts: dict[int, int]) -> int:
+    if isinstance(value, str):
+        value.encode()  # raises for half a surrogate pair, which no file can hold
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in counts:
+        counts[id(value)] = 0
+        items = value.values() if isinstance(value, dict) else value
+        counts[id(value)] = 1 + sum(_count_values(item, counts) for item in items)
+    if counts[id(value)] == 0:
+        raise ValueError("an alias refers to what contains it")
+    return counts[id(value)]
 
 
 def _one_line(error: Exception) -> str:
@@ -112,8 +159,8 @@ def parse_assignment(assignment: str) -> dict[str, Any]:
     if not equals or not all(keys.split(".")):
         raise ConfigError(f"'{assignment}' is not of the form KEY=VALUE or KEY.KEY=VALUE")
     try:
-        settings = yaml.safe_load(value)
-    except yaml.YAMLError as e:
+        settings = load_yaml(value)
+    except Exception as e:  # as for a config
         raise ConfigError(f"'{assignment}': the value is not YAML: {_one_line(e)}") from e
     for key in reversed(keys.split(".")):
         settings = {key: settings}

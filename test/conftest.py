@@ -1,6 +1,8 @@
 """Tiny base models with random weights, saved and loaded like published ones, and a tiny corpus."""
 
 import argparse
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -134,6 +137,32 @@ def make_llm(tmp_path_factory):
         return made[architecture]
 
     return make
+
+
+def _exchange_weights(directory):
+    """Give an LLM of the same shapes other values."""
+    llm = AutoModelForCausalLM.from_pretrained(directory)
+    with torch.no_grad():
+        for weight in llm.parameters():
+            weight.add_(0.1)
+    llm.save_pretrained(directory)
+    return "decoder.llm"
+
+
+def _exchange_tokenizer(directory):
+    """Exchange two letters' ids in a tokenizer."""
+    path = Path(directory, "tokenizer.json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = content["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return "decoder.tokenizer"
+
+
+@pytest.fixture(scope="session")
+def exchange():
+    """Return functions that exchange a part of a saved LLM and return its name in configs."""
+    return {"LLM": _exchange_weights, "tokenizer": _exchange_tokenizer}
 
 
 @pytest.fixture

@@ -83,8 +83,8 @@ def load_decoder(config: str | Path, model_file: str | Path) -> LLMDecoder:
         expected = (settings.get("base_fingerprints") or {}).get(f"{_DECODER}{name}", found)
         if found != expected:
             raise BaseModelError(
-                f"{conf['model']} is not the LLM that {config} was trained with (fingerprint "
-                f"{found}, expected {expected})"
+                f"{conf['model']} is not the {'LLM' if name == 'llm' else name} that {config} was "
+                f"trained with (fingerprint {found}, expected {expected})"
             )
     wanted = decoder.state_dict().keys() - frozen_keys(decoder)
     if state.keys() != wanted:

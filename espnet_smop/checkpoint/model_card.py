@@ -85,7 +85,7 @@ def _row(config: Mapping[str, Any], part: str, model: str) -> dict[str, str]:
     return {
         "part": part,
         "place": "in `bases/`" if included else f"`{_without_directories(model)}`",
-        "fingerprint": next((v for k, v in prints.items() if k.startswith(f"{part}.")), ""),
+        "fingerprint": ", ".join(v for k, v in prints.items() if k.startswith(f"{part}.")),
     }
 
 

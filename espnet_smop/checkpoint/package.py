@@ -22,7 +22,12 @@ from espnet2.torch_utils.safe_torch_load import safe_torch_load
 from safetensors.torch import save_file
 
 from espnet_smop import __version__
-from espnet_smop.base_model import BaseModelError, locate, resolve_relative_to
+from espnet_smop.base_model import (
+    BaseModelError,
+    locate,
+    resolve_relative_to,
+    vocabulary_fingerprint,
+)
 from espnet_smop.checkpoint.archive import (
     SUFFIXES,
     WEIGHTS_SUFFIXES,
@@ -214,10 +219,16 @@ def _write_tokenizer(config: dict[str, Any], experiment: Path, directory: Path) 
     conf = config["decoder_conf"]
     tokenizer, gguf_file = conf.get("tokenizer"), conf.get("gguf_file")
     if tokenizer or conf.get("model"):
-        load_tokenizer(
-            resolve_relative_to(tokenizer or conf["model"], experiment),
-            None if tokenizer else gguf_file,
-        ).save_pretrained(directory / _TOKENIZER)
+        place = resolve_relative_to(tokenizer or conf["model"], experiment)
+        loaded = load_tokenizer(place, None if tokenizer else gguf_file)
+        found = vocabulary_fingerprint(loaded.get_vocab())
+        expected = config["base_fingerprints"].get("decoder.tokenizer", found)
+        if found != expected:
+            raise PackageError(
+                f"the tokenizer in {place} is not the one of the training (fingerprint {found}, "
+                f"expected {expected}): check decoder_conf in {experiment / CONFIG}"
+            )
+        loaded.save_pretrained(directory / _TOKENIZER)
         conf["tokenizer"] = _TOKENIZER
 
 

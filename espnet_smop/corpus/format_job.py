@@ -72,7 +72,18 @@ def clip_paths(
 
 
 def recordings(tables: Mapping[str, Mapping[str, str]]) -> list[Recording]:
-    """Return a data directory's recordings with their segments."""
+    """Return a data directory's recordings with their segments.
+
+    Raises:
+        DataDirError: the id of an utterance or speaker is a path: its clips would be elsewhere.
+    """
+    for utterance in tables["text"]:
+        speaker = tables["utt2spk"][utterance]
+        if "/" in utterance + speaker or speaker in (".", ".."):
+            raise datadir.DataDirError(
+                f"utterance {utterance!r} of speaker {speaker!r}: ids name files, so they must "
+                "not be paths; replace the slashes in text, utt2spk and the other tables"
+            )
     cuts: dict[str, list[tuple[str, int, int | None]]] = {}
     for utterance in tables["text"]:
         recording, start, end = utterance, 0, None

@@ -30,7 +30,14 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from espnet_smop.base_model import BaseModelError, base_dtype, fingerprint, freeze, on_meta
+from espnet_smop.base_model import (
+    BaseModelError,
+    base_dtype,
+    fingerprint,
+    freeze,
+    on_meta,
+    vocabulary_fingerprint,
+)
 from espnet_smop.compiled import compile_layers
 from espnet_smop.decoder import four_bit
 from espnet_smop.decoder.abs_decoder import (
@@ -135,7 +142,10 @@ class LLMDecoder(AbsAVDecoder):
         self._prompt_ids(MODALITIES)  # fail now rather than in the first batch
 
         freeze(self.llm)
-        self._fingerprint = fingerprint(self.llm)
+        self._fingerprints = {
+            "llm": fingerprint(self.llm),
+            "tokenizer": vocabulary_fingerprint(self.tokenizer.get_vocab()),
+        }
         if quantize is not None and not on_meta():
             four_bit.quantize(self.llm)
         if compile:
@@ -206,8 +216,8 @@ class LLMDecoder(AbsAVDecoder):
         return merged_lora(self.llm)
 
     def fingerprints(self) -> dict[str, str]:
-        """Return the fingerprint of the frozen LLM."""
-        return {"llm": self._fingerprint}
+        """Return the fingerprints of the frozen LLM and of its tokenizer."""
+        return dict(self._fingerprints)
 
     def encode_text(self, text: str) -> list[int]:
         """Tokenise a transcript, without BOS and EOS."""
@@ -367,6 +377,8 @@ class LLMDecoder(AbsAVDecoder):
             value = settings.get(name, 1.0)
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise ValueError(f"{name} is {value!r}, expected a number")
+            if not math.isfinite(value):
+                raise ValueError(f"{name} is {value}, expected a finite number")
         if settings.get("temperature", 1.0) <= 0:
             raise ValueError(f"temperature is {settings['temperature']}, expected a number above 0")
         if settings.get("contrast", 0.0) < 0:

@@ -38,7 +38,7 @@ from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.tasks.defaults import default_options
 from espnet_smop.tasks.problems import model_problems, parameter_problems, settings_problems
 from espnet_smop.tasks.registered import decoder_choices
-from espnet_smop.tasks.settings import gpu_problems
+from espnet_smop.tasks.settings import finite_problems, gpu_problems
 from espnet_smop.train.augmentation import crop
 from espnet_smop.train.lock import lock_holder
 from espnet_smop.train.resume import ChangedConfigError, check_resumed_config
@@ -78,7 +78,7 @@ def training_problems(
     problems = list(settings_problems(args))
     problems += _base_model_problems(args, is_made_later=BASE_MODELS in stages)
     model = None
-    if not list(model_problems(args)):
+    if not list(finite_problems(args)) and not list(model_problems(args)):
         try:
             model = _build(args)
         except (OSError, RuntimeError, ValueError) as e:

@@ -74,8 +74,14 @@ def atomic_directory(directory: str | Path) -> Iterator[Path]:
     new.mkdir()
     try:
         yield new
+        old = temporary / "old"
         if directory.exists():
-            os.rename(directory, temporary / "old")
-        os.rename(new, directory)
+            os.rename(directory, old)
+        try:
+            os.rename(new, directory)
+        except OSError:
+            if old.exists() and not directory.exists():
+                os.rename(old, directory)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

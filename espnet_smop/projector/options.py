@@ -30,6 +30,17 @@ def check_positive_int(name: str, given: Any) -> int:
     return given
 
 
+def check_not_negative(name: str, given: float) -> float:
+    """Return ``given`` if it is at least 0.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not given >= 0:
+        raise ValueError(f"{name} is {given!r}, expected a number of at least 0")
+    return given
+
+
 def rates_of(name: str, given: Any) -> tuple[int, ...]:
     """Return the rates that an option gives: a whole number above 0, or a list of distinct ones.
 

@@ -13,7 +13,7 @@ from espnet_smop.projector.abs_projector import AbsProjector, ProjectorOutput, R
 from espnet_smop.projector.dispatch import DISPATCHES, mix
 from espnet_smop.projector.downsample import valid_mask
 from espnet_smop.projector.experts import ExpertPool
-from espnet_smop.projector.options import complete, one_of
+from espnet_smop.projector.options import check_not_negative, complete, one_of
 from espnet_smop.projector.per_rate import MixturePerRate
 from espnet_smop.projector.router import (
     NoRouter,
@@ -209,8 +209,10 @@ class SMoPProjector(AbsProjector):
             num_experts = complete("num_experts", num_experts, dict.fromkeys(MODALITIES, 3))
         else:
             num_experts = dict.fromkeys(MODALITIES, num_experts)
-        self.load_balancing_weight = load_balancing_weight
-        self.router_z_weight = router_z_weight
+        self.load_balancing_weight = check_not_negative(
+            "load_balancing_weight", load_balancing_weight
+        )
+        self.router_z_weight = check_not_negative("router_z_weight", router_z_weight)
         self.stem = Stem(
             input_sizes=input_sizes, num_layers=num_layers, downsample=downsample, fusion=fusion
         )

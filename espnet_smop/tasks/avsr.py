@@ -66,7 +66,7 @@ from espnet_smop.train.ranks import (
     errors_of_ranks,
     rank_errors,
 )
-from espnet_smop.train.resume import check_resumed_config
+from espnet_smop.train.resume import check_resumed_config, trained_fingerprints
 from espnet_smop.train.token_batches import Counts, TokenBatchSampler, prefix_lengths
 from espnet_smop.train.trainer import AVSRTrainer
 from espnet_smop.views import TASKS, tasks_of
@@ -311,6 +311,7 @@ class AVSRTask(AbsTask):
         Raises:
             ExperimentInUseError: another process is training in the directory.
             ChangedConfigError: it holds a training with other settings.
+            BaseModelError: it was trained with other base models.
         """
         if args.multiprocessing_distributed:
             end_with_parent()
@@ -329,6 +330,8 @@ class AVSRTask(AbsTask):
                 return
             with experiment_lock(args.output_dir):
                 check_resumed_config(args, default_options(args))
+                # Compared when the model is built, before anything is written.
+                args.base_fingerprints = trained_fingerprints(Path(args.output_dir))
                 super().main_worker(args)
 
     @classmethod

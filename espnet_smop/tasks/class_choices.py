@@ -31,8 +31,10 @@ class OpenClassChoices(ClassChoices):
         Raises:
             ValueError: there is no such class, or it does not fit; the message says why.
         """
-        if name is None or (self.optional and name.lower() in NULL):
+        if self.optional and (name is None or str(name).lower() in NULL):
             return None
+        if not isinstance(name, str):
+            raise ValueError(f"{self.name} is {name!r}, expected the name of a class")
         if ":" in name:
             try:
                 return import_class(name, self.base_type)

@@ -6,9 +6,11 @@ from typing import Any, NoReturn
 
 from espnet2.utils import config_argparse
 from espnet2.utils.nested_dict_action import NestedDictAction
+from espnet2.utils.types import int_or_none, str2bool, str2triple_str, str_or_none
 
 from espnet_smop.class_path import suggestion
 from espnet_smop.config import ConfigError, load_config
+from espnet_smop.tasks.class_choices import OpenClassChoices
 from espnet_smop.train.data_workers import data_workers
 
 
@@ -67,7 +69,12 @@ class BasedConfigParser(config_argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-_KINDS = {int: "a whole number", float: "a number", data_workers: "a whole number or auto"}
+_KINDS = {
+    int: "a whole number",
+    int_or_none: "a whole number",
+    float: "a number",
+    data_workers: "a whole number or auto",
+}
 
 
 def _expected(action: argparse.Action, value: Any) -> str | None:
@@ -75,7 +82,7 @@ def _expected(action: argparse.Action, value: Any) -> str | None:
     if isinstance(action, NestedDictAction):
         return None if isinstance(value, dict) else "settings of the form 'key: value'"
     if isinstance(action, argparse._AppendAction) or action.nargs is not None:
-        return None
+        return _expected_list(action, value)
     if action.choices is not None and value is not None:
         choices = list(map(str, action.choices))
         text = str(value) if action.type is None else str(action.type(str(value)))
@@ -83,10 +90,35 @@ def _expected(action: argparse.Action, value: Any) -> str | None:
             return f"one of {', '.join(choices)}{suggestion(text, choices)}"
     if isinstance(value, str):
         return None
+    choices = getattr(action.type, "__self__", None)
+    if isinstance(choices, OpenClassChoices):
+        return None if value is None and choices.optional else "the name of a class"
+    if action.type in (str, str_or_none) and value is not None:
+        return "a string"
+    if action.type is str2bool and value not in (True, False):
+        return "true or false"
     if action.type in _KINDS:
         whole = isinstance(value, int) and not isinstance(value, bool)
         if value is None:
-            return None if action.default is None else _KINDS[action.type]
+            optional = action.default is None or action.type is int_or_none
+            return None if optional else _KINDS[action.type]
         if not whole and not (action.type is float and isinstance(value, float)):
             return _KINDS[action.type]
+    return None
+
+
+def _expected_list(action: argparse.Action, value: Any) -> str | None:
+    """Return the expected type of an option that takes several values; None if it is right."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if action.type is int and is_number and action.nargs is not None:
+        return None  # one alone
+    if not isinstance(value, list | tuple):
+        return "a list"
+    if action.type is int and not all(type(item) is int for item in value):
+        return "a list of whole numbers"
+    if action.type is str and not all(isinstance(item, str) for item in value):
+        return "a list of strings"
+    if action.type is str2triple_str and isinstance(action, argparse._AppendAction):
+        triples = (isinstance(item, list | tuple) and len(item) == 3 for item in value)
+        return None if all(triples) else "a list of [FILE, NAME, TYPE]"
     return None

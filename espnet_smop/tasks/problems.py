@@ -20,6 +20,7 @@ from espnet_smop.tasks.settings import (
     conf_problems,
     criterion_problems,
     data_problems,
+    finite_problems,
     init_param_problems,
     number_problems,
     optimizer_problems,
@@ -33,6 +34,10 @@ _LIMITS = ("frames", "text")
 
 def settings_problems(args: argparse.Namespace) -> Iterator[str]:
     """Yield problems with training settings that can be found without building the model."""
+    not_finite = list(finite_problems(args))
+    yield from not_finite
+    if not_finite:
+        return  # each would be reported again
     yield from model_problems(args)
     yield from _preprocessor_problems(args)
     yield from optimizer_problems(args)
@@ -61,7 +66,8 @@ def model_problems(args: argparse.Namespace) -> Iterator[str]:
         num, top_k = (args.projector_conf.get(name) for name in ("num_experts", "top_k"))
         if isinstance(num, Mapping):
             used = [m for m in MODALITIES if getattr(args, f"{m}_frontend") is not None]
-            num = max((num.get(modality, top_k) or 1 for modality in used), default=None)
+            pools = [num.get(modality, top_k) or 1 for modality in used]
+            num = max((n for n in pools if isinstance(n, int)), default=None)
         if num == 1 and top_k not in (None, 1):
             yield (
                 f"projector_conf: num_experts is 1, but top_k is {top_k}: raise num_experts, or "
@@ -90,7 +96,11 @@ def _preprocessor_problems(args: argparse.Namespace) -> Iterator[str]:
 
 def _generation_problems(args: argparse.Namespace) -> Iterator[str]:
     try:
-        decoder_choices.get_class(args.decoder).check_generation(args.inference_conf)
+        class_ = decoder_choices.get_class(args.decoder)
+    except ValueError:
+        return  # reported with the model's classes
+    try:
+        class_.check_generation(args.inference_conf)
     except ValueError as e:
         yield f"inference_conf: {e}"
 
@@ -115,10 +125,18 @@ def _class_problems(
 
 
 def limit_problems(args: argparse.Namespace) -> list[str]:
-    """Return a message for each unknown key of ``batch_limits``."""
+    """Return a message for each unknown key of ``batch_limits``, or number that is too small."""
     return [
-        unknown_key("batch_limits", key, _LIMITS) for key in args.batch_limits if key not in _LIMITS
+        unknown_key("batch_limits", key, _LIMITS)
+        if key not in _LIMITS
+        else f"batch_limits.{key} is {value!r}, expected a number of at least 1"
+        for key, value in args.batch_limits.items()
+        if key not in _LIMITS or not (_at_least_one(value) or any(text_numbers(key, value)))
     ]
+
+
+def _at_least_one(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 1
 
 
 def parameter_problems(args: argparse.Namespace, model: nn.Module) -> list[str]:

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -122,6 +123,11 @@ def optimizer_problems(args: argparse.Namespace) -> Iterator[str]:
         return
     scheduler_class = scheduler_classes[args.scheduler]
     found = conf_problems("scheduler_conf", scheduler_class, args.scheduler_conf, num_given=1)
+    found += [
+        f"scheduler_conf.{key} is {value}, expected at least 0"
+        for key, value in (args.scheduler_conf.items() if not found else ())
+        if key.endswith("_steps") and isinstance(value, int) and value < 0
+    ]
     yield from found
     if not found:
         try:
@@ -138,8 +144,8 @@ def _reason(error: Exception, conf: Mapping[str, Any]) -> str:
 
 _AT_LEAST = {
     "accum_grad": 1, "batch_bins": 1, "batch_size": 1, "log_interval": 1, "max_epoch": 1,
-    "nonfinite_patience": 0, "num_att_plot": 0, "num_iters_per_epoch": 1, "num_workers": 0,
-    "patience": 0, "projector_lr_scale": 0,
+    "ngpu": 0, "nonfinite_patience": 0, "num_att_plot": 0, "num_iters_per_epoch": 1,
+    "num_workers": 0, "patience": 0, "projector_lr_scale": 0,
 }  # fmt: skip
 _STATS = {
     "loss", "acc", "loss_ce", "loss_ctc", "loss_balance", "loss_z", "loss_mome_balance",
@@ -155,6 +161,35 @@ def number_problems(args: argparse.Namespace) -> Iterator[str]:
         value = getattr(args, name)
         if value is not None and value < least:
             yield f"{name} is {value}, expected at least {least}"
+    if args.grad_clip <= 0:
+        yield f"grad_clip is {args.grad_clip}, expected a number above 0"  # would turn gradients
+    if not 0 <= args.seed < 2**32:
+        yield f"seed is {args.seed}, expected 0 to {2**32 - 1}"
+    kept = args.keep_nbest_models
+    for number in kept if isinstance(kept, list | tuple) else [kept]:
+        if number < 0:
+            yield f"keep_nbest_models is {number}, expected at least 0"
+
+
+_MAY_BE_INFINITE = ("grad_clip", "grad_clip_type")
+
+
+def finite_problems(args: argparse.Namespace) -> Iterator[str]:
+    """Yield a message for each number of the settings that is NaN or infinite."""
+    for name, value in vars(args).items():
+        if name not in _MAY_BE_INFINITE or value != math.inf:
+            yield from _not_finite(name, value)
+
+
+def _not_finite(name: str, value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _not_finite(f"{name}.{key}", item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _not_finite(name, item)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{name} is {value}, expected a finite number"
 
 
 def criterion_problems(args: argparse.Namespace) -> Iterator[str]:
@@ -163,7 +198,7 @@ def criterion_problems(args: argparse.Namespace) -> Iterator[str]:
         "early_stopping_criterion": [args.early_stopping_criterion],
         "best_model_criterion": args.best_model_criterion,
     }
-    any_name = ":" in args.decoder or ":" in args.projector
+    any_name = ":" in f"{args.decoder}{args.projector}"
     for option, values in criteria.items():
         for value in values:
             if not isinstance(value, list | tuple) or len(value) != 3:

@@ -13,6 +13,7 @@ from espnet_smop.train.noise import NoiseAdder
 VIDEO_MEAN, VIDEO_STD = 0.421, 0.165
 """Of grey mouth crops in [0, 1], as in the training of the published AV-HuBERT weights."""
 _BY_FEATS_NAME = {modality.feats_name: name for name, modality in MODALITIES.items()}
+_COPIES = f"{'|'.join(MODALITIES)}: 1 or more"
 
 
 def normalise_speech(speech: np.ndarray) -> np.ndarray:
@@ -76,15 +77,17 @@ class AVSRPreprocessor(AbsAVPreprocessor):
             raise ValueError(f"video_multiple is {video_multiple}, expected 1 or more")
         masks = {"video_mask": video_mask, "speech_mask": speech_mask, "feats_mask": feats_mask}
         for name, mask in masks.items():
-            if mask is not None and set(mask) != {"max_width", "stride"}:
-                raise ValueError(f"{name} is {mask}, expected {{max_width: …, stride: …}} or null")
-        feats_copies = feats_copies or {}
+            if mask is not None and not _is_mask(mask):
+                raise ValueError(
+                    f"{name} is {mask}, expected {{max_width: …, stride: …}} with numbers above "
+                    "0, or null"
+                )
+        feats_copies = {} if feats_copies is None else feats_copies
+        if not isinstance(feats_copies, Mapping):
+            raise ValueError(f"feats_copies is {feats_copies}, expected {{{_COPIES}}}")
         for modality, copies in feats_copies.items():
             if modality not in MODALITIES or not isinstance(copies, int) or copies < 1:
-                raise ValueError(
-                    f"feats_copies is {dict(feats_copies)}, expected {{{'|'.join(MODALITIES)}: "
-                    "1 or more}"
-                )
+                raise ValueError(f"feats_copies is {dict(feats_copies)}, expected {{{_COPIES}}}")
         self.encode_text = encode_text
         self.flip_probability = flip_probability
         self.random_crop = random_crop
@@ -173,6 +176,14 @@ class AVSRPreprocessor(AbsAVPreprocessor):
                 f"video_multiple of {self.video_multiple}: drop it (stage 4)"
             )
         return video[:kept]
+
+
+def _is_mask(mask: Any) -> bool:
+    return (
+        isinstance(mask, Mapping)
+        and set(mask) == {"max_width", "stride"}
+        and all(isinstance(value, int | float) and value > 0 for value in mask.values())
+    )
 
 
 def _in_units(mask: dict[str, float], rate: int) -> dict[str, int]:

@@ -60,8 +60,7 @@ def check_resumed_config(
     """
     directory = Path(args.output_dir)
     config = directory / "config.yaml"
-    checkpoints = [path for path in directory.glob("*.pth") if path.name != DUMP]
-    if not config.is_file() or not checkpoints:
+    if not _has_checkpoints(directory):
         return
     if not (directory / "checkpoint.pth").exists() and (directory / IMPORTED).exists():
         raise ChangedConfigError(
@@ -87,6 +86,19 @@ def check_resumed_config(
             f"'--allow_changed_config true'):\n{table}"
         )
     logging.warning("resuming with changed settings:\n%s", table)
+
+
+def trained_fingerprints(directory: Path) -> dict[str, str]:
+    """Return the fingerprints of an experiment's base models; empty if nothing is to be resumed."""
+    if not _has_checkpoints(directory):
+        return {}
+    config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    return config.get("base_fingerprints") or {}
+
+
+def _has_checkpoints(directory: Path) -> bool:
+    checkpoints = [path for path in directory.glob("*.pth") if path.name != DUMP]
+    return (directory / "config.yaml").is_file() and bool(checkpoints)
 
 
 def _is_place(name: str) -> bool:

@@ -67,6 +67,7 @@ def schedule(**conf):
     return {"scheduler_conf": {**GOOD["scheduler_conf"], **conf}}
 
 
+NAN, INF = float("nan"), float("inf")
 MISTAKES = {
     "lr as YAML reads it": (
         {"optim_conf": {"lr": "1e-3"}}, [],
@@ -174,6 +175,68 @@ MISTAKES = {
     "beam size in the config": ({"inference_conf": {"beam_size": 0}}, [], "beam_size is 0"),
     "frozen part": ({}, ["--freeze_param", "projectr"], "Did you mean 'projector'"),
     "base": ({"base": "absent.yaml"}, [], "absent.yaml, the base of .*, does not exist"),
+    "lr that is infinite": ({"optim_conf": {"lr": INF}}, [], "optim_conf.lr is inf, expected"),
+    "lr that is NaN": ({"optim_conf": {"lr": NAN}}, [], "optim_conf.lr is nan, expected a finite"),
+    "weight that is NaN": (
+        smop(load_balancing_weight=NAN), [], "load_balancing_weight is nan, expected a finite",
+    ),
+    "weight below 0": (
+        smop(load_balancing_weight=-1.0), [], "load_balancing_weight is -1.0, expected a number of",
+    ),
+    "clipping at NaN": ({"grad_clip": NAN}, [], "grad_clip is nan, expected a finite number"),
+    "clipping below 0": ({"grad_clip": -1}, [], "grad_clip is -1, expected a number above 0"),
+    "peak that is NaN": (schedule(max_lr=NAN), [], "scheduler_conf.max_lr is nan, expected a fin"),
+    "steps below 0": (schedule(warmup_steps=-5), [], "warmup_steps is -5, expected at least 0"),
+    "decoding that is NaN": (
+        {"inference_conf": {"length_penalty": NAN}}, [], "inference_conf.length_penalty is nan, ",
+    ),
+    "adapters that are NaN": (
+        {"decoder_conf": {"lora": {"r": 2, "alpha": NAN}}}, [], "decoder_conf.lora.alpha is nan, ",
+    ),
+    "mask in words": (
+        {"preprocessor_conf": {"video_mask": {"max_width": "wide", "stride": 1.0}}}, [],
+        "video_mask is .* with numbers above 0",
+    ),
+    "mask below 0": (
+        {"preprocessor_conf": {"speech_mask": {"max_width": -0.4, "stride": 1.0}}}, [],
+        "speech_mask is .* with numbers above 0",
+    ),
+    "copies as a number": (
+        {"preprocessor_conf": {"feats_copies": 3}}, [], "feats_copies is 3, expected {audio|video",
+    ),
+    "limit below 1": ({"batch_limits": {"frames": -1}}, [], "frames is -1, expected a number"),
+    "limit as a list": ({"batch_limits": {"text": [3]}}, [], r"text is \[3\], expected a"),
+    "seed below 0": ({"seed": -1}, [], "seed is -1, expected 0 to 4294967295"),
+    "seed above all": ({"seed": 2**70}, [], "seed is .*, expected 0 to 4294967295"),
+    "GPUs below 0": ({"ngpu": -1}, [], "ngpu is -1, expected at least 0"),
+    "epochs kept": ({"keep_nbest_models": -1}, [], "keep_nbest_models is -1, expected at least 0"),
+    "epochs kept in words": (
+        {"keep_nbest_models": ["x"]}, [], "keep_nbest_models is .*expected a list of whole numbers",
+    ),
+    "patience as a list": ({"patience": [3]}, [], "patience is .*, expected a whole number"),
+    "a switch as a number": ({"use_amp": 2}, [], "use_amp is 2 .*, expected true or false"),
+    "frozen part as a text": ({"freeze_param": "x"}, [], "freeze_param is 'x' .*expected a list"),
+    "frozen part as a number": ({"freeze_param": [3]}, [], "freeze_param is .*a list of strings"),
+    "init_param as a number": ({"init_param": 3}, [], "init_param is 3 .*, expected a list"),
+    "file as a number": ({"ignore_init_mismatch": [1]}, [], "ignore_init_mismatch is .*true or f"),
+    "sources as a text": (
+        {"train_data_path_and_name_and_type": "x"}, [], "_type is 'x' .*, expected a list",
+    ),
+    "sources of two words": (
+        {"train_data_path_and_name_and_type": [["a", "b"]]}, [], r"a list of \[FILE, NAME, T",
+    ),
+    "shapes as a number": ({"train_shape_file": 3}, [], "train_shape_file is 3 .*a list"),
+    "projector as a number": ({"projector": 3}, [], "projector is 3 .*the name of a class"),
+    "projector as a list": ({"projector": ["smop"]}, [], "projector is .*the name of a class"),
+    "no projector": ({"projector": None}, [], "projector is None .*, expected the name of a class"),
+    "no decoder": ({"decoder": None}, [], "decoder is None .*, expected the name of a class"),
+    "frontend as a switch": (
+        {"audio_frontend": True}, [], "audio_frontend is True .*, expected the name of a class",
+    ),
+    "no preprocessor": ({"preprocessor": None}, [], "preprocessor is None .*the name of a"),
+    "experts in words": (
+        smop(num_experts={"audio": "x", "video": 3}), [], "num_experts.* is 'x', expected a whole",
+    ),
     "one expert in each pool": (
         smop(num_experts={"audio": 1, "video": 1}, top_k=2), [], "num_experts is 1, but top_k is 2",
     ),
@@ -242,6 +305,9 @@ def test_a_right_config_is_one_line_and_leaves_nothing(check, tmp_path):
         ("beam_size: 2\n", ["--inference_args", "--beam_size 0"], "beam_size is 0"),
         ("length_penalty: 1e-1\n", [], "length_penalty is the string '1e-1' to YAML"),
         ("- 3\n", [], "is not a mapping of settings"),
+        ("beam_size: 2\nbeam_size: 3\n", [], "duplicate key 'beam_size'"),
+        ("length_penalty: .nan\n", [], "length_penalty is nan, expected a finite number"),
+        ("length_penalty: -.inf\n", [], "length_penalty is -inf, expected a finite number"),
     ],
 )
 def test_the_decoding_config_is_checked(check, tmp_path, content, words, expected):

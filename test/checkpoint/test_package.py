@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import stat
 import zipfile
 from functools import partial
@@ -105,7 +106,7 @@ def test_what_is_in_it(experiment, tmp_path):
     assert all(torch.equal(held[k], v) for k, v in state.items())
     config = yaml.safe_load((tmp_path / "p" / "config.yaml").read_text())
     assert config["inference_conf"] == {"beam_size": 4, "length_penalty": 0.5}
-    assert len(config["base_fingerprints"]) == 3 and config["seed"] == 7
+    assert len(config["base_fingerprints"]) == 4 and config["seed"] == 7
     prompts = json.loads((tmp_path / "p" / "prompts.json").read_text())
     assert prompts == {"audio+video": "Transcribe speech and video to text."}
     card = (tmp_path / "p" / "README.md").read_text()
@@ -203,6 +204,28 @@ def test_other_bases_can_be_given_if_they_are_the_same(experiment, utterance, tm
     assert AVSRSpeech2Text.from_pretrained(out, llm=llm, **SEARCH)(**utterance) == expected
     with pytest.raises(BaseModelError, match=r"base models differ.*decoder\.llm"):
         AVSRSpeech2Text.from_pretrained(out, llm=make_llm("mistral"))
+
+
+@pytest.mark.parametrize("what", ["LLM", "tokenizer"])
+def test_exchanged_files_are_named(experiment, exchange, tmp_path, what):
+    path = experiment / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    llm = shutil.copytree(config["decoder_conf"]["model"], tmp_path / "llm")
+    config["decoder_conf"]["model"] = str(llm)
+    path.write_text(yaml.safe_dump(config))
+    out = pack(experiment, "valid.acc.ave.pth", tmp_path / "packed")
+    part = exchange[what](llm)
+    with pytest.raises(BaseModelError, match=rf"base models differ.*{part} \(expected") as raised:
+        from_experiment(experiment)
+    assert "\n" not in str(raised.value)
+    if what == "tokenizer":
+        AVSRSpeech2Text.from_pretrained(out)  # has the tokenizer of the training
+        with pytest.raises(PackageError, match="llm is not the one of the training"):
+            pack(experiment, "valid.acc.ave.pth", tmp_path / "another")
+        assert not (tmp_path / "another").exists()
+    else:
+        with pytest.raises(BaseModelError, match=part):
+            AVSRSpeech2Text.from_pretrained(out)
 
 
 def test_only_what_belongs_to_the_model_is_read_from_a_packages_config(experiment, tmp_path):

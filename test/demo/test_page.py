@@ -4,6 +4,9 @@ import pytest
 
 pytest.importorskip("gradio", reason="needs the extra `demo`: pip install '.[demo]'")
 
+from fastapi.testclient import TestClient
+from gradio.routes import App
+
 from espnet_smop.demo.page import QUIET, build_page
 
 
@@ -62,3 +65,34 @@ def test_recognising(page, recogniser, clips, monkeypatch):
     assert 'role="alert">broken.mp4: not a complete' in recognise(page)(
         str(clips / "broken.mp4"), 0
     )
+
+
+@pytest.fixture
+def upload(page, tmp_path, monkeypatch):
+    """Return a function that uploads content under a name: the answer, and the file it made."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "clips"))
+    page.GRADIO_CACHE = str(tmp_path / "clips")
+    page.max_file_size = 1000
+    client = TestClient(App.create_app(page))
+
+    def upload(name, content):
+        answer = client.post("/gradio_api/upload", files={"files": (name, content)})
+        return answer, [p for p in tmp_path.rglob("*") if p.is_file()]
+
+    return upload
+
+
+@pytest.mark.parametrize(
+    "name", ["../../a.mp4", "/etc/cron.d/a.mp4", "..\\..\\a.mp4", "a\nb.mp4", "%2e%2e%2fa.mp4"]
+)
+def test_a_path_as_the_name_of_an_upload(upload, tmp_path, name):
+    answer, [file] = upload(name, b"x")
+    assert answer.status_code == 200
+    assert file.resolve().is_relative_to(tmp_path / "clips")
+    assert file.name.isprintable() and not {"/", "\\"} & set(file.name)
+
+
+def test_a_large_upload_is_refused_and_removed(upload):
+    answer, files = upload("large.mp4", bytes(2000))
+    assert answer.status_code == 413
+    assert files == []

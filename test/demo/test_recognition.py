@@ -3,6 +3,7 @@
 import io
 import shutil
 import tempfile
+import zipfile
 
 import av
 import numpy as np
@@ -120,13 +121,39 @@ def test_length_is_limited_whatever_the_header_says(recogniser, visitors, tmp_pa
         recogniser(recorded, None)
 
 
-@pytest.mark.parametrize("content", [b"no video", b"", b"\x1aE\xdf\xa3" + bytes(200)])
-def test_broken_files(recogniser, tmp_path, content):
-    (tmp_path / "clip.webm").write_bytes(content)
+def zipped(*names):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, "x")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name", ["clip.webm", "..mp4", "-i.mp4", "a b;$(touch x).mp4", "%s%n.wav", "concat:a|b.ts"]
+)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no video",
+        b"",
+        b"\x1aE\xdf\xa3" + bytes(200),
+        b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n",
+        b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n",
+        b"ffconcat version 1.0\nfile /etc/passwd\n",
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nt=0 0\nm=video 9 RTP/AVP 96\n",
+        zipped("a.mp4", "../../a.mp4"),
+        "Ein Text, kein Film: äöü\n".encode() * 1000,
+    ],
+    ids=["word", "empty", "header", "HLS", "HLS of a host", "concat", "SDP", "zip", "text"],
+)
+def test_broken_files(recogniser, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(ClipError) as error:
-        recogniser(tmp_path / "clip.webm", None)
+        recogniser(tmp_path / name, None)
     # The visitor learns nothing of this machine.
-    assert str(error.value).startswith("clip.webm: ") and tempfile.gettempdir() not in str(error)
+    assert str(error.value).startswith(f"{name}: ") and tempfile.gettempdir() not in str(error)
+    assert "\n" not in str(error.value)
 
 
 def test_nothing_is_left_behind(recogniser, visitors, tmp_path, monkeypatch):

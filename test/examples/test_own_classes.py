@@ -196,6 +196,7 @@ def test_base_model_and_parameters_of_the_frontend(tiny_hubert, model_args):
         "audio_frontend.encoder",
         "video_frontend.avhubert",
         "decoder.llm",
+        "decoder.tokenizer",
     }
     assert not frontend.is_trained and not frontend.has_checkpoint_state
 

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -47,6 +48,36 @@ def test_replaces_or_leaves_alone(tmp_path, exists):
         assert not (out / "all").exists()
     assert [p.name for p in out.iterdir()] == ["all"]
     assert [p.name for p in out.parent.iterdir()] == ["out"]
+
+
+def test_of_two_at_once_one_stays_whole(tmp_path):
+    out = tmp_path / "out"
+    with atomic_directory(out) as first:
+        (first / "a").touch()
+        with atomic_directory(out) as second:
+            (second / "b").touch()
+        assert [p.name for p in out.iterdir()] == ["b"]
+        (first / "c").touch()
+    assert sorted(p.name for p in out.iterdir()) == ["a", "c"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_old_stays_if_the_new_cannot_be_put_in_place(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").touch()
+    rename = os.rename
+
+    def fail_once(source, target):
+        if os.path.basename(source) == "new":
+            raise OSError(errno.EIO, "Input/output error", str(target))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail_once)
+    with pytest.raises(OSError, match="Input/output"), atomic_directory(out) as directory:
+        (directory / "half").touch()
+    assert [p.name for p in out.iterdir()] == ["old"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 def test_only_own_output_is_replaced(tmp_path):

@@ -65,3 +65,21 @@ def test_an_existing_cache_is_not_overwritten(tmp_path):
         write_cache(tmp_path / "cache", [], {})
     assert scp.read_text() == before
     assert json.loads((scp.parent / "cache.json").read_text()) == DESCRIPTION
+
+
+def test_two_that_write_at_once_without_locks_leave_one_whole(tmp_path):
+    given = features()
+
+    def interrupted():
+        for number, item in enumerate(given.items()):
+            yield item
+            if number == 0:
+                other = write_cache(tmp_path / "train", given.items(), DESCRIPTION)
+                assert open_cache(other.parent, DESCRIPTION) == other
+
+    scp = write_cache(tmp_path / "train", interrupted(), DESCRIPTION)
+    dataset = ESPnetDataset([(str(scp), "speech_feats", "kaldi_ark")])
+    assert {uid: len(dataset[uid][1]["speech_feats"]) for uid in given} == {
+        uid: len(x) for uid, x in given.items()
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["train"]

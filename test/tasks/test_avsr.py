@@ -68,6 +68,7 @@ def test_the_config_names_the_bases_and_refuses_others(model_args, make_llm):
         "audio_frontend.whisper",
         "video_frontend.avhubert",
         "decoder.llm",
+        "decoder.tokenizer",
     }
     AVSRTask.build_model(args)  # the same bases are fine
     args.decoder_conf = {**args.decoder_conf, "model": make_llm("llama3")}

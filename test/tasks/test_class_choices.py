@@ -2,7 +2,10 @@
 
 import argparse
 import io
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -40,6 +43,17 @@ class Other:
     pass
 """
 
+_HOSTILE = {
+    "exits": b"import sys\nsys.exit(0)\n",
+    "quits": b"class Quit(BaseException):\n    pass\nraise Quit('two\\nlines')\n",
+    "raises": b"raise ValueError('two\\nlines')\n",
+    "unfinished": b"x = (\n",
+    "latin": b"x = '\xe9'\n",
+    "nul": b"x = 1\0",
+    "prints": b"print('printed on import')\nfrom local.own import Wider\n",
+    "parts": b"import json\nnumber = 3\ndef function():\n    pass\n",
+}
+
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
@@ -47,6 +61,9 @@ def recipe(tmp_path, monkeypatch):
     (tmp_path / "local").mkdir()
     (tmp_path / "local" / "own.py").write_text(_OWN)
     (tmp_path / "local" / "broken.py").write_text("import a_module_that_is_not_there\n")
+    for name, code in _HOSTILE.items():
+        (tmp_path / "local" / f"{name}.py").write_bytes(code)
+    (tmp_path / "queue.py").write_text(_OWN)  # a name of Python's own
     (tmp_path / "base.yaml").write_text(
         "projector: smop\nprojector_conf: {routing: jejr}\nmax_epoch: 2\n"
     )
@@ -101,7 +118,28 @@ def test_a_model_with_it_and_a_mistake_in_its_options(recipe, model_args):
             "local.own:Other is not a subclass of AbsProjector: derive it from espnet_smop.proj",
         ),
         ("local.own:Unfinished", "local.own:Unfinished lacks num_tokens, which .*:AbsProjector"),
+        ("local.exits:X", "local.exits cannot be imported: SystemExit: 0$"),
+        ("local.quits:X", "local.quits cannot be imported: Quit: two lines$"),
+        ("local.raises:X", "local.raises cannot be imported: ValueError: two lines$"),
+        ("local.unfinished:X", "local.unfinished cannot be imported: SyntaxError: "),
+        ("local.latin:X", "local.latin cannot be imported: SyntaxError: "),
+        ("local.nul:X", "local.nul cannot be imported: SyntaxError: "),
+        ("local.parts:number", "local.parts:number is a int, not a class"),
+        ("local.parts:function", "local.parts:function is a function, not a class"),
+        ("local.parts:json", "local.parts:json is a module, not a class"),
+        ("json:JSONDecoder", "json:JSONDecoder is not a subclass of AbsProjector"),
+        ("os:system", "os:system is a .*function.*, not a class"),
+        ("torch:nn", "torch:nn is a module, not a class"),
+        ("queue:Wider", "queue has no class 'Wider': it is .*queue.py; rename your own queue.py"),
         ("local/own.py:Wider", "not a class path of the form module:Class"),
+        ("/etc/passwd:X", "not a class path of the form module:Class"),
+        ("...:X", "not a class path of the form module:Class"),
+        ("local..own:X", "not a class path of the form module:Class"),
+        (".local.own:X", "not a class path of the form module:Class"),
+        (":X", "not a class path of the form module:Class"),
+        ("local.own:", "local.own has no class ''"),
+        (":", "not a class path of the form module:Class"),
+        ("local.own:Wider:X", "local.own has no class 'Wider:X'"),
         (
             "smpo",
             "unknown class 'smpo': choose mlp, smop, or .*module:Class. Did you mean 'smop'",
@@ -109,14 +147,41 @@ def test_a_model_with_it_and_a_mistake_in_its_options(recipe, model_args):
     ],
 )
 def test_what_cannot_be_taken_is_said_in_one_line(recipe, capsys, name, message):
-    with pytest.raises(ValueError, match=f"projector: .*{message}"):
+    with pytest.raises(ValueError, match=f"projector: .*{message}") as raised:
         projector_choices.get_class(name)
-    (recipe / "bad.yaml").write_text(f"projector: {name}\n")
+    assert "\n" not in str(raised.value)
+    (recipe / "bad.yaml").write_text(f"projector: '{name}'\n")
     for words in (["--projector", name], ["--config", "bad.yaml"]):
         with pytest.raises(SystemExit):
             AVSRTask.get_parser().parse_args(words)
         *_, line = capsys.readouterr().err.splitlines()
         assert "error: argument --projector: " in line and name.split(":")[0][:5] in line
+
+
+@pytest.mark.parametrize("name", [3, True, ["smop"], {"smop": 1}, None])
+def test_a_name_is_a_string(name):
+    with pytest.raises(ValueError, match="projector is .*, expected the name of a class"):
+        projector_choices.get_class(name)
+
+
+def test_what_an_import_prints_is_no_output(recipe, capsys):
+    assert projector_choices.get_class("local.prints:Wider").__name__ == "Wider"
+    assert capsys.readouterr() == ("", "printed on import\n")
+
+
+def test_an_interrupted_import_ends_the_command(recipe):
+    (recipe / "local" / "slow.py").write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        projector_choices.get_class("local.slow:X")
+
+
+def test_files_of_the_working_directory_replace_no_installed_module(tmp_path):
+    for name in ("queue", "types", "random", "contextlib", "torch", "yaml", "espnet2"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} of the user')\n")
+    command = [sys.executable, "-m", "espnet_smop.bin.config", "--help"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_names_are_taken_as_espnet_takes_them():

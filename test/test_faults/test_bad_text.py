@@ -10,7 +10,7 @@ import yaml
 from espnet_smop.bin import data_dir as data_dir_command
 from espnet_smop.bin import results
 from espnet_smop.bin.avsr_train import get_parser
-from espnet_smop.config import ConfigError, load_config
+from espnet_smop.config import ConfigError, load_config, parse_assignment
 from espnet_smop.corpus import datadir
 from espnet_smop.corpus.datadir import DataDirError
 from espnet_smop.corpus.readers.auto_avsr import AutoAVSRReader
@@ -20,7 +20,7 @@ from espnet_smop.corpus.utterance import CorpusError, safe_id
 from espnet_smop.fileio.table import TableError, read_table
 from espnet_smop.fileio.video import VideoFileError, VideoScpReader
 from espnet_smop.results.sclite_report import report
-from espnet_smop.results.transcripts import ScoringError, read_text
+from espnet_smop.results.transcripts import ScoringError, characters, read_text, words
 from espnet_smop.results.trn import Utterance, format_line, read_trn
 from espnet_smop.tasks.avsr import AVSRTask
 
@@ -82,6 +82,61 @@ def test_what_would_break_a_table_is_not_written(tmp_path, table):
     with pytest.raises(DataDirError, match="does not fit into a line"):
         datadir.write_table(tmp_path / "table", table)
     assert not list(tmp_path.iterdir())
+
+
+TEXTS = {
+    "NFD": "cafe\u0301",
+    "NFC": "caf\u00e9",
+    "right to left": "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627",
+    "marks of direction": "a \u202ecba\u202c \u200fb",
+    "control characters": "a\x01b \x1b[31mred \x7f \x0c",
+    "no width": "\u200b \ufeffa b\u2060",
+    "emoji": "\U0001f469\u200d\U0001f680 \U0001f1e9\U0001f1ea",
+    "beyond Unicode's planes": "\U0010ffff \ufffe",
+    "one long word": "x" * 100_000,
+    "many words": "a b " * 500,
+    "markup": "(a) {b / c} ; * @ \\ #",
+    "options": "-rf --help -",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_of_all_kinds_are_kept_and_scored(tmp_path, name):
+    text = TEXTS[name].strip()
+    datadir.write_table(tmp_path / "text", {"a": text})
+    assert read_text(tmp_path / "text") == {"a": text}
+    lines = {}
+    for kind, split in (("word", words), ("character", characters)):
+        lines[kind] = [Utterance("s", "a", split(text)[:5000])]
+        (tmp_path / kind).write_text(format_line(lines[kind][0]) + "\n", encoding="utf-8")
+        read = read_trn(tmp_path / kind)
+        assert len(read[0].tokens) == len(lines[kind][0].tokens)
+        count = len(read[0].tokens)
+        empty = [Utterance("s", "a", [])]
+        assert f"Scores: (#C #S #D #I) 0 0 {count} 0" in report(read, empty, "x")
+
+
+@pytest.mark.parametrize("text", ["", " ", " \t ", "\r"])
+def test_an_utterance_of_blanks_alone_is_removed(tmp_path, capsys, text):
+    directory = data_dir(tmp_path / "d", text={"a": "one", "b": text, "c": "three"})
+    data_dir_command.main(["fix", str(directory)])
+    assert "removed b: empty in text" in capsys.readouterr().err
+    assert read_table(directory / "text") == {"a": "one", "c": "three"}
+
+
+@pytest.mark.parametrize(
+    ("utterance", "speaker"),
+    [("../b", "s"), ("/tmp/b", "s"), ("a/b", "s"), ("b", ".."), ("b", "."), ("b", "s/../..")],
+)
+def test_ids_that_are_paths_leave_the_directory_alone(tmp_path, utterance, speaker):
+    table = {"a": "x", utterance: "x"}
+    tables = dict.fromkeys(("text", "wav_scp", "video_scp"), table)
+    directory = data_dir(tmp_path / "d", **tables, utt2spk={"a": "s", utterance: speaker})
+    words = ["--data_dir", str(directory), "--output_dir", str(tmp_path / "out" / "set")]
+    with pytest.raises(DataDirError, match="ids name files, so they must not be paths") as raised:
+        data_dir_command.main(["format", *words])
+    assert "\n" not in str(raised.value)
+    assert not [p for p in tmp_path.rglob("*") if p.suffix in (".flac", ".mkv")]
 
 
 def data_dir(directory, **tables):
@@ -230,6 +285,13 @@ def test_prepared_trees_that_are_no_text(tmp_path):
 # -- configs ---------------------------------------------------------------------------------------
 
 
+BOMB = b"a: &a [x, x, x, x, x, x, x, x, x, x]\n" + b"".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n".encode()
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+"""A billion values in nine lines."""
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -243,6 +305,28 @@ def test_prepared_trees_that_are_no_text(tmp_path):
         (b"a: " + b"[" * 5000 + b"\n", "is not YAML"),
         (b"a: !!python/object/apply:os.system ['touch executed']\n", "is not YAML"),
         (b"base: 3\n", "base must be a path"),
+        (b"", "is not a mapping"),
+        (b"  \n# only a comment\n", "is not a mapping"),
+        (b"3\n", "is not a mapping"),
+        (b"max_epoch: 3\n---\nmax_epoch: 4\n", "is not YAML"),
+        (b"max_epoch: 3\0\n", "is not YAML"),
+        ("max_epoch: 3\n".encode("utf-16"), "is not UTF-8"),
+        (b"optim_conf:\n\tlr: 1.0\n", "is not YAML"),
+        (b"max_epoch: 3\nmax_epoch: 5\n", "duplicate key 'max_epoch'"),
+        (b"optim_conf:\n  lr: 1.0\n  lr: 2.0\n", "duplicate key 'lr'"),
+        (b"optim_conf: &x {lr: *x}\n", "an alias refers to what contains it"),
+        (b"a: &x [*x]\n", "an alias refers to what contains it"),
+        (BOMB, "has more than 100000 values"),
+        (b"a: *x\n", "is not YAML"),
+        (b"a: !!python/object:os.system {}\n", "is not YAML"),
+        (b"a: !!python/name:os.system\n", "is not YAML"),
+        (b"a: !mine 3\n", "is not YAML"),
+        (b"[1, 2]: 3\n", "is not YAML"),
+        (b"~: 3\n", "unrecognized arguments: None"),
+        (b"a: " + b"9" * 5000 + b"\n", "is not YAML"),
+        (b"a: \x1b[31m\n", "is not YAML"),
+        (b'a: "\\ud800"\n', "surrogates not allowed"),
+        (b"a: " + b"{a: " * 2000 + b"1" + b"}" * 2000 + b"\n", "is not YAML"),
     ],
 )
 def test_configs_that_are_none(tmp_path, content, message, capsys):
@@ -253,6 +337,32 @@ def test_configs_that_are_none(tmp_path, content, message, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert message.split(".*")[-1].rstrip("?") in said
     assert not os.path.exists("executed")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfmax_epoch: 3\n",
+        b"max_epoch: 3\r\n",
+        b"max_epoch: '3'\n",
+        b"optim_conf: &x {lr: 1.0}\nscheduler_conf: {<<: *x, lr: 2.0}\nmax_epoch: 3\n",
+    ],
+    ids=["BOM", "CRLF", "quotes", "merged"],
+)
+def test_configs_as_editors_write_them(tmp_path, content):
+    path = tmp_path / "train.yaml"
+    path.write_bytes(content)
+    words = ["--config", str(path), "--output_dir", str(tmp_path)]
+    assert get_parser().parse_args(words).max_epoch == 3
+
+
+@pytest.mark.parametrize(
+    "value", ["{lr: 1, lr: 2}", "2001-99-99", "9" * 5000, "[" * 5000, "&x [*x]"]
+)
+def test_assignments_that_are_none(value):
+    with pytest.raises(ConfigError, match=r"the value is not YAML: \S") as raised:
+        parse_assignment(f"optim_conf={value}")
+    assert "\n" not in str(raised.value)
 
 
 def test_a_config_of_itself(tmp_path):

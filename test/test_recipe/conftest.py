@@ -20,7 +20,7 @@ TEMPLATE = ROOT / "egs2" / "TEMPLATE" / "avsr_smop1"
 LINKED = ["avsr_smop.sh", "path.sh", "cmd.sh", "db.sh", "scripts"]
 
 FAKE_PYTHON = f"""#!{sys.executable}
-import json, os, runpy, shutil, sys
+import json, os, runpy, shutil, sys, time
 from pathlib import Path
 
 here = Path(__file__).resolve().parent.parent
@@ -38,6 +38,8 @@ if sys.argv[1] != "-m" or module in REAL:
     os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 with open(here / "calls", "a") as f:
     f.write(json.dumps([module, args]) + "\\n")
+while (here / f"hold {{module}}").exists():
+    time.sleep(0.05)
 if (here / f"fail {{module}}").exists():
     sys.exit(f"{{module}} failed as it was told to")
 
@@ -132,6 +134,14 @@ class Recipe:
         self, *arguments: str, script: str = "avsr_smop.sh", **environment: str
     ) -> subprocess.CompletedProcess:
         """Run the driver with the arguments of a usual run.sh before the given ones."""
+        process = self.start(*arguments, script=script, **environment)
+        out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def start(
+        self, *arguments: str, script: str = "avsr_smop.sh", **environment: str
+    ) -> subprocess.Popen:
+        """Start the driver as `run` does."""
         if script == "avsr_smop.sh":
             arguments = (
                 *("--train_set", "train", "--valid_set", "valid", "--test_sets", "test"),
@@ -141,9 +151,9 @@ class Recipe:
         env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
         env["ESPNET_SMOP_PYTHON"] = str(self.dir / "env/bin/python")
         env.update(environment)
-        return subprocess.run(
+        return subprocess.Popen(
             [f"./{script}", *arguments],
-            cwd=self.dir, env=env, capture_output=True, text=True, timeout=300,
+            cwd=self.dir, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def calls(self, module: str | None = None) -> list:

@@ -160,6 +160,43 @@ def test_a_failed_decoding_leaves_the_earlier_one(trained):
     assert not (text.parent / "score_wer").exists()  # of the earlier decoding
 
 
+@pytest.mark.parametrize(
+    ("held", "stages", "lock"),
+    [
+        ("data_dir format", ("--stage", "3", "--stop_stage", "4"), "dump/.stages.lock"),
+        ("avsr_inference", ONLY_DECODING, f"{EXP}/.decode_avsr_model_valid.acc.ave.lock"),
+    ],
+)
+def test_two_runs_at_once_take_turns(trained, held, stages, lock):
+    text = trained.dir / EXP / "decode_avsr_model_valid.acc.ave/test/text"
+    before, hold = text.read_text(), trained.dir / f"env/hold {held}"
+    hold.touch()
+    called = len(trained.calls(held))
+    first = trained.start(*stages)
+    while len(trained.calls(held)) < called + 2:  # --nj 2
+        assert first.poll() is None
+        time.sleep(0.1)
+    second = trained.start(*stages)
+    line = next(line for line in second.stdout if "another run" in line)
+    assert line.rstrip().endswith(f"another run has {lock}: waiting until it is done")
+    assert len(trained.calls(held)) == called + 2
+    hold.unlink()
+    for run in (first, second):
+        _, err = run.communicate(timeout=300)
+        assert (run.returncode, err) == (0, "")
+    assert text.read_text() == before
+    assert not (text.parent / "logdir.new").exists()
+
+
+def test_without_locks_in_the_file_system_a_run_says_so(trained):
+    trained.write("bin/flock", "#!/bin/sh\necho 'flock: 10: No locks available' >&2\nexit 71\n")
+    done = trained.run(*ONLY_DECODING, PATH=f"{trained.dir}/bin:{os.environ['PATH']}")
+    shutil.rmtree(trained.dir / "bin")
+    assert done.returncode == 0
+    [line] = done.stderr.splitlines()
+    assert line.endswith("the file system has no locks; do not start a second run here")
+
+
 @pytest.mark.slow  # imports torch
 def test_a_downloaded_model_replaces_no_training(trained):
     shutil.copytree(trained.dir / EXP, trained.dir / "a model", dirs_exist_ok=True)

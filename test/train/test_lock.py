@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from espnet_smop.train.lock import ExperimentInUseError, experiment_lock, waiting_lock
+from espnet_smop.train.lock import ExperimentInUseError, experiment_lock, lock_holder, waiting_lock
 
 HOLD = """
 import os, sys, time
@@ -42,15 +42,18 @@ def test_two_at_once_are_refused_and_a_kill_leaves_no_lock(tmp_path):
         holder.stdout.close()
 
 
-def test_without_locks_in_the_file_system_it_warns_and_goes_on(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("code", ["ENOLCK", "EOPNOTSUPP", "ENOTSUP", "ENOSYS"])
+def test_without_locks_in_the_file_system_it_warns_and_goes_on(tmp_path, monkeypatch, caplog, code):
     def refuse(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(getattr(errno, code), "No locks available")
 
     monkeypatch.setattr("fcntl.lockf", refuse)
     with experiment_lock(tmp_path):
         assert "has no locks" in caplog.text
     with waiting_lock(tmp_path / "a cache.lock"):
         assert "a cache.lock: the file system has no locks" in caplog.text
+    assert len(caplog.messages) == 2
+    assert lock_holder(tmp_path) is None
 
 
 WAIT = """

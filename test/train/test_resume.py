@@ -1,7 +1,10 @@
+import shutil
+
 import pytest
 import torch
 import yaml
 
+from espnet_smop.base_model import BaseModelError
 from espnet_smop.tasks.avsr import AVSRTask
 from espnet_smop.tasks.defaults import default_options
 from espnet_smop.train.lock import ExperimentInUseError
@@ -124,9 +127,14 @@ def test_an_imported_model_is_trained_further_elsewhere(experiment):
         check(experiment())
 
 
-@pytest.mark.parametrize("how", ["locked", "another model"])
-def test_a_refused_training_leaves_the_experiment_as_it_was(train_command, tmp_path, how):
-    AVSRTask.main(cmd=train_command("exp", max_epoch=1))
+@pytest.mark.parametrize("how", ["locked", "another model", "another LLM", "another tokenizer"])
+def test_a_refused_training_leaves_the_experiment_as_it_was(
+    train_command, model_args, exchange, tmp_path, how
+):
+    args = model_args().decoder_conf
+    llm = shutil.copytree(args["model"], tmp_path / "llm")
+    conf = {"decoder_conf": {**args, "model": str(llm)}}
+    AVSRTask.main(cmd=train_command("exp", max_epoch=1, **conf))
     directory = tmp_path / "exp"
     before = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
     if how == "locked":
@@ -140,13 +148,18 @@ def test_a_refused_training_leaves_the_experiment_as_it_was(train_command, tmp_p
         holder = subprocess.Popen([sys.executable, "-c", hold, directory], stdout=subprocess.PIPE)
         holder.stdout.readline()
         with pytest.raises(ExperimentInUseError):
-            AVSRTask.main(cmd=train_command("exp", max_epoch=2))
+            AVSRTask.main(cmd=train_command("exp", max_epoch=2, **conf))
         holder.kill()
         holder.wait()
         holder.stdout.close()
-    else:
+    elif how == "another model":
         with pytest.raises(ChangedConfigError):
-            AVSRTask.main(cmd=train_command("exp", projector_conf={"num_experts": 5}))
+            AVSRTask.main(cmd=train_command("exp", projector_conf={"num_experts": 5}, **conf))
+    else:
+        part = exchange[how.removeprefix("another ")](llm)
+        command = train_command("exp", max_epoch=1, **conf)
+        with pytest.raises(BaseModelError, match=rf"base models differ.*{part} \(exp"):
+            AVSRTask.main(cmd=command)
     after = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
     after.pop(directory / ".lock")
     before.pop(directory / ".lock")

@@ -372,6 +372,29 @@ if [ -z "${inference_tag}" ]; then
     inference_tag+="_avsr_model_${inference_avsr_model%.pth}"
 fi
 
+# Locks a file, and waits for the run that has it: two at once would mix what they write. The
+# commands that this run calls hold the lock as well.
+lock_fd=""
+lock() { # FILE
+    local status=0
+    command -v flock > /dev/null || return 0
+    mkdir -p "$(dirname "$1")"
+    exec {lock_fd}>> "$1"
+    flock --nonblock --conflict-exit-code 200 "${lock_fd}" 2> /dev/null || status=$?
+    if [ "${status}" -eq 200 ]; then
+        log "another run has $1: waiting until it is done"
+        status=0
+        flock "${lock_fd}" || status=$?
+    fi
+    [ "${status}" -eq 0 ] \
+        || log "$1: the file system has no locks; do not start a second run here" >&2
+}
+
+unlock() {
+    [ -z "${lock_fd}" ] || exec {lock_fd}>&-
+    lock_fd=""
+}
+
 # Whether a stage runs; if so, logs its title and starts its timer.
 current_stage=0
 stage_times=()
@@ -382,6 +405,12 @@ begin_stage() { # NUMBER TITLE
     current_stage="${number}"
     stage_begin="${SECONDS}"
     log "Stage ${number}: $2"
+    # Data, noise and base models are for all experiments.
+    if [ "${number}" -gt 7 ]; then
+        unlock
+    elif [ -z "${lock_fd}" ]; then
+        lock "${dumpdir}/.stages.lock"
+    fi
 }
 
 end_stage() {
@@ -851,6 +880,8 @@ except BaseModelError as e:
         fi
         count="$(wc -l < "${data_feats}/${dset}/text")"
         num_jobs=$((inference_nj < count ? inference_nj : count))
+        tag="$(basename "$(dirname "${dirs[0]}")")"
+        lock "${avsr_exp}/.${tag}.lock"
         # Earlier decodings are replaced only after this one has succeeded.
         for dir in "${dirs[@]}"; do
             rm -rf "${dir}/logdir.new"
@@ -881,6 +912,7 @@ except BaseModelError as e:
             rmdir "${new}/merged"
             mv "${new}" "${dir}/logdir"
         done
+        unlock
     done 3<<< "${groups}"
 fi
 

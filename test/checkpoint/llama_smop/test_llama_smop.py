@@ -535,7 +535,7 @@ def test_the_config_is_one_that_training_takes(bases, tmp_path):
     args = AVSRTask.get_parser().parse_args(words)
     assert args.projector_conf["routing"] == "jejr" and args.grad_clip == 10
     assert args.base_fingerprints.keys() == {
-        "audio_frontend.whisper", "video_frontend.avhubert", "decoder.llm",
+        "audio_frontend.whisper", "video_frontend.avhubert", "decoder.llm", "decoder.tokenizer",
     }  # fmt: skip
 
 
