@@ -1,6 +1,7 @@
 """Every dispatch gives the sums of the definition, and the same gradients."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -129,7 +130,7 @@ def test_grouped_mm_agrees(case, layer_norm, dtype):
 def test_grouped_falls_back_where_rows_begin_between_multiples_of_16_bytes(sizes):
     sizes = {"input_size": D, "hidden_size": H, "output_size": E} | sizes
     pool = ExpertPool(num_experts=4, **sizes)
-    assert not dispatch.grouped_mm_applies(pool.stacked(torch.float32))
+    assert dispatch.grouped_mm_applies(pool.stacked(torch.float32)) is False
     indices = CASES["mixed"][1]
     routing, x = to_experts(indices, 4), torch.randn(len(indices), sizes["input_size"])
     grouped, eager = (
@@ -137,6 +138,46 @@ def test_grouped_falls_back_where_rows_begin_between_multiples_of_16_bytes(sizes
         for how in ("grouped", "eager")
     )
     torch.testing.assert_close(grouped, eager)
+
+
+def test_grouped_leaves_no_row_without_an_expert(monkeypatch):
+    """Such rows would be uninitialised memory, which 0 times NaN lets into the sum."""
+    ends, grouped_mm = [], torch.nn.functional.grouped_mm
+
+    def noting(x, w, *, offs):
+        ends.append((len(x), int(offs[-1])))
+        return grouped_mm(x, w, offs=offs)
+
+    monkeypatch.setattr(torch.nn.functional, "grouped_mm", noting)
+    num_experts, indices = CASES["padding"]
+    pool = make(num_experts, dtype=torch.float32)
+    mix(pool, torch.randn(len(indices), D), to_experts(indices, num_experts), how="grouped")
+    assert ends == [(10, 10)] * 2
+
+
+def test_auto_is_eager_on_a_cpu_and_dense_in_compiled_code(monkeypatch):
+    pool, x = make(4), torch.randn(5, D, dtype=torch.float64)
+    routing = to_experts([[0, 1]] * 5, 4)
+    assert torch.equal(mix(pool, x, routing), mix(pool, x, routing, how="eager"))
+    assert dispatch.choose(pool.stacked(torch.float32)) == "eager"
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert dispatch.choose(pool.stacked(torch.float32)) == "dense"
+
+
+@pytest.mark.parametrize(
+    "generation, dtype, applies",
+    [(8, "bfloat16", True), (9, "bfloat16", True), (10, "bfloat16", False), (9, "float32", False)],
+)
+def test_a_gpu_groups_bfloat16_before_blackwell(monkeypatch, generation, dtype, applies):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (generation, 0))
+    weight = torch.empty(4, 16, 16, dtype=getattr(torch, dtype))
+    there = SimpleNamespace(
+        is_cuda=True, device="cuda:0", dtype=weight.dtype, shape=weight.shape,
+        element_size=weight.element_size,
+    )  # fmt: skip
+    experts = SimpleNamespace(w1=there, w2=there)
+    assert dispatch.grouped_mm_applies(experts) is applies
+    assert dispatch.choose(experts) == ("grouped" if applies else "eager")
 
 
 @pytest.mark.parametrize("how", [*DISPATCHES, "auto"])

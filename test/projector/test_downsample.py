@@ -45,6 +45,7 @@ def test_shorter_than_the_rate(mode, remainder):
     layer = DOWNSAMPLES[mode](2, 4, remainder=remainder)
     tokens, lengths = layer(torch.ones(1, 2, 2), torch.tensor([2]))
     assert lengths.tolist() == [1 if remainder == "keep" else 0]
+    assert torch.equal(layer.num_tokens(torch.tensor([2])), lengths)
     assert tokens.shape == (1, lengths[0], layer.output_size)
 
 

@@ -10,6 +10,24 @@ def test_dci_joins_the_means_of_both_halves_and_the_last_layer():
     assert fused[0, 0].tolist() == [1.5, 1.5, 4.0, 4.0, 5.0, 5.0]
 
 
+def test_dci_needs_two_layers_of_which_each_is_a_half():
+    layers = [torch.full((1, 1, 1), float(i)) for i in range(3)]
+    assert DCI(input_size=1, num_layers=2)(layers, torch.tensor([1])).tolist() == [[[1, 2, 2]]]
+
+
+def test_mmfuser_adds_the_gated_attention():
+    torch.manual_seed(0)
+    fusion = MMFuser(input_size=16, num_layers=4)
+    torch.nn.init.normal_(fusion.gate)
+    layers = [torch.randn(2, 7, 16) for _ in range(5)]
+    valid = torch.ones(2, 7, dtype=torch.bool)
+    keys = fusion.norm_shallower(torch.cat(layers[1:4], dim=1))
+    c = fusion.cross(fusion.norm_last(layers[4]), keys, valid.repeat(1, 3))
+    own = fusion.self_attention(fusion.norm_cross(c), fusion.norm_cross(c), valid)
+    got = fusion(layers, torch.tensor([7, 7]))
+    torch.testing.assert_close(got - layers[4], fusion.gate * (c + own))
+
+
 def test_mmfuser_starts_as_the_last_layer_and_every_parameter_learns():
     torch.manual_seed(0)
     fusion = MMFuser(input_size=16, num_layers=4)
@@ -49,3 +67,5 @@ def test_errors():
         MMFuser(input_size=12, num_layers=2)
     with pytest.raises(ValueError, match="got 2 hidden states, expected 5"):
         DCI(input_size=4, num_layers=4)([torch.zeros(1, 1, 4)] * 2, torch.tensor([1]))
+    with pytest.raises(ValueError, match="got 6 hidden states, expected 5"):
+        MMFuser(input_size=8, num_layers=4)([torch.zeros(1, 1, 8)] * 6, torch.tensor([1]))

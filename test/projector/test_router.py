@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from espnet_smop.projector.router import Router, Routing, auxiliary_losses, expert_shares
+from espnet_smop.projector.router import (
+    Router,
+    Routing,
+    _packed_sums,
+    auxiliary_losses,
+    expert_shares,
+)
 
 
 def route(tokens=20, *, num_experts=4, top_k=2, normalize=True, valid=None):
@@ -61,6 +67,42 @@ def test_without_a_token_losses_are_zero_and_have_a_gradient(tokens, valid):
     assert not any(expert_shares(routing).values())
 
 
+def test_one_token():
+    """It is all of the tokens: each of its experts has a share of 1."""
+    _, routing = route(1)
+    balance, z = auxiliary_losses([routing])
+    torch.testing.assert_close(balance, 4 * routing.probs[0, routing.indices[0]].sum())
+    torch.testing.assert_close(z, routing.logits.logsumexp(-1).square()[0])
+    assert sum(expert_shares(routing).values()) == 2
+
+
+def test_all_experts_may_be_chosen():
+    router, routing = route(num_experts=2)
+    assert router.gate.bias is None
+    assert routing.indices.sort(-1).values.tolist() == [[0, 1]] * 20
+
+
+def test_weights_sum_to_one_unless_asked_otherwise():
+    routing = Router(input_size=6, num_experts=4, top_k=2)(torch.randn(5, 6))
+    torch.testing.assert_close(routing.weights.sum(-1), torch.ones(5))
+
+
+def test_losses_over_ranks_take_the_other_ranks_sums(monkeypatch):
+    """The sums of both ranks are added, and so are the gradients of both ranks' losses."""
+    router, mine = route()
+    others = router(torch.randn(7, 6))
+    want = auxiliary_losses([mine, others])
+    [want_grad] = torch.autograd.grad(sum(want), mine.logits, retain_graph=True)
+    theirs = _packed_sums(others, 4).detach()
+    reductions = iter([lambda x: x.add_(theirs), lambda grad: grad.mul_(2)])
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda x: next(reductions)(x))
+    got = auxiliary_losses([mine], over_ranks=True)
+    torch.testing.assert_close(got, want)
+    [grad] = torch.autograd.grad(sum(got), mine.logits)
+    torch.testing.assert_close(grad, 2 * want_grad)
+    assert next(reductions, None) is None
+
+
 def test_shares_per_choice_sum_to_one():
     _, routing = route(50, num_experts=3)
     shares = expert_shares(routing)
@@ -75,6 +117,8 @@ def test_shares_per_choice_sum_to_one():
 def test_errors():
     with pytest.raises(ValueError, match="top_k is 5, but there are 4 experts"):
         Router(input_size=2, num_experts=4, top_k=5)
+    with pytest.raises(ValueError, match="num_experts is 0"):
+        Router(input_size=2, num_experts=0, top_k=1)
     with pytest.raises(ValueError, match="top_k is 0"):
         Router(input_size=2, num_experts=4, top_k=0)
 

@@ -1,5 +1,6 @@
 """SMoP against golden numbers of the public code, and the projectors' promises."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -79,6 +80,70 @@ def test_golden_gradients_of_auxiliary_losses(golden, loss, weights):
 
 
 ROUTING_NAMES = ["jejr", "jedr", "dedr"]
+
+
+def defaults(function):
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def test_defaults_are_the_settings_of_published_checkpoints():
+    assert defaults(SMoPProjector) == {
+        "routing": "dedr",
+        "num_experts": 3,
+        "top_k": 2,
+        "normalize_top_k": True,
+        "hidden_size": 2048,
+        "expert_layer_norm": True,
+        "downsample": {"mode": "stack", "audio": 3, "video": 3, "remainder": "keep"},
+        "per_rate": False,
+        "fusion": None,
+        "dropout": 0.0,
+        "load_balancing_weight": 0.01,
+        "router_z_weight": 0.001,
+        "dispatch": "auto",
+    }
+    assert defaults(MLPProjector) == {
+        "hidden_size": 2048,
+        "layer_norm": False,
+        "downsample": {"mode": "stack", "audio": 3, "video": 3, "remainder": "keep"},
+        "per_rate": False,
+        "fusion": None,
+        "dropout": 0.0,
+    }
+    assert defaults(ExpertPool) == {"layer_norm": True, "activation": "relu"}
+    pools = make(num_experts={"video": 1}).mixture.pools
+    assert (pools["audio"].num_experts, pools["video"].num_experts) == (3, 1)
+
+
+def test_experts_begin_like_torchs_linear():
+    torch.manual_seed(0)
+    pool = ExpertPool(input_size=16, hidden_size=64, output_size=400, num_experts=5)
+    for weight, width in ((pool.w1, 16), (pool.b1, 16), (pool.w2, 64), (pool.b2, 64)):
+        bound = width**-0.5
+        assert 0.95 * bound < weight.max() <= bound
+        assert -bound <= weight.min() < -0.95 * bound
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+
+
+def test_a_token_goes_through_k_experts():
+    """Per modality of width D: a router of 4 · D, and 2 of 4 experts."""
+    projector = make(num_experts=4, downsample={"audio": 1, "video": 1})
+    expert = {d: 12 * d + 12 + 12 * 10 + 10 + 2 * 10 for d in (8, 16)}
+    assert projector.num_active_parameters() == sum(4 * d + 2 * expert[d] for d in (8, 16))
+    audio = make(("audio",), num_experts=4, downsample={"audio": 1})
+    assert audio.num_active_parameters() == 4 * 8 + 2 * expert[8]
+    one = make(num_experts=1, downsample={"audio": 1, "video": 1})
+    assert one.num_active_parameters() == expert[8] + expert[16]
+    assert one.num_active_parameters() == sum(p.numel() for p in one.parameters())
+
+
+def test_tokens_at_the_rates_of_a_view():
+    frames = torch.tensor([[7, 12]])
+    rates = {"audio": [2, 4], "video": [1, 3]}
+    several = make(downsample={**rates, "mode": "avgpool"})
+    assert several.num_tokens_at("audio", frames, {"audio": 4, "video": 1}).tolist() == [[2, 3]]
+    assert make().num_tokens_at("audio", frames, {}).tolist() == [[3, 4]]
 
 
 def make(modalities=("audio", "video"), **conf):
@@ -285,6 +350,7 @@ def test_encoders_in_bfloat16_do_not_change_the_precision_of_training():
     [
         ({"routing": "jerj"}, "routing is 'jerj', expected one of: jejr, jedr, dedr"),
         ({"num_experts": 0}, "num_experts is 0, expected a whole number"),
+        ({"hidden_size": 0}, "hidden_size is 0, expected a whole number"),
         (
             {"num_experts": {"vidoe": 4}},
             r"num_experts has an unknown key 'vidoe'.*Did you mean 'video'",
@@ -314,6 +380,10 @@ def test_errors_of_configuration(conf, message):
 def test_errors_of_use():
     with pytest.raises(ValueError, match="needs a modality"):
         SMoPProjector({}, 10, {})
+    with pytest.raises(ValueError, match="modality is 'lips', expected one of: audio, video"):
+        SMoPProjector({"lips": 8}, 10, {})
+    with pytest.raises(ValueError, match=r"fusion.audio is dci.*set it to null"):
+        SMoPProjector({"audio": 8}, 10, {"audio": 0}, fusion={"audio": "dci"})
     projector = make(fusion={"audio": "dci"})
     x, lengths, _ = features({"audio": [4], "video": [4]}, 0)
     with pytest.raises(ValueError, match="needs the hidden states of every encoder layer"):
@@ -415,6 +485,20 @@ def test_tokens_begin_at_the_scale_asked_for(routing, layer_norm):
     for y in tokens.values():
         # Two experts' independent tokens average to somewhat shorter ones
         assert 0.025 < float(y.square().mean().sqrt()) < 0.06
+
+
+def test_an_untrained_pool_without_a_layer_norm_is_scaled_by_its_own_variance():
+    """Linear, ReLU and Linear leave 1/18 of a unit variance; the width averages the rest out."""
+    torch.manual_seed(0)
+    pool = ExpertPool(
+        input_size=512, hidden_size=4096, output_size=64, num_experts=1, layer_norm=False
+    )
+    before = pool.w2.detach().clone(), pool.b2.detach().clone()
+    pool.init_output_rms(torch.tensor(0.5))
+    for now, then in zip((pool.w2, pool.b2), before, strict=True):
+        torch.testing.assert_close(now, then * 0.5 * (3 * 2 * 3) ** 0.5)
+    y = pool.w2[0] @ (pool.w1[0] @ torch.randn(512, 200) + pool.b1[0, :, None]).relu()
+    assert (y + pool.b2[0, :, None]).square().mean().sqrt().item() == pytest.approx(0.5, rel=0.1)
 
 
 if __name__ == "__main__":
