@@ -104,6 +104,27 @@ def test_word_error_rate(whisper):
     assert len(references) >= 60 and rate < 0.08
 
 
+def test_the_decoder_of_the_recipe(whisper, monkeypatch):
+    """It decodes batches, without digits: texts that have none are those of the loop above."""
+    if whisper.directory != BASE:
+        pytest.skip("the recipe decodes with Whisper Base alone")
+    monkeypatch.syspath_prepend(str(BASE.parents[1] / "local"))
+    import whisper_decoder
+
+    own = whisper_decoder.OwnDecoder(BASE, "30s")
+    speech = [speech for _, speech in list(prompts())[: 16 * EVERY : EVERY]]
+    together = own([s.numpy() for s in speech])
+    compared = 0
+    for one, text in zip(speech, together, strict=True):
+        mel = own.frontend.log_mel(one[None], torch.tensor([len(one)]), own.frontend.max_samples)
+        (features,) = encode(own.frontend.encoder, mel)
+        alone = own.tokenizer.decode(greedy(whisper, own.model, features), skip_special_tokens=True)
+        if not any(letter.isdigit() for letter in alone):
+            assert text == whisper_decoder.words(alone)
+            compared += 1
+    assert compared >= 10
+
+
 def test_longest_gives_nearly_what_30s_gives(whisper):
     """Without the silence to attend to, the features of real speech change little."""
     frontends = [WhisperFrontend(str(whisper.directory), padding=p) for p in ("longest", "30s")]
