@@ -24,7 +24,7 @@ def figures(monkeypatch):
     """Make the scripts importable, and forget them afterwards."""
     monkeypatch.syspath_prepend(FIGURES)
     yield
-    for name in ("figure1", "noise", "themes", "utterance"):
+    for name in ("figure1", "noise", "themes", "utterance", "width"):
         sys.modules.pop(name, None)
 
 
@@ -70,7 +70,7 @@ def test_the_class_is_the_projects():
 def test_pictures_exist_and_are_small():
     pages = (ROOT / "README.md", ROOT / "docs/architecture.md")
     named = [p.parent / n for p in pages for n in re.findall(r'src(?:set)?="(.*?)"', p.read_text())]
-    assert len(named) == 8
+    assert len(named) == 10
     assert all(picture.is_file() for picture in named)
     assert sum(f.stat().st_size for f in FIGURES.iterdir() if f.suffix in (".png", ".svg")) < 4e5
 
@@ -97,6 +97,18 @@ def test_the_table_is_that_of_the_report(figures, tmp_path):
     [ax] = noise.draw(rates, LIGHT).axes
     drawn = [container.lines[0].get_ydata().tolist() for container in ax.containers]
     assert drawn == [[rate for rate, _, _ in points] for points in rates.values()]
+
+
+def test_the_curves_over_width_are_those_measured(figures):
+    import width
+    from themes import LIGHT
+
+    curves = width.read(width.RATES)
+    panels = width.draw(curves, LIGHT).axes
+    drawn = [c.lines[0].get_ydata().tolist() for ax in panels for c in ax.containers]
+    order = [(system, snr) for snr in width.CONDITIONS for system in width.SYSTEMS]
+    assert drawn == [[mean for _, mean, _ in sorted(curves[key])] for key in order]
+    assert len(order) == len(curves) == 4
 
 
 def test_a_report_without_a_task_is_an_error(figures, tmp_path):

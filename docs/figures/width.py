@@ -7,16 +7,18 @@ The rates are those that ``local/run_width.sh`` of the mini recipe writes. Examp
 """
 
 import csv
+import io
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+from PIL import Image
 from themes import THEMES, matplotlib_style
 
 HERE = Path(__file__).parent
 RATES = HERE / "mini_lrs3_width.csv"
 SYSTEMS = {"dense same active": "dense, as many active parameters", "smop4 dedr": "SMoP-4 DEDR"}
-CONDITIONS = {"clean": "clean", "0": "0 dB"}
+CONDITIONS = {"clean": "clean", "0": "babble, 0 dB"}
 
 Points = list[tuple[int, float, float]]
 """Width, mean and standard deviation over seeds in %."""
@@ -63,11 +65,12 @@ def draw(curves: dict[tuple[str, str], Points], theme: dict) -> Figure:
 
 
 def main() -> None:
-    """Write ``width_{light,dark}.svg`` beside this script."""
+    """Write ``width_{light,dark}.png`` beside this script."""
     curves = read(RATES)
     for name, theme in THEMES.items():
         with matplotlib.rc_context(matplotlib_style(theme)):
-            draw(curves, theme).savefig(HERE / f"width_{name}.svg", metadata={"Date": None})
+            draw(curves, theme).savefig(picture := io.BytesIO(), dpi=200)
+        Image.open(picture).quantize(64).save(HERE / f"width_{name}.png", optimize=True)
 
 
 if __name__ == "__main__":
