@@ -26,7 +26,7 @@ class BaseModelError(RuntimeError):
 
 
 RECIPE_DIRECTORIES = ("downloads", "exp")
-"""Where recipes put base models: ``downloads/NAME`` is no hub id."""
+"""Where recipes put base models: ``downloads/NAME`` is not a hub id."""
 
 
 def locate(model: str, *, patterns: Iterable[str] | None = None) -> Path:
@@ -45,9 +45,8 @@ def locate(model: str, *, patterns: Iterable[str] | None = None) -> Path:
         return directory
     if Path(model).parts[0] in RECIPE_DIRECTORIES:
         raise BaseModelError(
-            f"base model '{model}' is not below {Path.cwd()}: stage 6 of its recipe makes it. With "
-            "a packed model, give the directory: `--whisper`, `--avhubert` or `--llm` of commands, "
-            "`whisper=` … of `from_pretrained`"
+            f"base model '{model}' is not in {Path.cwd()}: run stage 6 of its recipe, or pass its "
+            "directory (`--whisper`, `--avhubert`, `--llm`; `whisper=` … of `from_pretrained`)"
         )
     from huggingface_hub import snapshot_download
 

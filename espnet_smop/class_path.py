@@ -125,7 +125,7 @@ def _shadowed(module: ModuleType) -> str:
     other = getattr(module, "__file__", None) or "Python itself"
     if not own.is_file() or own.absolute() == Path(other):
         return ""
-    return f": it is {other}; rename your own {own}"
+    return f": {own} is hidden by {other}; rename yours"
 
 
 def _search_working_directory() -> None:

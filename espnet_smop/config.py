@@ -11,9 +11,9 @@ A config may name other configs as its ``base``, by paths relative to its own di
 Its settings override the base's: mappings are merged key by key, to any depth; all other values
 (numbers, lists, ``null``) are replaced. If it selects a different class than its base
 (``projector: mlp`` over ``projector: smop``), the base's ``projector_conf`` is dropped: its
-arguments belong to the other class. So it is with a class of your own (``projector:
-local.mine:MyProjector``) over a base that names none. With several bases,
-``base: [a.yaml, b.yaml]``, later ones override earlier ones; a base may have a base itself.
+arguments belong to the other class. The same holds if the base names no class and yours is a class
+path (``projector: local.mine:MyProjector``). With several bases, ``base: [a.yaml, b.yaml]``, later
+ones override earlier ones; a base may have a base itself.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def _load(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML takes the last."""
+    """Refuses duplicate keys, of which PyYAML silently keeps the last."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -99,7 +99,9 @@ def load_yaml(text: str) -> Any:
     """
     content = yaml.load(text, _Loader)
     if _count_values(content, {}) > _MOST_VALUES:
-        raise ValueError(f"with its aliases written out it has more than {_MOST_VALUES} values")
+        raise ValueError(
+            f"its aliases stand for more than {_MOST_VALUES} values: write less with them"
+        )
     return content
 
 
@@ -113,7 +115,7 @@ def _count_values(value: Any, counts: dict[int, int]) -> int:
         items = value.values() if isinstance(value, dict) else value
         counts[id(value)] = 1 + sum(_count_values(item, counts) for item in items)
     if counts[id(value)] == 0:
-        raise ValueError("an alias refers to what contains it")
+        raise ValueError("an alias stands for what contains it")
     return counts[id(value)]
 
 
@@ -134,7 +136,7 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_another_class(kind: str, below: dict[str, Any], above: dict[str, Any]) -> bool:
-    if kind not in below:  # the default, which no class path names
+    if kind not in below:  # the base has the default class; a class path is another
         return isinstance(above[kind], str) and ":" in above[kind]
     return below[kind] != above[kind]
 

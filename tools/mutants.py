@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Put small faults into the code that results depend on, and list those that no test notices.
+"""Mutation testing: put small faults into code, and list those that no test notices.
 
-    python tools/mutants.py --sample 100 --seed 1        # of all files that results depend on
+    python tools/mutants.py --sample 100 --seed 1        # of the default files, see --help
     python tools/mutants.py espnet_smop/projector        # every mutant of a directory
-    python tools/mutants.py espnet_smop/views.py:40      # those of one line, after a new test
+    python tools/mutants.py espnet_smop/views.py:40      # of one line, e.g. after a new test
 
 A mutant has one change: a comparison, arithmetic or boolean operator, a negated condition, a number
 ± 1, True/False, a default, min/max, a slice's bound, a call left out, `return None`. Messages,
 annotations and `__repr__` stay. Its tests are those beside the source file in test/ and those that
-import it. They first run without a mutant, to record the lines each of them reaches; a mutant then
-meets only tests that reach its statement, in a forked process that has the libraries imported.
-Left out are tests marked slow, tests that take over --longest seconds, and what tests run in
-processes of their own.
+import it. They first run without a mutant, to record the lines each of them reaches; each mutant
+then runs against the tests that reach its statement, in a forked process that has the libraries
+imported. Tests marked slow or longer than --longest seconds are left out; code that tests run in
+other processes stays unchanged there.
 
 test/mutants_equivalent.txt lists mutants that no test could notice, each with the reason.
 """

@@ -42,7 +42,7 @@ class Mutant(NamedTuple):
     Attributes:
         path: the file, from the root.
         line: where the change begins.
-        lines: of the statement, or None if it runs when the module is imported.
+        lines: numbers of the statement's lines, or None if it runs when the module is imported.
         old: the line.
         new: the changed line.
         source: the changed file.

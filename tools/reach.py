@@ -29,7 +29,7 @@ class Reached(NamedTuple):
     def tests(self, mutant: Mutant, longest: float) -> dict[str, float]:
         """Return the tests of at most ``longest`` seconds that reach a mutant's statement.
 
-        What runs when a module is imported concerns all files with a test that reaches the module.
+        A statement that runs on import is tested by each test file that reaches the module.
         """
         at = {(mutant.path, line) for line in mutant.lines or ()}
         tests = {test for test, lines in self.lines.items() if at & lines}

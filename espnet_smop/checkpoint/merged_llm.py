@@ -82,9 +82,10 @@ def load_decoder(config: str | Path, model_file: str | Path) -> LLMDecoder:
     for name, found in decoder.fingerprints().items():
         expected = (settings.get("base_fingerprints") or {}).get(f"{_DECODER}{name}", found)
         if found != expected:
+            place = conf["model"] if name == "llm" else conf.get(name) or conf["model"]
             raise BaseModelError(
-                f"{conf['model']} is not the {'LLM' if name == 'llm' else name} that {config} was "
-                f"trained with (fingerprint {found}, expected {expected})"
+                f"{place} is not the {'LLM' if name == 'llm' else name} that {config} was trained "
+                f"with (fingerprint {found}, expected {expected})"
             )
     wanted = decoder.state_dict().keys() - frozen_keys(decoder)
     if state.keys() != wanted:

@@ -225,7 +225,7 @@ def _write_tokenizer(config: dict[str, Any], experiment: Path, directory: Path) 
         expected = config["base_fingerprints"].get("decoder.tokenizer", found)
         if found != expected:
             raise PackageError(
-                f"the tokenizer in {place} is not the one of the training (fingerprint {found}, "
+                f"the tokenizer in {place} is not the one used in training (fingerprint {found}, "
                 f"expected {expected}): check decoder_conf in {experiment / CONFIG}"
             )
         loaded.save_pretrained(directory / _TOKENIZER)

@@ -81,8 +81,9 @@ def recordings(tables: Mapping[str, Mapping[str, str]]) -> list[Recording]:
         speaker = tables["utt2spk"][utterance]
         if "/" in utterance + speaker or speaker in (".", ".."):
             raise datadir.DataDirError(
-                f"utterance {utterance!r} of speaker {speaker!r}: ids name files, so they must "
-                "not be paths; replace the slashes in text, utt2spk and the other tables"
+                f"utterance {utterance!r} of speaker {speaker!r}: ids become names of files and "
+                "must not have '/', nor may a speaker be '.' or '..'; rename them in text, utt2spk "
+                "and the other tables"
             )
     cuts: dict[str, list[tuple[str, int, int | None]]] = {}
     for utterance in tables["text"]:

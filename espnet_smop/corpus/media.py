@@ -25,7 +25,7 @@ _MISSING_SECONDS = 0.2
 _DRIFT_FRAMES = 2
 # A longer gap is a reset of the clock, as where recordings were joined.
 _LONGEST_GAP_SECONDS = 10.0
-# Of a WAV file whose writer does not know it: 2 or 4 GiB, less some bytes.
+# In a WAV header, from here on sizes are those of programs that write into a pipe.
 _UNKNOWN_SIZE = 0x7FFF0000
 # Formats that name other files or URLs, which would be read instead.
 _PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp"})
@@ -152,10 +152,9 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, float]:
 
 
 def _missing_from_wav(path: str | Path, bit_rate: int | None) -> float:
-    """Return how many seconds of the sound that a WAV file's header announces it lacks.
+    """Return the seconds of sound that a WAV header announces but the file does not have.
 
-    FFmpeg takes the duration from the file's size. A program that writes into a pipe does not know
-    the size and announces the largest possible.
+    FFmpeg takes the duration from the file's size instead.
     """
     with open(path, "rb") as file:
         form, size, kind = struct.unpack("<4sI4s", file.read(12).ljust(12))

@@ -97,7 +97,7 @@ def read_video(path: str | Path) -> np.ndarray:
     Raises:
         VideoFileError: missing, unreadable, without video, truncated, or not at 25 frames a second.
     """
-    remedy = "make it again, in a recipe by stage 3"
+    remedy = "make it again; in a recipe, stage 3 does"
     if not Path(path).is_file():
         raise VideoFileError(f"{path}: no such video file; in a recipe, stage 3 makes it")
     try:

@@ -162,7 +162,7 @@ def number_problems(args: argparse.Namespace) -> Iterator[str]:
         if value is not None and value < least:
             yield f"{name} is {value}, expected at least {least}"
     if args.grad_clip <= 0:
-        yield f"grad_clip is {args.grad_clip}, expected a number above 0"  # would turn gradients
+        yield f"grad_clip is {args.grad_clip}, expected a number above 0"  # it reverses them
     if not 0 <= args.seed < 2**32:
         yield f"seed is {args.seed}, expected 0 to {2**32 - 1}"
     kept = args.keep_nbest_models

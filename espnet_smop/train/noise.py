@@ -45,7 +45,7 @@ def load(path: str) -> np.ndarray:
             f"noise file {path}: {e.error_string.rstrip('.')}; convert it to WAV or FLAC"
         ) from None
     if len(samples) == 0:
-        raise ValueError(f"noise file {path} has no samples; take another one")
+        raise ValueError(f"noise file {path} has no samples; use another file")
     samples = samples.mean(axis=1)
     if rate != SAMPLE_RATE:
         common = math.gcd(rate, SAMPLE_RATE)

@@ -220,7 +220,7 @@ def test_exchanged_files_are_named(experiment, exchange, tmp_path, what):
     assert "\n" not in str(raised.value)
     if what == "tokenizer":
         AVSRSpeech2Text.from_pretrained(out)  # has the tokenizer of the training
-        with pytest.raises(PackageError, match="llm is not the one of the training"):
+        with pytest.raises(PackageError, match="llm is not the one used in training"):
             pack(experiment, "valid.acc.ave.pth", tmp_path / "another")
         assert not (tmp_path / "another").exists()
     else:

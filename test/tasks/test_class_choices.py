@@ -130,7 +130,10 @@ def test_a_model_with_it_and_a_mistake_in_its_options(recipe, model_args):
         ("json:JSONDecoder", "json:JSONDecoder is not a subclass of AbsProjector"),
         ("os:system", "os:system is a .*function.*, not a class"),
         ("torch:nn", "torch:nn is a module, not a class"),
-        ("queue:Wider", "queue has no class 'Wider': it is .*queue.py; rename your own queue.py"),
+        (
+            "queue:Wider",
+            "queue has no class 'Wider': queue.py is hidden by .*queue.py; rename yours",
+        ),
         ("local/own.py:Wider", "not a class path of the form module:Class"),
         ("/etc/passwd:X", "not a class path of the form module:Class"),
         ("...:X", "not a class path of the form module:Class"),

@@ -133,7 +133,9 @@ def test_ids_that_are_paths_leave_the_directory_alone(tmp_path, utterance, speak
     tables = dict.fromkeys(("text", "wav_scp", "video_scp"), table)
     directory = data_dir(tmp_path / "d", **tables, utt2spk={"a": "s", utterance: speaker})
     words = ["--data_dir", str(directory), "--output_dir", str(tmp_path / "out" / "set")]
-    with pytest.raises(DataDirError, match="ids name files, so they must not be paths") as raised:
+    with pytest.raises(
+        DataDirError, match="ids become names of files and must not have '/'"
+    ) as raised:
         data_dir_command.main(["format", *words])
     assert "\n" not in str(raised.value)
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".flac", ".mkv")]
@@ -314,9 +316,9 @@ BOMB = b"a: &a [x, x, x, x, x, x, x, x, x, x]\n" + b"".join(
         (b"optim_conf:\n\tlr: 1.0\n", "is not YAML"),
         (b"max_epoch: 3\nmax_epoch: 5\n", "duplicate key 'max_epoch'"),
         (b"optim_conf:\n  lr: 1.0\n  lr: 2.0\n", "duplicate key 'lr'"),
-        (b"optim_conf: &x {lr: *x}\n", "an alias refers to what contains it"),
-        (b"a: &x [*x]\n", "an alias refers to what contains it"),
-        (BOMB, "has more than 100000 values"),
+        (b"optim_conf: &x {lr: *x}\n", "an alias stands for what contains it"),
+        (b"a: &x [*x]\n", "an alias stands for what contains it"),
+        (BOMB, "stand for more than 100000 values"),
         (b"a: *x\n", "is not YAML"),
         (b"a: !!python/object:os.system {}\n", "is not YAML"),
         (b"a: !!python/name:os.system\n", "is not YAML"),

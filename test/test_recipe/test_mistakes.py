@@ -178,7 +178,7 @@ def test_two_runs_at_once_take_turns(trained, held, stages, lock):
         time.sleep(0.1)
     second = trained.start(*stages)
     line = next(line for line in second.stdout if "another run" in line)
-    assert line.rstrip().endswith(f"another run has {lock}: waiting until it is done")
+    assert line.rstrip().endswith(f"{lock} is locked by another run: waiting")
     assert len(trained.calls(held)) == called + 2
     hold.unlink()
     for run in (first, second):

@@ -382,7 +382,7 @@ lock() { # FILE
     exec {lock_fd}>> "$1"
     flock --nonblock --conflict-exit-code 200 "${lock_fd}" 2> /dev/null || status=$?
     if [ "${status}" -eq 200 ]; then
-        log "another run has $1: waiting until it is done"
+        log "$1 is locked by another run: waiting"
         status=0
         flock "${lock_fd}" || status=$?
     fi
@@ -405,7 +405,7 @@ begin_stage() { # NUMBER TITLE
     current_stage="${number}"
     stage_begin="${SECONDS}"
     log "Stage ${number}: $2"
-    # Data, noise and base models are for all experiments.
+    # Stages 1 to 7 write what all experiments share.
     if [ "${number}" -gt 7 ]; then
         unlock
     elif [ -z "${lock_fd}" ]; then

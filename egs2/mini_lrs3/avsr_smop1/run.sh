@@ -98,14 +98,17 @@ config_of() { # FILE [KEY=VALUE]…
 
 # Paths of base models and noise, as KEY=VALUE lines for a training config.
 paths_of() { # FILE TASK
-    local models part model
+    local models part model settings
     models="$("${SMOP_PYTHON}" -m espnet_smop.bin.config base_models --named "$1")"
     while read -r part model; do
         if [[ ${model} == exp/base/* ]]; then
             echo "${part}_conf.model=${expdir}/base/${model#exp/base/}"
         fi
     done <<< "${models}"
-    if [ "$2" != vsr ]; then echo "preprocessor_conf.noise.file=${dumpdir}/noise/babble.wav"; fi
+    settings="$("${SMOP_PYTHON}" -m espnet_smop.bin.config show "$1")"
+    if [ "$2" != vsr ] && grep -qx ' *file: dump/noise/babble.wav' <<< "${settings}"; then
+        echo "preprocessor_conf.noise.file=${dumpdir}/noise/babble.wav"
+    fi
 }
 
 # shellcheck source=scripts/utils/gpu_args.sh
