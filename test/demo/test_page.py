@@ -62,7 +62,7 @@ def test_recognising(page, recogniser, clips, monkeypatch):
     assert "smop-cards" in recognise(page)(str(clips / "a.webm"), -5)
     assert levels == [None, -5]
     assert recognise(page)(None, 0) == '<p class="smop-error" role="alert">Choose a clip first.</p>'
-    assert 'role="alert">broken.mp4: not a complete' in recognise(page)(
+    assert 'role="alert">broken.mp4: damaged, or not a media file' in recognise(page)(
         str(clips / "broken.mp4"), 0
     )
 
