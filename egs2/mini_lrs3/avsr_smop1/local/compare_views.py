@@ -8,6 +8,7 @@ Called by ``local/run_omni.sh``, with experiments in its order::
 
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from espnet2.torch_utils.safe_torch_load import safe_torch_load
@@ -26,7 +27,12 @@ def training_seconds(experiment: Path) -> float | None:
         return None
     epochs = safe_torch_load(path, map_location="cpu")["reporter"]["stats"].values()
     parts = (part for epoch in epochs for part in (epoch["train"], epoch["valid"]))
-    return sum(part["time"].total_seconds() for part in parts)
+    return sum(_seconds(part["time"]) for part in parts)
+
+
+def _seconds(time: timedelta | dict[str, float]) -> float:
+    # ESPnet's checkpoints hold the number in a dictionary, its reporter a timedelta.
+    return time["__timedelta_seconds__"] if isinstance(time, dict) else time.total_seconds()
 
 
 def finest(systems: Sequence[System], of: System) -> System | None:
